@@ -1,0 +1,113 @@
+import { UnsupportedError } from "./tensor.ts";
+
+/** Element types of stored parts, with their bytes per element. */
+export const PART_BYTES = { u8: 1, i8: 1, i16: 2, u16: 2, f16: 2, bf16: 2, i32: 4, f32: 4 } as const;
+export type PartType = keyof typeof PART_BYTES;
+
+/** One stored array of a weight; on disk it is the tensor `WEIGHT.NAME`. */
+export interface Part {
+  readonly dtype: PartType;
+  readonly shape: readonly number[];
+  readonly bytes: Uint8Array;
+}
+
+/** The arrays that one packed matrix is stored as, by name (`codes`, `scales`, `offsets`). */
+export type Parts = Readonly<Record<string, Part>>;
+
+/**
+ * How a matrix is put together from stored parts. A plain or packed tensor is
+ * the case of one part; sums, products, low-rank factors and codebooks are
+ * made of such parts, each in a format of its own and shareable among weights.
+ *
+ *   sum            A + B + …
+ *   product        A · B · …  (matrix product)
+ *   lowRank        A · B,  A (rows, rank), B (rank, cols)
+ *   codebook       row r, vector v = book[codes[r, v]], passed through the decoder if there is one
+ *   scaleRows      diag(s) · A
+ *   scaleColumns   A · diag(s)
+ *   permuteColumns column c of the result is column order[c] of A
+ *   sign           +1 where the stored bit is set, else −1
+ */
+export type Expression =
+  | { readonly kind: "packed"; readonly format: string; readonly parts: Parts }
+  | { readonly kind: "sum"; readonly terms: readonly Weight[] }
+  | { readonly kind: "product"; readonly factors: readonly Weight[] }
+  | { readonly kind: "lowRank"; readonly a: Weight; readonly b: Weight }
+  | { readonly kind: "codebook"; readonly codes: Part; readonly book: Weight; readonly decoder?: string }
+  | { readonly kind: "scaleRows"; readonly scales: Part; readonly of: Weight }
+  | { readonly kind: "scaleColumns"; readonly scales: Part; readonly of: Weight }
+  | { readonly kind: "permuteColumns"; readonly order: Part; readonly of: Weight }
+  | { readonly kind: "sign"; readonly bits: Part };
+
+/** A stored matrix (or vector, or any tensor when plain): a shape and an expression over parts. */
+export interface Weight {
+  readonly shape: readonly number[];
+  readonly expression: Expression;
+}
+
+export function packedWeight(shape: readonly number[], format: string, parts: Parts): Weight {
+  return { shape, expression: { kind: "packed", format, parts } };
+}
+
+/** The one packed part of a weight; an UnsupportedError names the kind when there are more. */
+export function onlyPart(weight: Weight): { readonly format: string; readonly parts: Parts } {
+  if (weight.expression.kind !== "packed") {
+    throw new UnsupportedError(
+      `weight: a ${weight.expression.kind} of parts cannot be used here; decode it first`,
+    );
+  }
+  return weight.expression;
+}
+
+/** Every stored part of a weight with the path that names it on disk (`codes`, `terms.0.scales`). */
+export function* partsOf(weight: Weight, path = ""): Generator<[path: string, part: Part]> {
+  const e = weight.expression;
+  switch (e.kind) {
+    case "packed":
+      for (const [name, part] of Object.entries(e.parts)) yield [path + name, part];
+      return;
+    case "sum":
+      for (const [i, term] of e.terms.entries()) yield* partsOf(term, `${path}terms.${i}.`);
+      return;
+    case "product":
+      for (const [i, factor] of e.factors.entries()) yield* partsOf(factor, `${path}factors.${i}.`);
+      return;
+    case "lowRank":
+      yield* partsOf(e.a, `${path}a.`);
+      yield* partsOf(e.b, `${path}b.`);
+      return;
+    case "codebook":
+      yield [`${path}codes`, e.codes];
+      yield* partsOf(e.book, `${path}book.`);
+      return;
+    case "scaleRows":
+    case "scaleColumns":
+      yield [`${path}scales`, e.scales];
+      yield* partsOf(e.of, `${path}of.`);
+      return;
+    case "permuteColumns":
+      yield [`${path}order`, e.order];
+      yield* partsOf(e.of, `${path}of.`);
+      return;
+    case "sign":
+      yield [`${path}bits`, e.bits];
+  }
+}
+
+/** Stored bits of a weight, split by part name; a part shared between weights is counted by its first owner. */
+export function bits(weight: Weight, counted: Set<Part> = new Set()): Record<string, number> {
+  const split: Record<string, number> = {};
+  for (const [path, part] of partsOf(weight)) {
+    if (counted.has(part)) continue;
+    counted.add(part);
+    split[path] = (split[path] ?? 0) + 8 * part.bytes.byteLength;
+  }
+  return split;
+}
+
+/** Stored bytes of a weight, all parts together. */
+export function bytesOf(weight: Weight): number {
+  let bytes = 0;
+  for (const [, part] of partsOf(weight)) bytes += part.bytes.byteLength;
+  return bytes;
+}
