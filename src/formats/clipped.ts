@@ -1,0 +1,35 @@
+import type { Format, Parameters } from "./format.ts";
+
+/**
+ * The same format, same name and bytes, with a search for the range of each
+ * group: of all `candidates`, the parameters of least
+ *
+ *   Σ m·|w − ŵ|²,  m the importance of a weight (1 where none is given).
+ *
+ * Frantar et al.'s `mse` option shrinks the range in the same steps but takes
+ * the power 2.4 of the error; the square is what the Gaussian table and the
+ * layers' output error are measured in. Costs up to 160 roundings a weight. A
+ * format without candidates comes back as it is.
+ */
+export function clipped(format: Format): Format {
+  if (format.kind === "opaque" || !format.candidates) return format;
+  const { candidates } = format;
+  return {
+    ...format,
+    fitGroup(w, importance) {
+      let best: Parameters | undefined;
+      let least = Infinity;
+      for (const parameters of candidates(w)) {
+        let error = 0;
+        for (let i = 0; i < w.length && error < least; i++) {
+          const difference = w[i] - format.value(format.nearest(w[i], parameters, i), parameters, i);
+          error += (importance ? importance[i] : 1) * difference * difference;
+        }
+        if (best && !(error < least)) continue;
+        best = parameters;
+        least = error;
+      }
+      return best!;
+    },
+  };
+}

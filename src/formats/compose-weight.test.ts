@@ -1,0 +1,122 @@
+import { describe, expect, it } from "vitest";
+import { generator, normals } from "../tensor/random.ts";
+import { type Matrix, matrix, ShapeError, UnsupportedError } from "../tensor/tensor.ts";
+import { bits, bytesOf, type Expression, type Part, packedWeight, type Weight } from "../tensor/weight.ts";
+import { partOf } from "./format.ts";
+import { decodeWeight, encode, formatByName } from "./index.ts";
+
+const [rows, cols] = [3, 5];
+const random = generator(1);
+const A = matrix(rows, cols, normals(random, rows * cols));
+const B = matrix(rows, cols, normals(random, rows * cols));
+
+function plain(m: Matrix): Weight {
+  return packedWeight([m.rows, m.cols], "f32", encode(formatByName("f32"), m));
+}
+
+function weight(expression: Expression, shape: readonly number[] = [rows, cols]): Weight {
+  return { shape, expression };
+}
+
+function floats(values: readonly number[]): Part {
+  return partOf("f32", [values.length], Float32Array.from(values));
+}
+
+describe("decodeWeight", () => {
+  it("packed: what the format says", () => {
+    const format = formatByName("int4");
+    const parts = encode(format, A);
+    expect(decodeWeight(packedWeight([rows, cols], "int4", parts)).data).toHaveLength(15);
+    expect(decodeWeight(plain(A))).toEqual(A);
+  });
+
+  it("packed: a vector is one row, a scalar one number", () => {
+    const gain = packedWeight([5], "f32", encode(formatByName("f32"), matrix(1, 5)));
+    expect(decodeWeight(gain)).toEqual(matrix(1, 5));
+    const scalar = packedWeight([], "f32", encode(formatByName("f32"), matrix(1, 1, Float32Array.of(7))));
+    expect(decodeWeight(scalar)).toEqual(matrix(1, 1, Float32Array.of(7)));
+  });
+
+  it("sum: A + B", () => {
+    const sum = decodeWeight(weight({ kind: "sum", terms: [plain(A), plain(B)] }));
+    for (let i = 0; i < 15; i++) expect(sum.data[i]).toBe(Math.fround(A.data[i] + B.data[i]));
+  });
+
+  it("product and low rank: A · I = A, and a row times a column", () => {
+    const identity = matrix(cols, cols);
+    for (let i = 0; i < cols; i++) identity.data[i * cols + i] = 1;
+    expect(decodeWeight(weight({ kind: "product", factors: [plain(A), plain(identity)] }))).toEqual(A);
+    const a = plain(matrix(2, 1, Float32Array.of(2, 3)));
+    const b = plain(matrix(1, 2, Float32Array.of(5, 7)));
+    const outer = decodeWeight(weight({ kind: "lowRank", a, b }, [2, 2]));
+    expect([...outer.data]).toEqual([10, 14, 15, 21]);
+  });
+
+  it("codebook: rows of vectors out of the book", () => {
+    const book = plain(matrix(3, 2, Float32Array.of(0, 1, 2, 3, 4, 5)));
+    const codes = partOf("u16", [2, 2], Uint16Array.of(2, 0, 1, 1));
+    const m = decodeWeight(weight({ kind: "codebook", codes, book }, [2, 4]));
+    expect([...m.data]).toEqual([4, 5, 0, 1, 2, 3, 2, 3]);
+    const decoder = weight({ kind: "codebook", codes, book, decoder: "hnerv" }, [2, 4]);
+    expect(() => decodeWeight(decoder)).toThrow(UnsupportedError);
+  });
+
+  it("scaleRows and scaleColumns: powers of two move exponents", () => {
+    const byRow = decodeWeight(weight({ kind: "scaleRows", scales: floats([1, 2, 4]), of: plain(A) }));
+    const byColumn = decodeWeight(
+      weight({ kind: "scaleColumns", scales: floats([1, 2, 4, 8, 16]), of: plain(A) }),
+    );
+    for (let i = 0; i < 15; i++) {
+      expect(byRow.data[i]).toBe(A.data[i] * 2 ** Math.floor(i / cols));
+      expect(byColumn.data[i]).toBe(A.data[i] * 2 ** (i % cols));
+    }
+  });
+
+  it("permuteColumns: column c is column order[c]; twice a swap is nothing", () => {
+    const order = partOf("i32", [cols], Int32Array.of(1, 0, 2, 4, 3));
+    const swapped = weight({ kind: "permuteColumns", order, of: plain(A) });
+    expect(decodeWeight(swapped).data[0]).toBe(A.data[1]);
+    expect(decodeWeight(swapped).data[cols + 3]).toBe(A.data[cols + 4]);
+    expect(decodeWeight(weight({ kind: "permuteColumns", order, of: swapped }))).toEqual(A);
+  });
+
+  it("sign: a set bit is +1; rows start on a byte", () => {
+    const bits = partOf("u8", [2, 2], Uint8Array.of(0b10000001, 0b1, 0, 0b10));
+    const m = decodeWeight(weight({ kind: "sign", bits }, [2, 10]));
+    expect([...m.data]).toEqual([1, -1, -1, -1, -1, -1, -1, 1, 1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 1]);
+  });
+
+  it("parts of other types are read as numbers", () => {
+    const ones = plain(matrix(1, 2, Float32Array.of(1, 1)));
+    for (const scales of [
+      partOf("f16", [2], Float16Array.of(0.5, -3)),
+      partOf("bf16", [2], Uint16Array.of(0x3f00, 0xc040)),
+    ]) {
+      expect([...decodeWeight(weight({ kind: "scaleColumns", scales, of: ones }, [1, 2])).data]).toEqual([
+        0.5, -3,
+      ]);
+    }
+    for (const scales of [partOf("i8", [2], Int8Array.of(2, -3)), partOf("i16", [2], Int16Array.of(2, -3))]) {
+      expect([...decodeWeight(weight({ kind: "scaleColumns", scales, of: ones }, [1, 2])).data]).toEqual([
+        2, -3,
+      ]);
+    }
+  });
+
+  it("refuses sums and products that do not fit", () => {
+    const small = plain(matrix(1, 2));
+    expect(() => decodeWeight(weight({ kind: "sum", terms: [plain(A), small] }))).toThrow(ShapeError);
+    expect(() => decodeWeight(weight({ kind: "product", factors: [plain(A), small] }))).toThrow(ShapeError);
+  });
+});
+
+describe("bits of a weight", () => {
+  it("are those of its parts, a shared part counted once", () => {
+    const format = formatByName("int4-g32");
+    const packed = packedWeight([2, 64], "int4-g32", encode(format, matrix(2, 64, normals(random, 128))));
+    expect(bits(packed)).toEqual({ codes: 2 * 64 * 4, scales: 2 * 2 * 16 });
+    expect(bytesOf(packed)).toBe(64 + 8);
+    const twice = weight({ kind: "sum", terms: [packed, packed] }, [2, 64]);
+    expect(bits(twice)).toEqual({ "terms.0.codes": 512, "terms.0.scales": 64 });
+  });
+});

@@ -1,0 +1,115 @@
+import { bf16FromBits } from "../tensor/half.ts";
+import { type Matrix, matrix, row, ShapeError, sizeOf, UnsupportedError } from "../tensor/tensor.ts";
+import type { Part, Weight } from "../tensor/weight.ts";
+import { elements, type Parts } from "./format.ts";
+
+/** How the one packed part of a weight becomes floats. */
+export type DecodePacked = (format: string, parts: Parts, rows: number, cols: number) => Float32Array;
+
+/**
+ * The matrix that a weight stands for, put together as `Expression` says
+ * (tensor/weight.ts). Products are summed in 64 bits and rounded once. A
+ * tensor of another rank is seen as rows of its last axis.
+ */
+export function composeWeight(weight: Weight, decodePacked: DecodePacked): Matrix {
+  const { shape, expression: e } = weight;
+  const cols = shape.length === 0 ? 1 : shape[shape.length - 1];
+  const rows = cols === 0 ? 0 : sizeOf(shape) / cols;
+  const compose = (part: Weight) => composeWeight(part, decodePacked);
+
+  switch (e.kind) {
+    case "packed":
+      return matrix(rows, cols, decodePacked(e.format, e.parts, rows, cols));
+    case "sum":
+      return e.terms.map(compose).reduce(add);
+    case "product":
+      return e.factors.map(compose).reduce(multiply);
+    case "lowRank":
+      return multiply(compose(e.a), compose(e.b));
+    case "codebook": {
+      if (e.decoder) throw new UnsupportedError(`weight: codebook decoder ${e.decoder} is not known here`);
+      const book = compose(e.book);
+      const codes = numbersOf(e.codes);
+      const data = new Float32Array(rows * cols);
+      for (const [v, code] of codes.entries()) data.set(row(book, code), v * book.cols);
+      return matrix(rows, cols, data);
+    }
+    case "scaleRows": {
+      const scales = numbersOf(e.scales);
+      const m = compose(e.of);
+      return mapMatrix(m, (value, r) => scales[r] * value);
+    }
+    case "scaleColumns": {
+      const scales = numbersOf(e.scales);
+      const m = compose(e.of);
+      return mapMatrix(m, (value, _, c) => value * scales[c]);
+    }
+    case "permuteColumns": {
+      const order = numbersOf(e.order);
+      const m = compose(e.of);
+      return mapMatrix(m, (_, r, c) => m.data[r * m.cols + order[c]]);
+    }
+    case "sign": {
+      const bytesPerRow = Math.ceil(cols / 8);
+      const set = (r: number, c: number) => (e.bits.bytes[r * bytesPerRow + (c >> 3)] >> (c & 7)) & 1;
+      return mapMatrix(matrix(rows, cols), (_, r, c) => (set(r, c) ? 1 : -1));
+    }
+  }
+}
+
+function add(A: Matrix, B: Matrix): Matrix {
+  if (A.rows !== B.rows || A.cols !== B.cols) {
+    throw new ShapeError(`weight: a sum needs equal shapes, got ${A.rows}×${A.cols} and ${B.rows}×${B.cols}`);
+  }
+  return mapMatrix(A, (value, r, c) => value + B.data[r * B.cols + c]);
+}
+
+/** A (rows, inner) · B (inner, cols) */
+function multiply(A: Matrix, B: Matrix): Matrix {
+  if (A.cols !== B.rows) {
+    throw new ShapeError(
+      `weight: a product needs equal inner sizes, got ${A.rows}×${A.cols} and ${B.rows}×${B.cols}`,
+    );
+  }
+  const product = matrix(A.rows, B.cols);
+  const sums = new Float64Array(B.cols);
+  for (let r = 0; r < A.rows; r++) {
+    sums.fill(0);
+    for (let i = 0; i < A.cols; i++) {
+      const a = A.data[r * A.cols + i];
+      for (let c = 0; c < B.cols; c++) sums[c] += a * B.data[i * B.cols + c];
+    }
+    row(product, r).set(sums);
+  }
+  return product;
+}
+
+function mapMatrix(m: Matrix, value: (value: number, r: number, c: number) => number): Matrix {
+  const result = matrix(m.rows, m.cols);
+  for (let r = 0; r < m.rows; r++) {
+    for (let c = 0; c < m.cols; c++) result.data[r * m.cols + c] = value(m.data[r * m.cols + c], r, c);
+  }
+  return result;
+}
+
+/** The elements of a part as numbers. */
+function numbersOf(part: Part): ArrayLike<number> & { entries(): Iterable<[number, number]> } {
+  switch (part.dtype) {
+    case "u8":
+      return part.bytes;
+    case "i8":
+      return elements(part, Int8Array);
+    case "u16":
+      return elements(part, Uint16Array);
+    case "i16":
+      return elements(part, Int16Array);
+    case "i32":
+      return elements(part, Int32Array);
+    case "f16":
+      return elements(part, Float16Array);
+    case "f32":
+      return elements(part, Float32Array);
+    case "bf16":
+      return Float32Array.from(elements(part, Uint16Array), bf16FromBits);
+  }
+}

@@ -1,0 +1,88 @@
+import { nearestName } from "../tensor/nearest-name.ts";
+import { InputError, type Matrix, sizeOf } from "../tensor/tensor.ts";
+import { PART_BYTES, type Parts, type Weight } from "../tensor/weight.ts";
+import { bf16 } from "./bf16.ts";
+import { composeWeight } from "./compose-weight.ts";
+import { f16 } from "./f16.ts";
+import { f32 } from "./f32.ts";
+import { type Format, type PartSpec, roundToNearest, valuesOf } from "./format.ts";
+import { type IntegerBits, integer } from "./integer.ts";
+import { tq1_0 } from "./tq1_0.ts";
+import { tq2_0 } from "./tq2_0.ts";
+
+export { clipped } from "./clipped.ts";
+export { integer } from "./integer.ts";
+
+const widths = [8, 6, 4, 3, 2] as const satisfies readonly IntegerBits[];
+const groups = [undefined, 128, 64, 32] as const;
+
+/** Every format, by name. */
+export const formats: ReadonlyMap<string, Format> = new Map(
+  [
+    f32,
+    f16,
+    bf16,
+    ...widths.flatMap((bits) =>
+      [false, true].flatMap((offset) => groups.map((group) => integer(bits, { offset, group }))),
+    ),
+    tq2_0,
+    tq1_0,
+  ].map((format) => [format.name, format]),
+);
+
+/** The stems of all formats, in the order of the C++ table (formats.h), which has i32 beside them. */
+export const stems: readonly string[] = [...new Set(Array.from(formats.values(), (format) => format.stem))];
+
+/** The format of a name as files and the command line spell it; an InputError suggests the nearest name. */
+export function formatByName(name: string): Format {
+  const format = formats.get(name);
+  if (format) return format;
+  throw new InputError(
+    `format: no format is called ${JSON.stringify(name)}; did you mean ${nearestName(name, formats.keys())}? There are ` +
+      `f32, f16, bf16, tq2_0, tq1_0 and int8, int6, int4, int3, int2 with -offset, -g32, -g64, -g128 as wanted`,
+  );
+}
+
+/** The weights that the parts of a packed matrix stand for, (rows, cols), as every decoder computes them. */
+export function decode(format: Format, parts: Parts, rows: number, cols: number): Float32Array {
+  checkParts(format, parts, rows, cols);
+  if (format.kind === "opaque") return format.decode(parts, rows, cols);
+  return valuesOf(format, format.unpack(parts, rows, cols));
+}
+
+/** The matrix that a stored weight stands for, whatever parts it is made of. */
+export function decodeWeight(weight: Weight): Matrix {
+  return composeWeight(weight, (name, parts, rows, cols) => decode(formatByName(name), parts, rows, cols));
+}
+
+/** Packs W (rows, cols), each weight at the code nearest to it (importance by column, for a clip search). */
+export function encode(format: Format, W: Matrix, importance?: Float32Array): Parts {
+  if (format.kind === "opaque") return format.encode(W.data, W.rows, W.cols);
+  return format.pack(roundToNearest(format, W, importance), W.rows, W.cols);
+}
+
+/** Stored bytes of a matrix (rows, cols), all parts together; an InputError when the format does not fit it. */
+export function bytesPerMatrix(format: Format, rows: number, cols: number): number {
+  return format.parts(rows, cols).reduce((bytes, part) => bytes + partBytes(part), 0);
+}
+
+/** Stored bits of a matrix (rows, cols) for each of its weights, scales and padding included. */
+export function bitsPerWeight(format: Format, rows: number, cols: number): number {
+  return (8 * bytesPerMatrix(format, rows, cols)) / (rows * cols);
+}
+
+/** Throws an InputError unless the parts are those that a matrix of this size has. */
+export function checkParts(format: Format, parts: Parts, rows: number, cols: number): void {
+  for (const spec of format.parts(rows, cols)) {
+    const part = parts[spec.name];
+    if (part && part.dtype === spec.dtype && part.bytes.byteLength === partBytes(spec)) continue;
+    const met = part ? `${part.bytes.byteLength} bytes of ${part.dtype}` : "none";
+    throw new InputError(
+      `${format.name}: ${rows}×${cols} needs ${spec.name} of ${partBytes(spec)} bytes of ${spec.dtype}, got ${met}`,
+    );
+  }
+}
+
+function partBytes({ dtype, shape }: PartSpec): number {
+  return PART_BYTES[dtype] * sizeOf(shape);
+}
