@@ -1,0 +1,380 @@
+import type { FileHandle } from "node:fs/promises";
+import { InputError } from "../tensor/tensor.ts";
+import type { ByteSource } from "./file.ts";
+
+/**
+ * Files of this machine: the only place where models meet `node:fs`.
+ *
+ * What is written appears whole or not at all: bytes go to a temporary name
+ * beside the target, are forced to the disk (fsync), and take the target's
+ * name by rename. On any failure the temporary is removed and what was there
+ * before is untouched.
+ */
+
+// Node's modules are asked for when they are used, so that a browser bundle of the package holds no import of them.
+const fs = () => process.getBuiltinModule("node:fs/promises");
+const paths = () => process.getBuiltinModule("node:path");
+
+/** Larger single reads than this fail on some systems. */
+const LARGEST_PIECE = 2 ** 30;
+
+/** A file as a ByteSource, open until `close`. Throws an InputError when it is absent or no file. */
+export async function openDisk(path: string): Promise<ByteSource> {
+  const name = paths().basename(path);
+  const handle = await fs()
+    .open(path, "r")
+    .catch((error) => {
+      throw readError(path, error);
+    });
+  const stat = await handle.stat();
+  if (!stat.isFile()) {
+    await handle.close();
+    throw new InputError(`${name}: needs a file, met ${stat.isDirectory() ? "a folder" : "something else"}`);
+  }
+  return {
+    name,
+    byteLength: stat.size,
+    async slice(from, to) {
+      if (from < 0 || to > stat.size || from > to) {
+        throw new RangeError(`${name}: bytes ${from}…${to} asked for, holds ${stat.size}`);
+      }
+      const bytes = new Uint8Array(to - from);
+      for (let done = 0; done < bytes.byteLength; ) {
+        const length = Math.min(LARGEST_PIECE, bytes.byteLength - done);
+        const { bytesRead } = await handle.read(bytes, done, length, from + done);
+        if (bytesRead === 0)
+          throw new InputError(`${name}: truncated while it was read: ends at byte ${from + done}`);
+        done += bytesRead;
+      }
+      return bytes;
+    },
+    close: () => handle.close(),
+  };
+}
+
+/** All bytes of a small file; files longer than `limit` bytes are refused before they are read. */
+export async function readSmall(path: string, limit: number): Promise<Uint8Array> {
+  const file = await openDisk(path);
+  try {
+    if (file.byteLength > limit) {
+      throw new InputError(
+        `${file.name}: ${file.byteLength} bytes; at most ${limit} are expected of such a file`,
+      );
+    }
+    return await file.slice(0, file.byteLength);
+  } finally {
+    await file.close();
+  }
+}
+
+/** What stands at a path. */
+export async function whatIs(path: string): Promise<"file" | "folder" | "nothing"> {
+  try {
+    return (await fs().stat(path)).isDirectory() ? "folder" : "file";
+  } catch (error) {
+    if (codeOf(error) === "ENOENT" || codeOf(error) === "ENOTDIR") return "nothing";
+    throw readError(path, error);
+  }
+}
+
+/** Names in a folder, sorted. */
+export async function list(folder: string): Promise<string[]> {
+  return (await fs().readdir(folder)).sort();
+}
+
+/** Puts bytes at a position of an open file; replaced in tests by one that fails as a full disk does. */
+export type WriteAt = (handle: FileHandle, bytes: Uint8Array, at: number) => Promise<void>;
+
+export const writeAt: WriteAt = async (handle, bytes, at) => {
+  for (let done = 0; done < bytes.byteLength; ) {
+    const length = Math.min(LARGEST_PIECE, bytes.byteLength - done);
+    done += (await handle.write(bytes, done, length, at + done)).bytesWritten;
+  }
+};
+
+/** Writes a whole file, or leaves the old one as it was. */
+export async function writeFileAtomic(
+  path: string,
+  bytes: Uint8Array,
+  write: WriteAt = writeAt,
+): Promise<void> {
+  const temporary = beside(path);
+  try {
+    const file = await createFile(temporary, write);
+    try {
+      await file.write(bytes, 0);
+    } finally {
+      await file.close();
+    }
+    await fs().rename(temporary, path);
+    await syncFolder(paths().dirname(path));
+  } catch (error) {
+    await fs().rm(temporary, { force: true });
+    throw writeError(path, error);
+  }
+}
+
+/** A file being written, at any position, in any order. */
+export interface OpenFile {
+  write(bytes: Uint8Array, at: number): Promise<void>;
+  /** Forces the bytes to the disk and closes. */
+  close(): Promise<void>;
+}
+
+async function createFile(path: string, write: WriteAt): Promise<OpenFile> {
+  const handle = await fs().open(path, "wx");
+  return {
+    write: (bytes, at) => write(handle, bytes, at),
+    async close() {
+      try {
+        await handle.sync();
+      } finally {
+        await handle.close();
+      }
+    },
+  };
+}
+
+/** A file that grows at its end and may be continued later: a download under way. */
+export interface GrowingFile {
+  /** Bytes that were there when it was opened. */
+  readonly size: number;
+  append(bytes: Uint8Array): Promise<void>;
+  /** Forces the bytes to the disk and closes. */
+  close(): Promise<void>;
+}
+
+/** Opens a file to continue it, or makes it, with the folders that lead to it. */
+export async function openGrowing(path: string): Promise<GrowingFile> {
+  const failing = (error: unknown): never => {
+    throw writeError(path, error);
+  };
+  await fs().mkdir(paths().dirname(path), { recursive: true }).catch(failing);
+  const handle = await fs().open(path, "a").catch(failing);
+  return {
+    size: (await handle.stat()).size,
+    append: (bytes) => handle.appendFile(bytes).catch(failing),
+    async close() {
+      try {
+        await handle.sync();
+      } finally {
+        await handle.close();
+      }
+    },
+  };
+}
+
+/** Gives a finished file its name. */
+export async function rename(from: string, to: string): Promise<void> {
+  await fs().rename(from, to);
+  await syncFolder(paths().dirname(to));
+}
+
+export async function remove(path: string): Promise<void> {
+  await fs().rm(path, { recursive: true, force: true });
+}
+
+/** This file in a folder says that lowbit made the folder and may replace what is in it. */
+const MARKER = ".lowbit";
+const MARK = new TextEncoder().encode("1\n");
+
+/** Whether lowbit made a folder: by its marker, or by its record.json. */
+export async function isOurs(folder: string): Promise<boolean> {
+  if ((await whatIs(paths().join(folder, MARKER))) === "file") return true;
+  try {
+    const bytes = await readSmall(paths().join(folder, "record.json"), 1 << 28);
+    return JSON.parse(new TextDecoder().decode(bytes)).record === "lowbit";
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Makes sure that a folder is ours to write into: a new or empty one is made
+ * and marked, one that lowbit made before is taken as it is, any other is
+ * refused with an InputError.
+ */
+export async function claimFolder(folder: string): Promise<void> {
+  if (await mayReplace(folder)) return;
+  try {
+    await fs().mkdir(folder, { recursive: true });
+  } catch (error) {
+    throw writeError(folder, error);
+  }
+  await writeFileAtomic(paths().join(folder, MARKER), MARK);
+}
+
+/** True when the folder is ours already, false when there is none or an empty one; else throws. */
+async function mayReplace(folder: string): Promise<boolean> {
+  const found = await whatIs(folder);
+  if (found === "nothing") return false;
+  const name = paths().basename(paths().resolve(folder));
+  if (found === "file")
+    throw new InputError(`${name}: output needs a folder, met a file; choose another name`);
+  if ((await list(folder)).length === 0) return false;
+  if (await isOurs(folder)) return true;
+  throw new InputError(
+    `${name}: output folder exists and was not made by lowbit; choose another name or remove it`,
+  );
+}
+
+/** A folder under way: everything goes to a temporary place on the same disk until `commit`. */
+export interface StagedFolder {
+  /** A file of the new folder, to be written piece by piece; close it before `commit`. */
+  create(name: string): Promise<OpenFile>;
+  /** A whole small file. */
+  put(name: string, bytes: Uint8Array): Promise<void>;
+  /** Marks the folder as made by lowbit, where no record.json does. */
+  mark(): Promise<void>;
+  /** Puts the new content at its place. */
+  commit(): Promise<void>;
+  /** Removes what was written; what stood at the place before is untouched. */
+  discard(): Promise<void>;
+}
+
+export interface StageOptions {
+  /**
+   * `replace` (default): the new folder takes the place of the old one with all
+   * that was in it. `beside`: the new files are renamed one by one, in the
+   * order in which they were made, into the folder, where other files stay
+   * (a training run's log and checkpoints).
+   */
+  readonly into?: "replace" | "beside";
+  readonly write?: WriteAt;
+}
+
+/**
+ * Begins a new content for `folder`. A folder that exists and is not ours is
+ * refused here, before any work is done. Between the two renames of `commit`
+ * a crash leaves the old folder under the name `.NAME.old-…` and the new one
+ * complete under `.NAME.new-…`.
+ */
+export async function stageFolder(folder: string, options: StageOptions = {}): Promise<StagedFolder> {
+  const { join, dirname, resolve, basename } = paths();
+  const { into = "replace", write = writeAt } = options;
+  const target = resolve(folder);
+  const parent = dirname(target);
+  const replaces = await mayReplace(target);
+  const temporary = beside(target, "new");
+  const names: string[] = [];
+  const open = new Set<OpenFile>();
+  const failing = async <T>(work: () => Promise<T>): Promise<T> => {
+    try {
+      return await work();
+    } catch (error) {
+      throw writeError(basename(target), error);
+    }
+  };
+  await failing(() => fs().mkdir(temporary, { recursive: true }));
+
+  const staged: StagedFolder = {
+    create: (name) =>
+      failing(async () => {
+        const file = await createFile(join(temporary, name), write);
+        names.push(name);
+        open.add(file);
+        return {
+          write: (bytes, at) => failing(() => file.write(bytes, at)),
+          close: () => {
+            open.delete(file);
+            return failing(() => file.close());
+          },
+        };
+      }),
+    async put(name, bytes) {
+      const file = await staged.create(name);
+      try {
+        await file.write(bytes, 0);
+      } finally {
+        await file.close();
+      }
+    },
+    mark: () => staged.put(MARKER, MARK),
+    commit: () =>
+      failing(async () => {
+        const exists = (await whatIs(target)) === "folder";
+        if (into === "beside" && exists) {
+          for (const name of names) await fs().rename(join(temporary, name), join(target, name));
+          await syncFolder(target);
+          await fs().rm(temporary, { recursive: true, force: true });
+          return;
+        }
+        await syncFolder(temporary);
+        if (!exists) await fs().rename(temporary, target);
+        else if (!replaces) {
+          await fs().rmdir(target); // fails, as it should, when someone filled it meanwhile
+          await fs().rename(temporary, target);
+        } else {
+          const old = beside(target, "old");
+          await fs().rename(target, old);
+          try {
+            await fs().rename(temporary, target);
+          } catch (error) {
+            await fs().rename(old, target);
+            throw error;
+          }
+          await fs().rm(old, { recursive: true, force: true });
+        }
+        await syncFolder(parent);
+      }),
+    async discard() {
+      for (const file of open) await file.close().catch(() => {}); // a full disk fails here again
+      open.clear();
+      await fs().rm(temporary, { recursive: true, force: true });
+    },
+  };
+  return staged;
+}
+
+/** A hidden name beside a path that nobody else uses. */
+function beside(path: string, what = "new"): string {
+  const { dirname, basename, join } = paths();
+  return join(dirname(path), `.${basename(path)}.${what}-${process.pid}-${crypto.randomUUID().slice(0, 8)}`);
+}
+
+/** Forces renames in a folder to the disk; Windows has no such call, and needs none. */
+async function syncFolder(folder: string): Promise<void> {
+  if (process.platform === "win32") return;
+  const handle = await fs().open(folder, "r");
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && "code" in error ? String(error.code) : undefined;
+}
+
+function readError(path: string, error: unknown): Error {
+  const name = paths().basename(path);
+  switch (codeOf(error)) {
+    case "ENOENT":
+    case "ENOTDIR":
+      return new InputError(`${name}: no such file or folder`);
+    case "EACCES":
+    case "EPERM":
+      return new InputError(`${name}: may not be read; check its permissions`);
+    default:
+      return error as Error;
+  }
+}
+
+function writeError(path: string, error: unknown): Error {
+  const name = paths().basename(path);
+  switch (codeOf(error)) {
+    case "ENOSPC":
+    case "EDQUOT":
+      return new InputError(`${name}: the disk is full; nothing was changed; make room or write elsewhere`);
+    case "EACCES":
+    case "EPERM":
+    case "EROFS":
+      return new InputError(`${name}: may not be written; check its permissions or write elsewhere`);
+    case "ENOENT":
+    case "ENOTDIR":
+      return new InputError(`${name}: the folder to write into does not exist`);
+    default:
+      return error as Error;
+  }
+}
