@@ -1,0 +1,488 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type KernelName, kernels, type ProcedureName, procedures } from "../kernels/index.ts";
+import { gamma, type Kernel, type Procedure, TINY, UNIT, type View } from "../kernels/kernel.ts";
+import { elementsView, packedView } from "../kernels/view.ts";
+import { generator } from "../tensor/random.ts";
+import {
+  type Elements,
+  type HostTensor,
+  hostTensor,
+  InputError,
+  ShapeError,
+  sizeOf,
+  type Tensor,
+} from "../tensor/tensor.ts";
+import { onlyPart, type Weight } from "../tensor/weight.ts";
+import type { Backend, BackendOptions } from "./backend.ts";
+import {
+  type Case,
+  type HostArgument,
+  kernelCases,
+  nonFiniteCases,
+  normalTensor,
+  packedCases,
+  packedFormats,
+  procedureCases,
+  wrongShapes,
+} from "./cases.suite.ts";
+
+/**
+ * What every backend must do: every operation and procedure × format × size
+ * within the bounds that their kernels derive, element by element, and the same
+ * bits whatever the number of threads. `open` must give a fresh backend.
+ */
+export function backendSuite(name: string, open: (options: BackendOptions) => Promise<Backend>): void {
+  describe(`backend ${name}`, () => {
+    let backend: Backend;
+    beforeAll(async () => {
+      backend = await open({ threads: 2 });
+    });
+    afterAll(() => backend.dispose());
+
+    for (const [kernel, cases] of byName(kernelCases())) {
+      test(`${kernel}, forward and backward`, async () => {
+        for (const one of cases) await checkKernel(backend, one);
+      });
+    }
+
+    for (const format of packedFormats) {
+      test(`${format} matrices`, async () => {
+        for (const one of packedCases(format)) {
+          expect(backend.supports(one.name, format), `supports ${one.name} × ${format}`).toBe(true);
+          await checkKernel(backend, one);
+        }
+      });
+    }
+
+    for (const [kernel, cases] of byName(nonFiniteCases())) {
+      test(`${kernel}, NaN and infinity`, async () => {
+        for (const one of cases) await checkKernel(backend, one);
+      });
+    }
+
+    for (const [procedure, cases] of byName(procedureCases())) {
+      test(procedure, async () => {
+        for (const one of cases) await checkProcedure(backend, one);
+      });
+    }
+
+    linearAlgebra(() => backend);
+    memory(() => backend);
+
+    test("attention over a cache equals attention over the whole", async () => {
+      const random = generator(5);
+      const [time, heads, kvHeads, headDim] = [70, 4, 2, 16];
+      const q = normalTensor(random, [time, heads * headDim], 2);
+      const k = normalTensor(random, [time, kvHeads * headDim], 1);
+      const v = normalTensor(random, [time, kvHeads * headDim], 1);
+      const [Q, K, V] = [q, k, v].map((t) => backend.upload(t));
+      const whole = await backend.read(backend.attention(Q, K, V, heads, kvHeads, 1, 0));
+      const [keys, values] = [k, v].map((t) => backend.zeros([time + 10, t.shape[1]]));
+      const cached: number[] = [];
+      for (const [from, to] of [
+        [0, 64],
+        [64, 69],
+        [69, 70],
+      ]) {
+        backend.cacheAppend(keys, backend.rows(K, from, to), from);
+        backend.cacheAppend(values, backend.rows(V, from, to), from);
+        const seen = [keys, values].map((cache) => backend.rows(cache, 0, to));
+        const part = backend.attention(backend.rows(Q, from, to), seen[0], seen[1], heads, kvHeads, 1, from);
+        cached.push(...(await backend.read(part)));
+      }
+      const { expected, bounds } = referenceForward({
+        name: "attention",
+        label: "",
+        args: [q, k, v, heads, kvHeads, 1, 0],
+      });
+      compare("whole", whole, expected[0].data, bounds[0]);
+      compare("cached", Float32Array.from(cached), expected[0].data, bounds[0]);
+    });
+
+    test("wrong shapes are refused", () => {
+      for (const { name, label, args } of wrongShapes()) {
+        const call = backend[name] as (...args: unknown[]) => unknown;
+        expect(() => call.apply(backend, upload(backend, args)), `${name} of ${label}`).toThrow(ShapeError);
+      }
+    });
+  });
+
+  test(`backend ${name} gives the same bits on one thread and on two`, async () => {
+    const results: Elements[][] = [];
+    for (const threads of [1, 2]) {
+      const backend = await open({ threads });
+      results.push(await largeResults(backend));
+      backend.dispose();
+    }
+    for (const [i, one] of results[0].entries())
+      expect(sameBits(one, results[1][i]), `result ${i}`).toBe(true);
+  });
+}
+
+function byName<Name>(cases: readonly Case<Name>[]): Map<Name, Case<Name>[]> {
+  return Map.groupBy(cases, (one) => one.name);
+}
+
+/** Tensor arguments moved to a backend, numbers as they are. */
+function upload(backend: Backend, args: readonly HostArgument[]): unknown[] {
+  return args.map((a) => (typeof a === "number" ? a : backend.upload(a)));
+}
+
+function isTensorArgument(argument: HostArgument): argument is HostTensor | Weight {
+  return typeof argument !== "number";
+}
+
+/** What the reference computes on; `copy` protects what a procedure writes. */
+function viewOf(argument: HostTensor | Weight, copy = false): View {
+  if ("data" in argument) {
+    return elementsView(argument.shape, copy ? argument.data.slice() : argument.data);
+  }
+  const { format, parts } = onlyPart(argument);
+  return packedView(argument.shape, format, parts);
+}
+
+/** The arguments as `outputs` and `numbers` see them: with shape and format. */
+function described(args: readonly HostArgument[]): unknown[] {
+  return args.map((a) =>
+    isTensorArgument(a) && !("data" in a) ? { shape: a.shape, format: onlyPart(a).format } : a,
+  );
+}
+
+function zeroView(shape: readonly number[], format: "f32" | "i32" = "f32"): View {
+  return elementsView(
+    shape,
+    format === "f32" ? new Float32Array(sizeOf(shape)) : new Int32Array(sizeOf(shape)),
+  );
+}
+
+function referenceForward({ name, args }: Case) {
+  const kernel = kernels[name] as Kernel;
+  const inputs = args.filter(isTensorArgument).map((a) => viewOf(a));
+  const numbers = kernel.numbers(...described(args));
+  const expected = kernel.outputs(...described(args)).map(({ shape, format }) => zeroView(shape, format));
+  kernel.forward(inputs, expected, numbers);
+  return { kernel, inputs, numbers, expected, bounds: kernel.bound(inputs, expected, numbers) };
+}
+
+/** Runs a case forward and backward on the backend and compares with the reference. */
+async function checkKernel(backend: Backend, one: Case): Promise<void> {
+  const where = `${one.name}, ${one.label}`;
+  const { kernel, inputs, numbers, expected, bounds } = referenceForward(one);
+  const { args, outputs } = backend.scope(() => {
+    const args = upload(backend, one.args);
+    return { args, outputs: backend.forward(one.name, args) };
+  });
+  expect(outputs.map((t) => [...t.shape])).toEqual(expected.map((t) => [...t.shape]));
+  for (const [i, output] of outputs.entries()) {
+    compare(`${where}: output ${i}`, await backend.read(output), expected[i].data, bounds[i]);
+  }
+
+  const dy = normalTensor(generator(6), expected[0].shape, 1);
+  const wantedSets = kernel.differentiable.map((i) => inputs.map((_, j) => i === j));
+  wantedSets.push(inputs.map((_, i) => kernel.differentiable.includes(i)));
+  for (const asked of wantedSets) {
+    const wanted = asked.map((want, i) => want && inputs[i].format === "f32");
+    const gradients = inputs.map((input, i) => (wanted[i] ? zeroView(input.shape) : null));
+    const dyView = viewOf(dy);
+    kernel.backward(inputs, expected, dyView, gradients, numbers);
+    const gradientBounds = kernel.boundBackward(inputs, expected, dyView, gradients, numbers);
+    const got = backend.scope(() => {
+      const made = expected.map((t) => backend.upload(hostTensor(t.shape, t.data)));
+      return backend.backward(one.name, args, made, backend.upload(dy), wanted);
+    });
+    for (const [i, gradient] of got.entries()) {
+      expect(gradient !== null, `${where}: gradient ${i} was ${wanted[i] ? "" : "not "}asked for`).toBe(
+        wanted[i],
+      );
+      if (!gradient) continue;
+      compare(
+        `${where}: gradient ${i}`,
+        await backend.read(gradient),
+        gradients[i]!.data,
+        gradientBounds[i]!,
+      );
+      backend.free(gradient);
+    }
+  }
+  for (const t of outputs) backend.free(t);
+}
+
+async function checkProcedure(backend: Backend, { name, label, args }: Case<ProcedureName>): Promise<void> {
+  const procedure = procedures[name] as Procedure;
+  const before = args.filter(isTensorArgument).map((a) => viewOf(a));
+  const after = args.filter(isTensorArgument).map((a) => viewOf(a, true));
+  const numbers = procedure.numbers(...described(args));
+  procedure.run(after, numbers);
+  const bounds = procedure.bound!(before, after, numbers);
+  const uploaded = upload(backend, args);
+  (backend[name] as (...args: unknown[]) => void)(...uploaded);
+  for (const [i, t] of procedure.writes.entries()) {
+    const got = await backend.read(uploaded[t] as Tensor);
+    compare(`${name}, ${label}: tensor ${t}`, got, after[t].data, bounds[i]);
+  }
+}
+
+/**
+ * Every element within its bound of the reference, which was rounded to float32
+ * itself; NaN where it is NaN, and the same infinities.
+ */
+function compare(where: string, got: Elements, expected: Float32Array, bounds: Float64Array): void {
+  expect(got.length, where).toBe(expected.length);
+  for (let i = 0; i < expected.length; i++) {
+    const within = Number.isFinite(expected[i])
+      ? Math.abs(got[i] - expected[i]) <= bounds[i] + UNIT * Math.abs(expected[i]) + TINY
+      : Object.is(got[i], expected[i]);
+    if (!within) {
+      throw new Error(
+        `${where}: element ${i} needs ${expected[i]} ± ${bounds[i].toExponential(2)}, got ${got[i]}`,
+      );
+    }
+  }
+}
+
+function sameBits(a: Elements, b: Elements): boolean {
+  const [first, second] = [a, b].map((t) => new Int32Array(t.buffer, t.byteOffset, t.length));
+  return first.length === second.length && first.every((bits, i) => bits === second[i]);
+}
+
+/** Outputs and gradients of operations large enough to be cut into many tasks. */
+async function largeResults(backend: Backend): Promise<Elements[]> {
+  const random = generator(7);
+  const floats = (shape: readonly number[], scale = 1) => normalTensor(random, shape, scale);
+  const some = hostTensor(
+    [300],
+    Int32Array.from({ length: 300 }, (_, i) => (i * 37) % 513),
+  );
+  const cases: [KernelName, ...HostArgument[]][] = [
+    ["add", floats([300, 255]), floats([300, 255])],
+    ["swiglu", floats([300, 255]), floats([300, 255])],
+    ["rmsNorm", floats([300, 255]), floats([255]), 1e-5],
+    ["attention", floats([300, 64]), floats([300, 32]), floats([300, 32]), 4, 2, 2, 0],
+    ["attention", floats([1, 64]), floats([700, 32]), floats([700, 32]), 4, 2, 1, 699],
+    ["linear", floats([300, 257]), floats([513, 257])],
+    ["linear", floats([1, 257]), floats([513, 257])],
+    ["embedding", floats([513, 65]), some],
+    ["crossEntropy", floats([300, 65]), floats([513, 65], 0.2), some],
+    ["ternary", floats([513, 257]), 1e-5],
+  ];
+  for (const format of ["int4-g32", "int8-offset", "tq2_0"]) {
+    const linear = packedCases(format).filter((one) => one.name === "linear");
+    cases.push(...linear.map((one): [KernelName, ...HostArgument[]] => ["linear", ...one.args]));
+  }
+  const results: Elements[] = [];
+  for (const [name, ...args] of cases) {
+    const tensors = backend.scope(() => {
+      const uploaded = upload(backend, args);
+      const outputs = backend.forward(name, uploaded);
+      const dy = backend.upload(normalTensor(generator(8), outputs[0].shape, 1));
+      const wanted = args.filter(isTensorArgument).map((a, i) => {
+        return "data" in a && a.format === "f32" && kernels[name].differentiable.includes(i);
+      });
+      const gradients = backend.backward(name, uploaded, outputs, dy, wanted);
+      return [...outputs, ...gradients.filter((t) => t !== null)];
+    });
+    for (const t of tensors) results.push(await backend.read(t));
+  }
+  const norm = backend.zeros([1]);
+  backend.squaredNorm(norm, backend.upload(floats([100_003])), 0);
+  results.push(await backend.read(norm));
+  const gram = backend.zeros([257, 257]);
+  backend.addGram(gram, backend.upload(floats([300, 257])), 2);
+  backend.accumulate(gram, backend.upload(eye(257)), 1);
+  results.push(await backend.read(gram));
+  backend.cholesky(gram, backend.zeros([2]), 0, 257);
+  results.push(await backend.read(gram));
+  return results;
+}
+
+function eye(n: number): HostTensor {
+  return hostTensor(
+    [n, n],
+    Float32Array.from({ length: n * n }, (_, at) => (at % (n + 1) === 0 ? 1 : 0)),
+  );
+}
+
+/** Σ_k a[r, k]·b[c, k] and the same with absolute values, for a (rows, inner) and b (cols, inner). */
+function products(a: Elements, b: Elements, rows: number, cols: number, inner: number) {
+  const sums = new Float64Array(rows * cols);
+  const sizes = new Float64Array(rows * cols);
+  for (let r = 0; r < rows; r++) {
+    for (let c = 0; c < cols; c++) {
+      for (let k = 0; k < inner; k++) {
+        const term = a[r * inner + k] * b[c * inner + k];
+        sums[r * cols + c] += term;
+        sizes[r * cols + c] += Math.abs(term);
+      }
+    }
+  }
+  return { sums, sizes };
+}
+
+function transpose(a: Elements, rows: number, cols: number): Float64Array {
+  const t = new Float64Array(rows * cols);
+  for (let r = 0; r < rows; r++) for (let c = 0; c < cols; c++) t[c * rows + r] = a[r * cols + c];
+  return t;
+}
+
+/** Factorizations, by the equations that their results satisfy. */
+function linearAlgebra(open: () => Backend): void {
+  const sizes = [1, 3, 17, 100];
+
+  /** x·xᵀ + I of a random x (n, n). */
+  const positive = (n: number): Float32Array => {
+    const x = normalTensor(generator(n), [n, n], 1).data;
+    return Float32Array.from(
+      products(x, x, n, n, n).sums,
+      (value, at) => value + (at % (n + 1) === 0 ? 1 : 0),
+    );
+  };
+
+  // |A − L·Lᵀ| ≤ γ_{n+1}·|L|·|Lᵀ| (Higham, 2002, theorem 10.3), and L is stored in float32.
+  test("cholesky gives back the matrix, in one piece and in slices", async () => {
+    const backend = open();
+    for (const n of sizes) {
+      const a = positive(n);
+      for (const slice of [n, 7]) {
+        const l = backend.upload(hostTensor([n, n], a));
+        const status = backend.upload(hostTensor([2], Float32Array.of(5, 5)));
+        for (let from = 0; from < n; from += slice)
+          backend.cholesky(l, status, from, Math.min(n, from + slice));
+        expect(await backend.read(status)).toEqual(Float32Array.of(0, 0));
+        const L = await backend.read(l);
+        const { sums, sizes } = products(L, L, n, n, n);
+        compare(
+          `cholesky ${n} by ${slice}`,
+          a,
+          Float32Array.from(sums),
+          sizes.map((size) => gamma(n + 3) * size),
+        );
+        for (let r = 0; r < n; r++)
+          expect(L.subarray(r * n + r + 1, (r + 1) * n).every((x) => x === 0)).toBe(true);
+      }
+    }
+  });
+
+  test("cholesky reports the first pivot that is not positive", async () => {
+    const backend = open();
+    const n = 20;
+    for (const pivot of [-2, 0, Number.NaN]) {
+      for (const row of [0, 3, 19]) {
+        const a = eye(n);
+        a.data[row * n + row] = pivot;
+        const status = backend.zeros([2]);
+        const l = backend.upload(a);
+        for (let from = 0; from < n; from += 8) backend.cholesky(l, status, from, Math.min(n, from + 8));
+        expect(await backend.read(status)).toEqual(Float32Array.of(1 + row, pivot));
+      }
+    }
+  });
+
+  // |B − L·X| ≤ γ_n·|L|·|X| (Higham, 2002, theorem 8.5), and one rounding where X is stored.
+  test("triangularSolve solves, both ways and in slices", async () => {
+    const backend = open();
+    for (const n of sizes) {
+      const m = 5;
+      const L = normalTensor(generator(n), [n, n], 0.5).data;
+      for (let r = 0; r < n; r++) {
+        L.fill(0, r * n + r + 1, (r + 1) * n);
+        L[r * n + r] = 2 + Math.abs(L[r * n + r]);
+      }
+      const b = normalTensor(generator(9), [n, m], 1);
+      for (const transposed of [0, 1]) {
+        const x = backend.upload(b);
+        const l = backend.upload(hostTensor([n, n], L));
+        backend.triangularSolve(l, x, transposed, 0, 2);
+        backend.triangularSolve(l, x, transposed, 2, m);
+        const X = Float32Array.from(transpose(await backend.read(x), n, m));
+        const factor = transposed ? Float32Array.from(transpose(L, n, n)) : L;
+        const { sums, sizes } = products(factor, X, n, m, n);
+        const bounds = sizes.map((size) => gamma(n + 2) * size);
+        compare(`triangularSolve ${n}`, b.data, Float32Array.from(sums), bounds);
+      }
+    }
+  });
+
+  // A column goes through at most ten sweeps of n−1 rotations, four roundings each: γ_{40n} of the matrix's norm.
+  test("svd gives back the matrix from orthogonal vectors", async () => {
+    const backend = open();
+    for (const [m, n] of [
+      [1, 1],
+      [3, 3],
+      [17, 5],
+      [40, 17],
+    ]) {
+      const a = normalTensor(generator(m), [m, n], 1);
+      const [u, s, v] = [backend.upload(a), backend.zeros([n]), backend.zeros([n, n])];
+      backend.svd(u, s, v);
+      const [U, S, V] = await Promise.all([u, s, v].map((t) => backend.read(t)));
+      expect(S.every((value, i) => value >= 0 && (i === 0 || value <= S[i - 1]))).toBe(true);
+      const scaled = Float32Array.from(U, (value, at) => value * S[at % n]);
+      const norm = Math.hypot(...S);
+      const back = Float32Array.from(products(scaled, V, m, n, n).sums);
+      compare(
+        `svd ${m}×${n}`,
+        back,
+        a.data as Float32Array,
+        new Float64Array(m * n).fill(gamma(40 * n) * norm),
+      );
+      for (const [vectors, rows] of [
+        [U, m],
+        [V, n],
+      ] as const) {
+        const columns = Float32Array.from(transpose(vectors, rows, n));
+        const gram = Float32Array.from(products(columns, columns, n, n, rows).sums);
+        compare("orthogonal", gram, eye(n).data as Float32Array, new Float64Array(n * n).fill(gamma(40 * n)));
+      }
+    }
+  });
+
+  test("svd of a matrix without full rank has zero singular values", async () => {
+    const backend = open();
+    const a = hostTensor(
+      [4, 3],
+      Float32Array.from({ length: 12 }, (_, at) => (at % 3 === 2 ? 0 : at)),
+    );
+    const [u, s, v] = [backend.upload(a), backend.zeros([3]), backend.zeros([3, 3])];
+    backend.svd(u, s, v);
+    expect((await backend.read(s))[2]).toBe(0);
+  });
+}
+
+/** Views, scopes and the way back. */
+function memory(open: () => Backend): void {
+  test("rows and reshape are views, read is a copy", async () => {
+    const backend = open();
+    const t = backend.upload(hostTensor([3, 2], Float32Array.of(1, 2, 3, 4, 5, 6)));
+    const middle = backend.rows(t, 1, 2);
+    expect(await backend.read(middle)).toEqual(Float32Array.of(3, 4));
+    const before = await backend.read(t);
+    backend.fill(middle, 9);
+    expect(await backend.read(backend.reshape(t, [6]))).toEqual(Float32Array.of(1, 2, 9, 9, 5, 6));
+    expect(before[2]).toBe(3);
+    backend.write(t, new Float32Array(6));
+    expect(await backend.read(middle)).toEqual(Float32Array.of(0, 0));
+    expect(() => backend.rows(t, 2, 4)).toThrow(ShapeError);
+    expect(() => backend.reshape(t, [5])).toThrow(ShapeError);
+  });
+
+  test("a scope frees all but what it returns and what was kept", async () => {
+    const backend = open();
+    let kept: Tensor | undefined;
+    let lost: Tensor | undefined;
+    const returned = backend.scope(() => {
+      lost = backend.zeros([2]);
+      kept = backend.keep(backend.zeros([3]));
+      return { one: backend.zeros([4]), more: [backend.zeros([5])] };
+    });
+    expect((await backend.read(returned.one)).length).toBe(4);
+    expect((await backend.read(returned.more[0])).length).toBe(5);
+    expect((await backend.read(kept!)).length).toBe(3);
+    expect(() => backend.add(lost!, lost!)).toThrow(InputError);
+  });
+
+  test("another backend's tensor is refused", () => {
+    const backend = open();
+    const foreign = { shape: [2], format: "f32" };
+    expect(() => backend.add(foreign, foreign)).toThrow(InputError);
+  });
+}

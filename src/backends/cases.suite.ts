@@ -1,0 +1,317 @@
+import { encode, formatByName, formats } from "../formats/index.ts";
+import type { KernelName, ProcedureName } from "../kernels/index.ts";
+import { generator, normals, type Random } from "../tensor/random.ts";
+import { type HostTensor, hostTensor, InputError, matrix, sizeOf } from "../tensor/tensor.ts";
+import { packedWeight, type Weight } from "../tensor/weight.ts";
+
+/** Arguments as they are before upload. */
+export type HostArgument = HostTensor | Weight | number;
+
+/** One call of an operation. */
+export interface Case<Name = KernelName> {
+  readonly name: Name;
+  readonly label: string;
+  readonly args: readonly HostArgument[];
+}
+
+/** Lengths that whole vectors and tiles do not divide, and the smallest. */
+const ODD_SIZES = [1, 3, 17, 255, 257];
+
+/** Every differentiable operation with float32 arguments: odd sizes, typical shapes, zero rows, no tokens at all. */
+export function kernelCases(): Case[] {
+  const random = generator(1);
+  const floats = (shape: readonly number[], scale = 1) => normalTensor(random, shape, scale);
+  const cases: Case[] = [];
+  const add = (name: KernelName, label: string, ...args: HostArgument[]) => cases.push({ name, label, args });
+
+  for (const shape of [...ODD_SIZES.map((n) => [n]), [3, 5, 7], [0, 8]]) {
+    const label = shape.join("×");
+    add("add", label, floats(shape), floats(shape));
+    add("swiglu", label, floats(shape, 3), floats(shape));
+  }
+  const steep = [0, -0, 1e-30, -1e-30, 20, -20, 87, -87, 88.5, -88.5, 200, -200, 1e5, -1e5];
+  add("swiglu", "steep", hostTensor([14], Float32Array.from(steep)), floats([14]));
+
+  for (const dim of ODD_SIZES) add("rmsNorm", `3×${dim}`, withZeroRow(floats([3, dim])), floats([dim]), 1e-5);
+  for (const [tokens, dim] of [
+    [17, 64],
+    [33, 512],
+    [0, 8],
+  ]) {
+    add("rmsNorm", `${tokens}×${dim}`, floats([tokens, dim]), floats([dim]), 1e-6);
+  }
+
+  for (const pairing of [0, 1]) {
+    for (const [batch, time, from, heads, headDim] of [
+      [1, 1, 0, 1, 2],
+      [2, 3, 5, 3, 6],
+      [3, 17, 0, 2, 34],
+      [1, 5, 40, 8, 64],
+      [1, 0, 0, 2, 8],
+    ]) {
+      const label = `${batch}·${time} tokens from ${from}, ${heads} heads of ${headDim}, pairing ${pairing}`;
+      const x = floats([batch * time, heads * headDim]);
+      add("rope", label, x, ropeTable(64, headDim), headDim, time, from, pairing);
+    }
+  }
+
+  for (const [batch, time, keys, from, heads, kvHeads, headDim] of [
+    [1, 1, 1, 0, 1, 1, 1],
+    [2, 3, 3, 0, 2, 1, 3],
+    [1, 17, 17, 0, 4, 2, 8],
+    [2, 33, 33, 0, 3, 3, 17],
+    [1, 70, 70, 0, 8, 4, 32],
+    [1, 257, 257, 0, 1, 1, 4],
+    [1, 1, 256, 255, 8, 4, 8],
+    [2, 1, 302, 300, 4, 1, 16],
+    [1, 5, 40, 31, 4, 2, 10],
+    [1, 40, 120, 70, 2, 1, 64],
+    [1, 0, 0, 0, 2, 1, 8],
+  ]) {
+    const label = `${batch}·${time} queries from ${from}, ${keys} keys, ${heads}/${kvHeads} heads of ${headDim}`;
+    const kv = [batch * keys, kvHeads * headDim];
+    const q = floats([batch * time, heads * headDim], 2);
+    add("attention", label, q, floats(kv), floats(kv), heads, kvHeads, batch, from);
+  }
+
+  for (const [rows, out, cols] of [...ODD_SIZES.map((n) => [3, n, n]), ...productShapes]) {
+    add(
+      "linear",
+      `${rows}×${out}×${cols}`,
+      withZeroRow(floats([rows, cols])),
+      withZeroRow(floats([out, cols])),
+    );
+  }
+  add("linear", "a vector", floats([33]), floats([5, 33]));
+  add("linear", "three axes", floats([2, 3, 33]), floats([5, 33]));
+
+  for (const dim of ODD_SIZES)
+    add("embedding", `7 of 5×${dim}`, floats([5, dim]), ids([4, 0, -1, 4, 5, 2, 4]));
+  add("embedding", "no tokens", floats([5, 8]), ids([]));
+
+  for (const [tokens, dim, vocabulary] of [
+    [1, 1, 1],
+    [3, 3, 3],
+    [17, 17, 17],
+    [5, 255, 255],
+    [4, 257, 257],
+    [33, 64, 2048],
+    [0, 8, 16],
+  ]) {
+    const targets = Int32Array.from({ length: tokens }, (_, t) => (t % 4 === 3 ? -1 : (t * 7) % vocabulary));
+    const label = `${tokens}×${dim}×${vocabulary}`;
+    const w = floats([vocabulary, dim], 2 / Math.sqrt(dim));
+    add("crossEntropy", label, withZeroRow(floats([tokens, dim])), w, hostTensor([tokens], targets));
+  }
+  const unwanted = ids([-1, 7, 9, -1]);
+  add("crossEntropy", "targets ignored and outside", floats([4, 8]), floats([9, 8]), unwanted);
+
+  for (const shape of [...ODD_SIZES.map((n) => [n]), [17, 257], [0, 8]]) {
+    add("ternary", shape.join("×"), floats(shape, 0.05), 1e-5);
+  }
+  add("ternary", "zeros", hostTensor([2, 9], new Float32Array(18)), 1e-5);
+  add("ternary", "ties", hostTensor([4], Float32Array.of(0.5, -0.5, 1.5, -1.5)), 0);
+  return cases;
+}
+
+/** rows, out, in of larger products: whole tiles, and more than one of each. */
+const productShapes = [
+  [1, 64, 64],
+  [1, 300, 257],
+  [17, 96, 128],
+  [65, 130, 300],
+  [0, 16, 32],
+];
+
+/** The operations that read a matrix in a packed format, for every size that the format allows. */
+export function packedCases(format: string): Case[] {
+  const random = generator(2);
+  const cases: Case[] = [];
+  const shapes = [
+    [3, 1, 1],
+    [1, 3, 3],
+    [3, 17, 17],
+    [1, 255, 255],
+    [2, 257, 257],
+    [1, 33, 256],
+    [5, 17, 512],
+    [33, 70, 256],
+    [0, 3, 256],
+  ];
+  for (const [tokens, rows, cols] of shapes) {
+    if (!fits(format, rows, cols)) continue;
+    const w = packedTensor(random, format, rows, cols);
+    const x = normalTensor(random, [tokens, cols], 1);
+    const some = Int32Array.from({ length: tokens }, (_, t) => (t * 7) % rows);
+    const label = `${format}, ${tokens}×${rows}×${cols}`;
+    cases.push({ name: "linear", label, args: [x, w] });
+    cases.push({ name: "embedding", label, args: [w, hostTensor([tokens], some)] });
+    cases.push({ name: "crossEntropy", label, args: [x, w, hostTensor([tokens], some)] });
+  }
+  return cases;
+}
+
+/** Procedures whose result has a bound element by element. */
+export function procedureCases(): Case<ProcedureName>[] {
+  const random = generator(3);
+  const floats = (shape: readonly number[], scale = 1) => normalTensor(random, shape, scale);
+  const cases: Case<ProcedureName>[] = [];
+  const add = (name: ProcedureName, label: string, ...args: HostArgument[]) =>
+    cases.push({ name, label, args });
+
+  for (const n of [...ODD_SIZES, 5000, 0]) {
+    const label = `${n}`;
+    add("fill", label, floats([n]), 0.1);
+    add("accumulate", label, floats([n]), floats([n]), 0.3);
+    add("squaredNorm", `${n}, first`, floats([1]), floats([n]), 0);
+    add("squaredNorm", `${n}, added`, hostTensor([1], Float32Array.of(2)), floats([n]), 1);
+    const second = hostTensor(
+      [n],
+      (floats([n], 0.1).data as Float32Array).map((v) => v * v),
+    );
+    const norm = hostTensor([1], Float32Array.of(9));
+    const moments = () => [floats([n]), floats([n]), floats([n], 0.1), second, norm];
+    add("adamw", `${n}, limited`, ...moments(), 1e-3, 0.9, 0.95, 1e-8, 0.1, 7, 1);
+    add("adamw", `${n}, free`, ...moments(), 1e-3, 0.9, 0.95, 1e-8, 0, 1, 0);
+  }
+  const zeros = () => hostTensor([4], new Float32Array(4));
+  const none = hostTensor([1], Float32Array.of(0));
+  add("adamw", "all zero", floats([4]), zeros(), zeros(), zeros(), none, 1e-3, 0.9, 0.95, 1e-8, 0.1, 1, 1);
+
+  add("cacheAppend", "middle", floats([9, 5]), floats([3, 5]), 4);
+  add("cacheAppend", "nothing", floats([9, 5]), floats([0, 5]), 9);
+  for (const dim of ODD_SIZES) add("addGram", `33×${dim}`, floats([dim, dim]), floats([33, dim]), 0.5);
+  add("addGram", "no rows", floats([4, 4]), floats([0, 4]), 2);
+  for (const [cols, rows, fromJ, toJ, fromK, toK] of [
+    [5, 3, 0, 2, 2, 5],
+    [17, 257, 0, 16, 16, 17],
+    [200, 33, 0, 128, 128, 200],
+    [6, 255, 3, 4, 4, 6],
+    [6, 4, 2, 2, 2, 6],
+  ]) {
+    const label = `${cols}×${rows}, ${fromJ}…${toJ} onto ${fromK}…${toK}`;
+    const matrices = [floats([cols, rows]), floats([cols, rows]), floats([cols, cols])];
+    add("gptqUpdate", label, ...matrices, fromJ, toJ, fromK, toK);
+  }
+  return cases;
+}
+
+/** Every float argument of a small case of every operation with one NaN or infinity in it. */
+export function nonFiniteCases(): Case[] {
+  const random = generator(4);
+  const floats = (shape: readonly number[]) => normalTensor(random, shape, 1);
+  const small: Case[] = [
+    { name: "add", label: "", args: [floats([19]), floats([19])] },
+    { name: "swiglu", label: "", args: [floats([19]), floats([19])] },
+    { name: "rmsNorm", label: "", args: [floats([3, 19]), floats([19]), 1e-5] },
+    { name: "rope", label: "", args: [floats([3, 12]), ropeTable(8, 6), 6, 3, 0, 0] },
+    { name: "attention", label: "", args: [floats([21, 6]), floats([21, 6]), floats([21, 6]), 2, 2, 1, 0] },
+    {
+      name: "attention",
+      label: "cached",
+      args: [floats([1, 6]), floats([21, 6]), floats([21, 6]), 2, 2, 1, 20],
+    },
+    { name: "linear", label: "", args: [floats([5, 19]), floats([7, 19])] },
+    { name: "linear", label: "packed", args: [floats([5, 64]), packedTensor(random, "int4-g32", 7, 64)] },
+    { name: "embedding", label: "", args: [floats([3, 19]), ids([0, 1, 2, 1])] },
+    { name: "crossEntropy", label: "", args: [floats([5, 19]), floats([7, 19]), ids([0, 3, 6, -1, 2])] },
+    { name: "ternary", label: "", args: [floats([3, 19]), 1e-5] },
+  ];
+  return small.flatMap(({ name, label, args }) =>
+    args.flatMap((argument, i) => {
+      if (typeof argument === "number" || !("data" in argument) || argument.format !== "f32") return [];
+      return [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY].map((value) => {
+        const data = argument.data.slice();
+        data[Math.floor(data.length / 2)] = value;
+        const planted = args.map((a, j) => (j === i ? hostTensor(argument.shape, data) : a));
+        return { name, label: `${label} ${value} in argument ${i}`.trim(), args: planted };
+      });
+    }),
+  );
+}
+
+/** Arguments that every operation must refuse with a ShapeError. */
+export function wrongShapes(): Case<KernelName | ProcedureName>[] {
+  const t = (...shape: number[]) => hostTensor(shape, new Float32Array(sizeOf(shape)));
+  const none = ids([]);
+  const wrong: [KernelName | ProcedureName, ...HostArgument[]][] = [
+    ["add", t(3), t(4)],
+    ["swiglu", t(3), t(4)],
+    ["rmsNorm", t(2, 3), t(4), 1e-5],
+    ["rope", t(2, 6), t(8, 4), 4, 2, 0, 0],
+    ["rope", t(2, 8), t(8, 4), 4, 2, 7, 0],
+    ["attention", t(4, 6), t(4, 6), t(4, 5), 2, 2, 1, 0],
+    ["attention", t(4, 6), t(4, 6), t(4, 6), 2, 2, 1, 1],
+    ["attention", t(4, 6), t(4, 6), t(4, 6), 2, 2, 3, 0],
+    ["attention", t(4, 6), t(4, 9), t(4, 9), 2, 3, 1, 0],
+    ["linear", t(2, 3), t(5, 4)],
+    ["linear", t(2, 3), t(3)],
+    ["embedding", t(4), none],
+    ["crossEntropy", t(2, 3), t(5, 4), ids([0, 1])],
+    ["crossEntropy", t(2, 3), t(5, 3), ids([0])],
+    ["accumulate", t(3), t(4), 1],
+    ["cacheAppend", t(4, 3), t(2, 3), 3],
+    ["cacheAppend", t(4, 3), t(1, 2), 0],
+    ["squaredNorm", t(2), t(4), 0],
+    ["adamw", t(3), t(3), t(3), t(2), t(1), 1, 0.9, 0.9, 1, 0, 1, 0],
+    ["addGram", t(3, 4), t(2, 4), 1],
+    ["cholesky", t(3, 4), t(2), 0, 3],
+    ["cholesky", t(3, 3), t(2), 0, 4],
+    ["triangularSolve", t(3, 3), t(4, 2), 0, 0, 2],
+    ["svd", t(2, 3), t(3), t(3, 3)],
+    ["gptqUpdate", t(4, 3), t(4, 3), t(3, 3), 0, 1, 1, 4],
+  ];
+  return wrong.map(([name, ...args]) => {
+    const shapes = args.map((a) => (typeof a === "number" ? a : a.shape.join("×")));
+    return { name, label: shapes.join(", "), args };
+  });
+}
+
+export function normalTensor(random: Random, shape: readonly number[], scale: number): HostTensor {
+  return hostTensor(shape, normals(random, sizeOf(shape), scale));
+}
+
+function ids(values: readonly number[]): HostTensor {
+  return hostTensor([values.length], Int32Array.from(values));
+}
+
+/** The second row (or the only one) becomes zero. */
+function withZeroRow(t: HostTensor): HostTensor {
+  const cols = t.shape[1];
+  const at = Math.min(1, t.shape[0] - 1) * cols;
+  if (t.data.length > 0) t.data.fill(0, at, at + cols);
+  return t;
+}
+
+/** A random matrix in a packed format, its second row zero. */
+function packedTensor(random: Random, format: string, rows: number, cols: number): Weight {
+  const w = withZeroRow(normalTensor(random, [rows, cols], 1 / Math.sqrt(cols)));
+  const parts = encode(formatByName(format), matrix(rows, cols, w.data as Float32Array));
+  return packedWeight([rows, cols], format, parts);
+}
+
+function fits(format: string, rows: number, cols: number): boolean {
+  try {
+    formatByName(format).parts(rows, cols);
+    return true;
+  } catch (error) {
+    if (error instanceof InputError) return false;
+    throw error;
+  }
+}
+
+/** Cosines, then sines, of each position. */
+function ropeTable(positions: number, headDim: number): HostTensor {
+  const half = headDim / 2;
+  const table = new Float32Array(positions * headDim);
+  for (let p = 0; p < positions; p++) {
+    for (let i = 0; i < half; i++) {
+      table[p * headDim + i] = Math.cos(p * 10000 ** (-i / half));
+      table[p * headDim + half + i] = Math.sin(p * 10000 ** (-i / half));
+    }
+  }
+  return hostTensor([positions, headDim], table);
+}
+
+/** Formats in which a matrix can be packed. */
+export const packedFormats: readonly string[] = [...formats.keys()].filter((name) => name !== "f32");

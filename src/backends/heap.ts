@@ -1,0 +1,350 @@
+import { groupSize } from "../formats/format.ts";
+import { checkParts, formatByName, stems } from "../formats/index.ts";
+import { type KernelName, kernels, procedures } from "../kernels/index.ts";
+import type { Kernel, Procedure } from "../kernels/kernel.ts";
+import {
+  type Elements,
+  type HostTensor,
+  ShapeError,
+  sizeOf,
+  type Tensor,
+  UnsupportedError,
+} from "../tensor/tensor.ts";
+import { onlyPart, type Weight } from "../tensor/weight.ts";
+import type { Backend } from "./backend.ts";
+import { type Handle, isElements, Tensors, takesPacked, withOperations } from "./facade.ts";
+
+/** A view of memory that can be copied from or into. */
+type Bytes = Uint8Array | Elements | Float64Array;
+
+/** Memory with addresses and the C++ table behind it: what the addon and the WebAssembly module have in common. */
+export interface Heap {
+  /** Address of `bytes` bytes aligned to 64; 0 when there are none. */
+  allocate(bytes: number): number;
+  release(address: number, bytes: number): void;
+  clear(address: number, bytes: number): void;
+  copyIn(address: number, from: Bytes): void;
+  copyOut(address: number, into: Bytes): void;
+  /** Where the slots of abi.h are written; may be another array after memory grew. */
+  readonly commands: Float64Array;
+  /** Names of the C++ table, in order. */
+  readonly names: readonly string[];
+  /** Runs an entry of the table on the commands. */
+  run(entry: number): void;
+  /** Bytes of all tensors, in this process or this memory. */
+  bytesInUse(): number;
+  readonly memoryBytes: number;
+  close(): void;
+}
+
+export interface HeapDescription {
+  readonly name: "native" | "wasm";
+  readonly description: string;
+  readonly threads: number;
+}
+
+/** A backend over a heap that also says how much memory its tensors take. */
+export type HeapBackend = Backend & { bytesInUse(): number };
+
+export function heapBackend(heap: Heap, description: HeapDescription): HeapBackend {
+  return withOperations(new HeapCore(heap, description));
+}
+
+/** Address of a tensor, and the blocks to give back with it. */
+interface Place {
+  readonly address: number;
+  readonly blocks: readonly Block[];
+}
+
+interface Block {
+  readonly address: number;
+  readonly bytes: number;
+}
+
+interface Entry {
+  readonly kernel: Kernel;
+  readonly forward: number;
+  readonly backward: number;
+}
+
+/** Doubles of a descriptor of a packed matrix, `Packed` in abi.h: format, rows, cols, group, four parts. */
+const DESCRIPTOR = 8;
+
+class HeapCore extends Tensors<Place> {
+  readonly name: "native" | "wasm";
+  readonly description: string;
+  readonly threads: number;
+  readonly limits: { readonly memoryBytes: number };
+  readonly #heap: Heap;
+  readonly #kernels = new Map<string, Entry>();
+  readonly #procedures = new Map<string, { readonly procedure: Procedure; readonly entry: number }>();
+  /** What owns memory, so that dispose() gives back what nobody freed. */
+  readonly #living = new Set<Handle<Place>>();
+  #disposed = false;
+
+  constructor(heap: Heap, description: HeapDescription) {
+    super();
+    this.name = description.name;
+    this.description = description.description;
+    this.threads = description.threads;
+    this.limits = { memoryBytes: heap.memoryBytes };
+    this.#heap = heap;
+    const at = new Map(heap.names.map((name, i) => [name, i]));
+    for (const [name, kernel] of Object.entries(kernels)) {
+      const forward = at.get(name) ?? -1;
+      const backward = at.get(`${name}Backward`) ?? -1;
+      this.#kernels.set(name, { kernel: kernel as unknown as Kernel, forward, backward });
+    }
+    for (const [name, procedure] of Object.entries(procedures)) {
+      const entry = at.get(name) ?? -1;
+      this.#procedures.set(name, { procedure: procedure as unknown as Procedure, entry });
+    }
+  }
+
+  forward(name: KernelName, args: readonly unknown[]): Tensor[] {
+    const { kernel, forward } = this.#kernels.get(name)!;
+    const inputs = this.inputs(name, args);
+    const outputs = kernel.outputs(...args).map(({ shape, format }) => this.#fresh(shape, format));
+    this.#run(
+      name,
+      forward,
+      (slots) => {
+        const at = putAll(slots, 0, inputs);
+        return putAll(slots, at, outputs);
+      },
+      kernel.numbers(...args),
+      outputs,
+    );
+    return outputs;
+  }
+
+  backward(
+    name: KernelName,
+    args: readonly unknown[],
+    outputs: readonly Tensor[],
+    dy: Tensor,
+    wanted: readonly boolean[],
+  ): (Tensor | null)[] {
+    const { kernel, backward } = this.#kernels.get(name)!;
+    const inputs = this.inputs(name, args);
+    const made = outputs.map((output) => this.handle(name, output));
+    const slope = this.elements(name, dy);
+    if (slope.format !== "f32" || sizeOf(slope.shape) !== sizeOf(made[0].shape)) {
+      throw new ShapeError(
+        `${name}: dy needs to be f32 ${made[0].shape.join("×")}, got ${dy.format} ${dy.shape.join("×")}`,
+      );
+    }
+    const gradients = inputs.map((input, i) => {
+      if (!wanted[i]) return null;
+      if (input.format !== "f32" || !kernel.differentiable.includes(i)) {
+        throw new UnsupportedError(`${name}: argument ${i} (${input.format}) has no gradient`);
+      }
+      return this.#fresh(input.shape, "f32");
+    });
+    this.#run(
+      `${name}Backward`,
+      backward,
+      (slots) => {
+        let at = putAll(slots, 0, inputs);
+        at = putAll(slots, at, made);
+        at = put(slots, at, slope);
+        return putAll(slots, at, gradients);
+      },
+      kernel.numbers(...args),
+      gradients,
+    );
+    return gradients;
+  }
+
+  procedure(name: string, args: readonly unknown[]): void {
+    const { procedure, entry } = this.#procedures.get(name)!;
+    const tensors = this.inputs(name, args);
+    procedure.check(...args);
+    this.#run(name, entry, (slots) => putAll(slots, 0, tensors), procedure.numbers(...args), []);
+  }
+
+  upload(value: HostTensor | Weight): Tensor {
+    if ("data" in value) {
+      if (value.data.length !== sizeOf(value.shape)) {
+        throw new ShapeError(
+          `upload: ${value.shape.join("×")} needs ${sizeOf(value.shape)} values, got ${value.data.length}`,
+        );
+      }
+      const t = this.#fresh(value.shape, value.data instanceof Int32Array ? "i32" : "f32");
+      this.#heap.copyIn(t.memory.address, value.data);
+      return t;
+    }
+    const { format: name, parts } = onlyPart(value);
+    const format = formatByName(name);
+    const cols = value.shape[value.shape.length - 1] ?? 1;
+    const rows = cols === 0 ? 0 : sizeOf(value.shape) / cols;
+    checkParts(format, parts, rows, cols);
+    if (name === "f32") {
+      const t = this.#fresh(value.shape, "f32");
+      this.#heap.copyIn(t.memory.address, parts.data.bytes);
+      return t;
+    }
+    const blocks: Block[] = [];
+    try {
+      const descriptor = new Float64Array(DESCRIPTOR);
+      descriptor.set([stemNumber(format.stem), rows, cols, groupSize(format, cols)]);
+      for (const [i, { name: part }] of format.parts(rows, cols).entries()) {
+        const block = this.#allocate(parts[part].bytes.byteLength);
+        blocks.push(block);
+        this.#heap.copyIn(block.address, parts[part].bytes);
+        descriptor[4 + i] = block.address;
+      }
+      const block = this.#allocate(descriptor.byteLength);
+      blocks.push(block);
+      this.#heap.copyIn(block.address, descriptor);
+      return this.#own(value.shape, name, { address: block.address, blocks });
+    } catch (error) {
+      for (const block of blocks) this.#heap.release(block.address, block.bytes);
+      throw error;
+    }
+  }
+
+  zeros(shape: readonly number[], format: "f32" | "i32" = "f32"): Tensor {
+    const t = this.#fresh(shape, format);
+    this.#heap.clear(t.memory.address, 4 * sizeOf(shape));
+    return t;
+  }
+
+  async read(t: Tensor): Promise<Elements> {
+    const { memory, shape, format } = this.elements("read", t);
+    const data = format === "i32" ? new Int32Array(sizeOf(shape)) : new Float32Array(sizeOf(shape));
+    this.#heap.copyOut(memory.address, data);
+    return data;
+  }
+
+  write(t: Tensor, data: Elements): void {
+    const { memory, shape, format } = this.elements("write", t);
+    const fits = data.length === sizeOf(shape) && data instanceof Int32Array === (format === "i32");
+    if (!fits) {
+      throw new ShapeError(
+        `write: ${format} ${shape.join("×")} needs ${sizeOf(shape)} values of its type, got ${data.length}`,
+      );
+    }
+    this.#heap.copyIn(memory.address, data);
+  }
+
+  supports(operation: string, format: string): boolean {
+    const kernel = this.#kernels.get(operation);
+    const there = kernel ? kernel.forward >= 0 : (this.#procedures.get(operation)?.entry ?? -1) >= 0;
+    if (!there || format === "f32") return there;
+    return takesPacked(operation) && !isElements(format) && isFormat(format);
+  }
+
+  bytesInUse(): number {
+    return this.#heap.bytesInUse();
+  }
+
+  dispose(): void {
+    if (this.#disposed) return;
+    for (const t of this.#living) {
+      t.alive = false;
+      this.#release(t);
+    }
+    this.#living.clear();
+    this.#disposed = true;
+    this.#heap.close();
+  }
+
+  protected release(t: Handle<Place>): void {
+    if (this.#living.delete(t)) this.#release(t);
+  }
+
+  protected part({ address }: Place, from: number): Place {
+    return { address: address + 4 * from, blocks: [] };
+  }
+
+  #release(t: Handle<Place>): void {
+    for (const { address, bytes } of t.memory.blocks) this.#heap.release(address, bytes);
+  }
+
+  #own(shape: readonly number[], format: string, place: Place): Handle<Place> {
+    const t = this.make(shape, format, place);
+    this.#living.add(t);
+    return t;
+  }
+
+  #fresh(shape: readonly number[], format: "f32" | "i32"): Handle<Place> {
+    const block = this.#allocate(4 * sizeOf(shape));
+    return this.#own(shape, format, { address: block.address, blocks: [block] });
+  }
+
+  #allocate(bytes: number): Block {
+    if (this.#disposed) throw new UnsupportedError(`${this.name}: this backend was disposed; open another`);
+    const address = Number.isSafeInteger(bytes) ? this.#heap.allocate(bytes) : 0;
+    if (address === 0) {
+      throw new UnsupportedError(
+        `${this.name}: needs ${bytes} bytes more, has ${this.#heap.bytesInUse()} of ${this.limits.memoryBytes} in use; ` +
+          "use a smaller model or smaller batches",
+      );
+    }
+    return { address, bytes };
+  }
+
+  /** Runs an entry on what `tensors` and then the numbers put into the slots; frees `outputs` when that fails. */
+  #run(
+    name: string,
+    entry: number,
+    tensors: (slots: Float64Array) => number,
+    numbers: readonly number[],
+    outputs: readonly (Handle<Place> | null)[],
+  ): void {
+    try {
+      if (this.#disposed) throw new UnsupportedError(`${this.name}: this backend was disposed; open another`);
+      if (entry < 0) {
+        throw new UnsupportedError(`${this.name}: ${name} is not in this build; run npm install again`);
+      }
+      const slots = this.#heap.commands;
+      let at = tensors(slots);
+      for (let i = 0; i < numbers.length; i++) slots[at++] = numbers[i];
+      this.#heap.run(entry);
+    } catch (error) {
+      for (const output of outputs) if (output) this.free(output);
+      throw error;
+    }
+  }
+}
+
+/** Two slots: the address and the number of the format. */
+function put(slots: Float64Array, at: number, t: Handle<Place> | null): number {
+  slots[at] = t ? t.memory.address : 0;
+  slots[at + 1] = t ? formatNumber(t.format) : 0;
+  return at + 2;
+}
+
+function putAll(slots: Float64Array, at: number, tensors: readonly (Handle<Place> | null)[]): number {
+  for (let i = 0; i < tensors.length; i++) at = put(slots, at, tensors[i]);
+  return at;
+}
+
+/** Number of a stem in formats.h: f32 0, i32 1, then the others. */
+function stemNumber(stem: string): number {
+  const i = stems.indexOf(stem);
+  return i === 0 ? 0 : i + 1;
+}
+
+const numberByFormat = new Map<string, number>([
+  ["f32", 0],
+  ["i32", 1],
+]);
+
+function formatNumber(format: string): number {
+  const known = numberByFormat.get(format);
+  if (known !== undefined) return known;
+  const number = stemNumber(formatByName(format).stem);
+  numberByFormat.set(format, number);
+  return number;
+}
+
+function isFormat(name: string): boolean {
+  try {
+    formatByName(name);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,42 @@
+// All kernels, compiled for one instruction set: included once by each
+// body-*.cpp (and by wasm.cpp) after it has named itself, LOWBIT_BODY.
+//
+// A body is a single translation unit compiled with its own flags. It includes
+// no header of the standard library with inline functions: the linker could
+// pick the AVX-512 copy of one for code that runs on every processor.
+#pragma once
+#include "abi.h"
+#include "simd.h"
+#include "table.h"
+#include "threads.h"
+
+#include "accumulate.cpp"
+#include "adamw.cpp"
+#include "add-gram.cpp"
+#include "add.cpp"
+#include "attention.cpp"
+#include "cache-append.cpp"
+#include "cholesky.cpp"
+#include "cross-entropy.cpp"
+#include "embedding.cpp"
+#include "fill.cpp"
+#include "gptq-update.cpp"
+#include "linear.cpp"
+#include "rms-norm.cpp"
+#include "rope.cpp"
+#include "squared-norm.cpp"
+#include "svd.cpp"
+#include "swiglu.cpp"
+#include "ternary.cpp"
+#include "triangular-solve.cpp"
+
+namespace lowbit::LOWBIT_BODY {
+
+#define LOWBIT_KERNEL_ENTRY(name) {#name, name}, {#name "Backward", name##Backward},
+#define LOWBIT_PROCEDURE_ENTRY(name) {#name, name},
+
+static const Entry entries[] = {LOWBIT_KERNELS(LOWBIT_KERNEL_ENTRY) LOWBIT_PROCEDURES(LOWBIT_PROCEDURE_ENTRY)};
+
+Table table() { return {entries, static_cast<int>(sizeof(entries) / sizeof(entries[0]))}; }
+
+}  // namespace lowbit::LOWBIT_BODY

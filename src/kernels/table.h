@@ -1,0 +1,47 @@
+// The operations of this folder by name: one stem, one .ts and one .cpp. Every
+// body makes a table of them in this order, forward and backward side by side,
+// and TypeScript finds them by the names (`linear`, `linearBackward`).
+#pragma once
+#include "abi.h"
+
+#define LOWBIT_KERNELS(each) \
+  each(add) \
+  each(embedding) \
+  each(linear) \
+  each(rmsNorm) \
+  each(rope) \
+  each(attention) \
+  each(swiglu) \
+  each(crossEntropy) \
+  each(ternary)
+
+#define LOWBIT_PROCEDURES(each) \
+  each(fill) \
+  each(accumulate) \
+  each(cacheAppend) \
+  each(squaredNorm) \
+  each(adamw) \
+  each(addGram) \
+  each(cholesky) \
+  each(triangularSolve) \
+  each(svd) \
+  each(gptqUpdate)
+
+namespace lowbit {
+
+struct Entry {
+  const char* name;
+  KernelFunction run;
+};
+
+struct Table {
+  const Entry* entries;
+  int count;
+};
+
+namespace avx512 { Table table(); }
+namespace avx2 { Table table(); }
+namespace portable { Table table(); }
+namespace simd { Table table(); }
+
+}  // namespace lowbit
