@@ -1,0 +1,114 @@
+import { logits, type Running } from "../models/run.ts";
+import { pauses } from "../record/pause.ts";
+import type { Job } from "../record/record.ts";
+import { InputError, type Tensor } from "../tensor/tensor.ts";
+import { scoredStates } from "./loss.ts";
+import { counted, type Sequence } from "./sequences.ts";
+import { quantile } from "./statistics.ts";
+
+/** How far a model's predictions are from a reference model's, over the same tokens. */
+export interface Divergence {
+  /** Mean of KL(reference ‖ model), nats. */
+  readonly klMean: number;
+  /** Its 99th percentile over tokens, nats. */
+  readonly kl99: number;
+  /** Share of tokens where both find the same token most probable, 0 … 1. */
+  readonly sameTop1: number;
+}
+
+// Logits of this many tokens are held at once, for both models.
+const ROWS = 16;
+
+/**
+ * Runs both models over the same sequences and compares every predicted
+ * distribution. Memory: the hidden states of one sequence, the logits of 16
+ * tokens, and 4 bytes a token for the percentile.
+ */
+export async function divergence(
+  reference: Running,
+  model: Running,
+  sequences: readonly Sequence[],
+  job: Job = {},
+): Promise<Divergence> {
+  const vocabulary = reference.model.config.vocabulary;
+  if (model.model.config.vocabulary !== vocabulary) {
+    throw new InputError(
+      `divergence: both models need the same vocabulary, got ${vocabulary} and ${model.model.config.vocabulary} tokens`,
+    );
+  }
+  const pause = pauses(job);
+  const total = sequences.reduce((sum, sequence) => sum + counted(sequence), 0);
+  const kl = new Float32Array(total);
+  let done = 0;
+  let sum = 0;
+  let same = 0;
+  for (const sequence of sequences) {
+    const p = states(reference, sequence);
+    const q = states(model, sequence);
+    try {
+      for (let from = 0; from < counted(sequence); from += ROWS) {
+        await pause();
+        const to = Math.min(from + ROWS, counted(sequence));
+        const pLogits = await logitsOfRows(reference, p, from, to);
+        const qLogits = await logitsOfRows(model, q, from, to);
+        for (let r = 0; r < to - from; r++) {
+          const row = r * vocabulary;
+          const nats = klOfLogits(pLogits, qLogits, row, vocabulary);
+          kl[done++] = nats;
+          sum += nats;
+          if (best(pLogits, row, vocabulary) === best(qLogits, row, vocabulary)) same++;
+        }
+      }
+    } finally {
+      reference.backend.free(p);
+      model.backend.free(q);
+    }
+    job.onProgress?.({ task: "compare", done, total, unit: "tokens", note: `KL ${(sum / done).toFixed(4)}` });
+  }
+  return { klMean: sum / total, kl99: quantile(kl, 0.99), sameTop1: same / total };
+}
+
+function states(running: Running, sequence: Sequence): Tensor {
+  return running.backend.scope(() => scoredStates(running, sequence));
+}
+
+async function logitsOfRows(running: Running, hidden: Tensor, from: number, to: number): Promise<Float32Array> {
+  const { backend } = running;
+  const tile = backend.scope(() => logits(running, backend.rows(hidden, from, to)));
+  try {
+    return (await backend.read(tile)) as Float32Array;
+  } finally {
+    backend.free(tile);
+  }
+}
+
+/**
+ * KL(P ‖ Q) = Σ p·(ln p − ln q) of the softmax of two rows of logits, in 64 bits; nats.
+ *
+ * With shifted logits a and b: Σ e^a·(a − b)/Σ e^a − ln Σ e^a + ln Σ e^b.
+ * Rounding can make a zero slightly negative: it is cut at 0. A token that P
+ * rules out (−∞) adds nothing.
+ */
+export function klOfLogits(p: Float32Array, q: Float32Array, row: number, vocabulary: number): number {
+  const largestP = p[row + best(p, row, vocabulary)];
+  const largestQ = q[row + best(q, row, vocabulary)];
+  let sumP = 0;
+  let sumQ = 0;
+  let cross = 0;
+  for (let i = row; i < row + vocabulary; i++) {
+    const a = p[i] - largestP;
+    const b = q[i] - largestQ;
+    const weight = Math.exp(a);
+    sumP += weight;
+    sumQ += Math.exp(b);
+    if (weight > 0) cross += weight * (a - b);
+  }
+  const nats = cross / sumP - Math.log(sumP) + Math.log(sumQ);
+  return nats < 0 ? 0 : nats;
+}
+
+function best(logits: Float32Array, row: number, vocabulary: number): number {
+  let best = 0;
+  for (let i = 1; i < vocabulary; i++) if (logits[row + i] > logits[row + best]) best = i;
+  return best;
+}

@@ -1,0 +1,430 @@
+import type { Backend } from "../backends/backend.ts";
+import type { TensorSource } from "../files/file.ts";
+import type { Format } from "../formats/format.ts";
+import { bitsPerWeight, decode, decodeWeight, encode, formatByName } from "../formats/index.ts";
+import type { Model, TensorSpec } from "../models/model.ts";
+import { ropeTable } from "../models/rope-table.ts";
+import { pauses } from "../record/pause.ts";
+import type { Job } from "../record/record.ts";
+import { checkFinite } from "../tensor/finite.ts";
+import { hostTensor, InputError, type Matrix, matrix, type Tensor } from "../tensor/tensor.ts";
+import { packedWeight, type Weight } from "../tensor/weight.ts";
+import { type Activations, activations } from "./activations.ts";
+import type { Rounding } from "./method.ts";
+import { slices } from "./slices.ts";
+
+/** A float model and where to compute. */
+export interface Rounded {
+  readonly model: Model;
+  readonly source: TensorSource;
+  readonly backend: Backend;
+  /** What a person calls it, for errors. */
+  readonly name: string;
+}
+
+/** How a model is rounded. */
+export interface RoundingPlan {
+  readonly method: Rounding;
+  /** The method's own options. */
+  readonly options?: object;
+  /** Format of the linear layers. */
+  readonly linear: Format;
+  /** Format of embedding and head, rounded to nearest. Without it they keep 16 bits: as they are, or f16. */
+  readonly others?: Format;
+  /** Token ids whose activations the method may see. */
+  readonly calibration?: readonly Int32Array[];
+  /** Inputs of a layer come through the layers before it in the same block already rounded: four passes a block, not one. */
+  readonly trueSequential?: boolean;
+  /** Activations beyond this many bytes go to a temporary file. Default 1 GiB. */
+  readonly activationBytes?: number;
+}
+
+/** One rounded matrix, for the record. */
+export interface RoundedLayer {
+  readonly name: string;
+  readonly method: string;
+  readonly format: string;
+  /** Stored bits per weight, scales and padding included. */
+  readonly bits: number;
+  /** ‖(W−Ŵ)·X‖²/‖W·X‖² over the calibration tokens, or without them ‖W−Ŵ‖²/‖W‖². */
+  readonly relativeError: number;
+  readonly errorOf: "output" | "weights";
+}
+
+/** One tensor of the new model. */
+export interface RoundedTensor {
+  readonly name: string;
+  readonly weight: Weight;
+  /** Present when it was rounded by the plan. */
+  readonly layer?: RoundedLayer;
+}
+
+/** The format that a tensor will have, known before anything is read; norms are f32. */
+export function formatOf({ role, name }: TensorSpec, source: TensorSource, plan: RoundingPlan): Format {
+  if (role === "linear") return plan.linear;
+  if (role === "norm") return formatByName("f32");
+  if (plan.others) return plan.others;
+  const stored = source.format(name);
+  return formatByName(stored === "bf16" ? "bf16" : "f16");
+}
+
+/** Throws an InputError where the plan cannot be carried out, before any work is done. */
+export function checkPlan({ model, source, name }: Rounded, plan: RoundingPlan): void {
+  const { method, linear, calibration } = plan;
+  if (method.calibrated && !calibration?.length) {
+    throw new InputError(`${method.name}: needs calibration text; give some with --calibration, or use rtn`);
+  }
+  if (linear.kind === "opaque" && method.name !== "rtn") {
+    throw new InputError(
+      `${method.name}: needs a format of codes and scales, got ${linear.name}; use rtn for it`,
+    );
+  }
+  for (const spec of model.tensors) {
+    const [rows, cols] = spec.shape.length === 1 ? [1, spec.shape[0]] : spec.shape;
+    within(`${name}: ${spec.name}`, () => formatOf(spec, source, plan).parts(rows, cols));
+  }
+  for (const ids of calibration ?? []) {
+    if (ids.length === 0 || ids.length > model.config.context) {
+      throw new InputError(
+        `calibration: sequences must have 1 to ${model.config.context} tokens (the model's context), got ${ids.length}`,
+      );
+    }
+  }
+}
+
+/**
+ * Rounds a model block by block and gives its tensors as they are done, in
+ * the order in which the work reaches them. In memory are at most one block's
+ * weights, its Hessians and the calibration activations (or one sequence of
+ * them). Activations flow through the blocks as they were rounded, so that a
+ * block sees, and partly mends, what those before it have done.
+ */
+export async function* roundModel(
+  input: Rounded,
+  plan: RoundingPlan,
+  job: Job = {},
+): AsyncGenerator<RoundedTensor> {
+  checkPlan(input, plan);
+  const { model, source, backend, name } = input;
+  const pause = pauses(job);
+  const linears = model.tensors.filter(({ role }) => role === "linear").length;
+  let done = 0;
+
+  async function read(spec: TensorSpec): Promise<Weight> {
+    await pause();
+    const weight = await source.read(spec.name);
+    checkFinite(name, spec.name, weight);
+    return weight;
+  }
+
+  /** A tensor that is not a linear layer. */
+  async function keep(spec: TensorSpec): Promise<RoundedTensor> {
+    const stored = await read(spec);
+    const format = formatOf(spec, source, plan);
+    const rounded = spec.role !== "norm" && plan.others !== undefined;
+    if (stored.expression.kind === "packed" && stored.expression.format === format.name && !rounded) {
+      return { name: spec.name, weight: stored };
+    }
+    const W = decodeWeight(stored);
+    const weight = within(`${name}: ${spec.name}`, () =>
+      packedWeight(spec.shape, format.name, encode(format, W)),
+    );
+    if (!rounded) return { name: spec.name, weight };
+    return { name: spec.name, weight, layer: weightLayer(spec, W, decodeWeight(weight).data, format, "rtn") };
+  }
+
+  async function round(spec: TensorSpec, W: Matrix, H?: Tensor): Promise<RoundedTensor> {
+    job.onProgress?.({ task: "compress", done: done++, total: linears, unit: "matrices", note: spec.name });
+    const { method, linear: format } = plan;
+    const parts =
+      format.kind === "opaque"
+        ? within(`${name}: ${spec.name}`, () => encode(format, W))
+        : format.pack(
+            await withinAsync(`${name}: ${spec.name}`, () =>
+              method.quantize(W, format, { ...job, backend, H }, plan.options),
+            ),
+            W.rows,
+            W.cols,
+          );
+    const weight = packedWeight(spec.shape, format.name, parts);
+    const Ŵ = decode(format, parts, W.rows, W.cols);
+    const layer = weightLayer(spec, W, Ŵ, format, method.name);
+    if (!H) return { name: spec.name, weight, layer };
+    const relativeError = await outputError(backend, W, Ŵ, H, pause);
+    return { name: spec.name, weight, layer: { ...layer, relativeError, errorOf: "output" } };
+  }
+
+  const flow = plan.calibration?.length
+    ? await openFlow(input, plan.calibration, plan.activationBytes ?? 2 ** 30, job)
+    : undefined;
+  try {
+    for (const spec of model.tensors.filter(({ block }) => block === undefined)) {
+      const kept = await keep(spec);
+      yield kept;
+      if (spec.role === "embedding") await flow?.embed(kept);
+    }
+    for (let i = 0; i < model.config.layers; i++) {
+      const specs = model.tensors.filter(({ block }) => block === i);
+      if (!flow) {
+        for (const spec of specs) {
+          yield spec.role === "linear" ? await round(spec, decodeWeight(await read(spec))) : await keep(spec);
+        }
+        continue;
+      }
+      const block = new Map<string, Tensor>();
+      try {
+        for (const spec of specs) {
+          if (spec.role === "linear") block.set(spec.name, uploadFloats(backend, spec, await read(spec)));
+          else {
+            const kept = await keep(spec);
+            block.set(spec.name, uploadFloats(backend, spec, kept.weight));
+            yield kept;
+          }
+        }
+        const waiting = new Map(
+          specs.filter(({ role }) => role === "linear").map((spec) => [spec.name, spec]),
+        );
+        while (waiting.size > 0) {
+          const hessians = await flow.hessians(i, block, waiting, plan.trueSequential ? 1 : Infinity);
+          try {
+            for (const { names, H } of hessians) {
+              for (const linear of names) {
+                const floats = block.get(linear)!;
+                const [rows, cols] = floats.shape;
+                const W = matrix(rows, cols, (await backend.read(floats)) as Float32Array);
+                const rounded = await round(waiting.get(linear)!, W, H);
+                block.set(linear, backend.upload(rounded.weight));
+                backend.free(floats);
+                waiting.delete(linear);
+                yield rounded;
+              }
+            }
+          } finally {
+            for (const { H } of hessians) backend.free(H);
+          }
+        }
+        if (i + 1 < model.config.layers) await flow.advance(i, block);
+      } finally {
+        for (const tensor of block.values()) backend.free(tensor);
+      }
+    }
+    job.onProgress?.({ task: "compress", done, total: linears, unit: "matrices" });
+  } finally {
+    await flow?.close();
+  }
+}
+
+/** All tensors of a rounded model by name, and what became of each matrix: for models that fit into memory. */
+export async function roundedModel(
+  input: Rounded,
+  plan: RoundingPlan,
+  job: Job = {},
+): Promise<{ weights: Map<string, Weight>; layers: RoundedLayer[] }> {
+  const weights = new Map<string, Weight>();
+  const layers: RoundedLayer[] = [];
+  for await (const { name, weight, layer } of roundModel(input, plan, job)) {
+    weights.set(name, weight);
+    if (layer) layers.push(layer);
+  }
+  return { weights, layers };
+}
+
+/** Linear layers that have one input, and its H = (2/n)·Σ x·xᵀ over the n calibration tokens; the caller frees it. */
+interface Hessian {
+  readonly names: readonly string[];
+  readonly H: Tensor;
+}
+
+/** Calibration activations on their way through the blocks. */
+interface Flow {
+  embed(embedding: RoundedTensor): Promise<void>;
+  /** H of the first `most` inputs of a block whose linear layers are waiting. */
+  hessians(i: number, block: Block, waiting: ReadonlyMap<string, unknown>, most: number): Promise<Hessian[]>;
+  /** Sends the activations through block i as it is now. */
+  advance(i: number, block: Block): Promise<void>;
+  close(): Promise<void>;
+}
+
+type Block = ReadonlyMap<string, Tensor>;
+
+async function openFlow(
+  { model, backend }: Rounded,
+  calibration: readonly Int32Array[],
+  limit: number,
+  job: Job,
+): Promise<Flow> {
+  const { dim } = model.config;
+  const pause = pauses(job);
+  const tokens = calibration.reduce((sum, ids) => sum + ids.length, 0);
+  const longest = calibration.reduce((most, ids) => Math.max(most, ids.length), 0);
+  const held: Activations = await activations(
+    calibration.map((ids) => ids.length * dim),
+    limit,
+  );
+  const rope = backend.upload(ropeTable(model.config, longest));
+
+  /** Block i on sequence j: the activations after it, and the inputs of linear layers that `wanted` asks for. */
+  function run(i: number, j: number, x: Float32Array, block: Block, wanted: (name: string) => boolean) {
+    const time = calibration[j].length;
+    return backend.scope(() => {
+      const inputs: { name: string; input: Tensor }[] = [];
+      const tap = (name: string, input: Tensor) => {
+        if (wanted(name)) inputs.push({ name, input });
+      };
+      const before = backend.upload(hostTensor([time, dim], x));
+      const after = model.block(backend, i, before, block, { batch: 1, time, from: 0 }, rope, undefined, tap);
+      return { after, inputs };
+    });
+  }
+
+  return {
+    async embed({ name, weight }) {
+      const table = backend.upload(weight);
+      try {
+        for (const [j, ids] of calibration.entries()) {
+          const x = backend.scope(() =>
+            model.embed(backend, backend.upload(hostTensor([ids.length], ids)), new Map([[name, table]])),
+          );
+          await held.write(j, (await backend.read(x)) as Float32Array);
+          backend.free(x);
+          await pause();
+        }
+      } finally {
+        backend.free(table);
+      }
+    },
+
+    async hessians(i, block, waiting, most) {
+      const found = new Map<string, { names: Set<string>; H: Tensor }>();
+      try {
+        for (let j = 0; j < calibration.length; j++) {
+          const x = await held.read(j);
+          const { after, inputs } = run(i, j, x, block, (name) => waiting.has(name));
+          const seen = new Map<Tensor, string>();
+          for (const { name, input } of inputs) {
+            const first = seen.get(input) ?? name;
+            if (seen.has(input)) {
+              found.get(first)?.names.add(name);
+              continue;
+            }
+            seen.set(input, name);
+            if (!found.has(name)) {
+              if (found.size >= most) continue;
+              const dim = input.shape[input.shape.length - 1];
+              found.set(name, { names: new Set([name]), H: backend.zeros([dim, dim]) });
+            }
+            await addRows(found.get(name)!.H, input);
+          }
+          for (const t of [after, ...seen.keys()]) backend.free(t);
+        }
+      } catch (error) {
+        for (const { H } of found.values()) backend.free(H);
+        throw error;
+      }
+      return Array.from(found.values(), ({ names, H }) => ({ names: [...names], H }));
+    },
+
+    async advance(i, block) {
+      for (let j = 0; j < calibration.length; j++) {
+        const { after } = run(i, j, await held.read(j), block, () => false);
+        await held.write(j, (await backend.read(after)) as Float32Array);
+        backend.free(after);
+        await pause();
+      }
+    },
+
+    async close() {
+      backend.free(rope);
+      await held.close();
+    },
+  };
+
+  async function addRows(H: Tensor, input: Tensor): Promise<void> {
+    const [rows, cols] = input.shape;
+    for (const [from, to] of slices(0, rows, cols * cols)) {
+      const part = backend.rows(input, from, to);
+      backend.addGram(H, part, 2 / tokens);
+      backend.free(part);
+      await pause();
+    }
+  }
+}
+
+/** Floats of a tensor on the backend, whatever it was stored as. */
+function uploadFloats(backend: Backend, { shape }: TensorSpec, weight: Weight): Tensor {
+  return backend.upload(hostTensor(shape, decodeWeight(weight).data));
+}
+
+function weightLayer(
+  { name }: TensorSpec,
+  W: Matrix,
+  Ŵ: Float32Array,
+  format: Format,
+  method: string,
+): RoundedLayer {
+  let lost = 0;
+  let all = 0;
+  for (let i = 0; i < Ŵ.length; i++) {
+    lost += (W.data[i] - Ŵ[i]) ** 2;
+    all += W.data[i] ** 2;
+  }
+  const bits = bitsPerWeight(format, W.rows, W.cols);
+  return {
+    name,
+    method,
+    format: format.name,
+    bits,
+    relativeError: all === 0 ? 0 : lost / all,
+    errorOf: "weights",
+  };
+}
+
+/** ‖(W−Ŵ)·X‖²/‖W·X‖² = tr(D·H·Dᵀ)/tr(W·H·Wᵀ), D = W−Ŵ; 0 when no input reaches the layer. */
+async function outputError(
+  backend: Backend,
+  W: Matrix,
+  Ŵ: Float32Array,
+  H: Tensor,
+  pause: () => Promise<void>,
+): Promise<number> {
+  const D = new Float32Array(Ŵ.length);
+  for (let i = 0; i < D.length; i++) D[i] = W.data[i] - Ŵ[i];
+  const all = await energy(W.data);
+  return all === 0 ? 0 : (await energy(D)) / all;
+
+  async function energy(data: Float32Array): Promise<number> {
+    let sum = 0;
+    for (const [from, to] of slices(0, W.rows, W.cols * W.cols)) {
+      const rows = data.subarray(from * W.cols, to * W.cols);
+      const product = backend.scope(() =>
+        backend.linear(backend.upload(hostTensor([to - from, W.cols], rows)), H),
+      );
+      const values = await backend.read(product);
+      backend.free(product);
+      for (let i = 0; i < rows.length; i++) sum += rows[i] * values[i];
+      await pause();
+    }
+    return sum;
+  }
+}
+
+/** Puts a tensor's name before the message of an InputError. */
+function within<T>(where: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    throw named(where, error);
+  }
+}
+
+async function withinAsync<T>(where: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw named(where, error);
+  }
+}
+
+function named(where: string, error: unknown): unknown {
+  return error instanceof InputError ? new InputError(`${where}: ${error.message}`) : error;
+}

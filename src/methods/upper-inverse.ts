@@ -1,0 +1,50 @@
+import type { Backend } from "../backends/backend.ts";
+import { pauses } from "../record/pause.ts";
+import type { Job } from "../record/record.ts";
+import { hostTensor, InputError } from "../tensor/tensor.ts";
+import { slices } from "./slices.ts";
+
+/**
+ * The upper triangular U with H⁻¹ = Uᵀ·U, for a symmetric positive definite
+ * H (n, n), row by row.
+ *
+ * With its rows and columns in reverse order H is L·Lᵀ; reversing L again
+ * makes it upper, R, with H = R·Rᵀ, so that U = R⁻¹: one factorization and one
+ * triangular inverse, where the inverse of H followed by its factorization
+ * takes three. Reversing rows and columns is reversing all elements. O(2·n³/3).
+ *
+ * Throws an InputError when H is not positive definite.
+ */
+export async function upperInverse(backend: Backend, H: Float32Array, job: Job = {}): Promise<Float32Array> {
+  const n = Math.sqrt(H.length);
+  const pause = pauses(job);
+  const L = backend.upload(hostTensor([n, n], H.toReversed()));
+  const inverse = backend.upload(hostTensor([n, n], identity(n)));
+  const status = backend.zeros([2]);
+  try {
+    for (const [from, to] of slices(0, n, (n * n) / 2)) {
+      backend.cholesky(L, status, from, to);
+      await pause();
+    }
+    const [failed, pivot] = await backend.read(status);
+    if (failed !== 0) {
+      const place = n - failed; // the order was reversed
+      throw new InputError(
+        `cholesky: not positive definite at row ${place} (pivot ${pivot.toPrecision(3)}); add damping or calibration text`,
+      );
+    }
+    for (const [from, to] of slices(0, n, (n * n) / 2)) {
+      backend.triangularSolve(L, inverse, 0, from, to);
+      await pause();
+    }
+    return ((await backend.read(inverse)) as Float32Array).reverse();
+  } finally {
+    for (const t of [L, inverse, status]) backend.free(t);
+  }
+}
+
+function identity(n: number): Float32Array {
+  const I = new Float32Array(n * n);
+  for (let i = 0; i < n; i++) I[i * n + i] = 1;
+  return I;
+}

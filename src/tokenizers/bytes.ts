@@ -1,0 +1,45 @@
+/**
+ * GPT-2's spelling of bytes as characters: printable Latin-1 characters stand
+ * for themselves, every other byte for a character from U+0100 on, in order
+ * (Radford et al., 2019, https://github.com/openai/gpt-2, `bytes_to_unicode`).
+ */
+export const BYTE_CHARACTERS: readonly string[] = (() => {
+  const printable = (b: number) => (b >= 0x21 && b <= 0x7e) || (b >= 0xa1 && b <= 0xac) || b >= 0xae;
+  let next = 0x100;
+  return Array.from({ length: 256 }, (_, b) => String.fromCharCode(printable(b) ? b : next++));
+})();
+
+const byteOf = new Map(BYTE_CHARACTERS.map((character, byte) => [character, byte]));
+const utf8 = new TextEncoder();
+
+/** The bytes that a byte-level piece spells; a character outside the table (an added token's) stands for its UTF-8. */
+export function byteLevelBytes(piece: string): Uint8Array {
+  const bytes: number[] = [];
+  for (const character of piece) {
+    const byte = byteOf.get(character);
+    if (byte === undefined) bytes.push(...utf8.encode(character));
+    else bytes.push(byte);
+  }
+  return Uint8Array.from(bytes);
+}
+
+/** The byte that a piece like `<0x0A>` stands for, undefined for any other piece. */
+export function byteOfPiece(piece: string): number | undefined {
+  const match = /^<0x([0-9A-Fa-f]{2})>$/.exec(piece);
+  return match ? Number.parseInt(match[1], 16) : undefined;
+}
+
+export function joinBytes(parts: readonly Uint8Array[]): Uint8Array {
+  const joined = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    joined.set(part, at);
+    at += part.length;
+  }
+  return joined;
+}
+
+/** UTF-8 to text; bytes that are no character become U+FFFD, a byte order mark stays. */
+export function textOf(bytes: Uint8Array): string {
+  return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
+}

@@ -1,0 +1,176 @@
+import { byteOfPiece, joinBytes, textOf } from "./bytes.ts";
+import { Heap } from "./heap.ts";
+import type { Tokenizer, TokenizerData } from "./tokenizer.ts";
+
+type Model = TokenizerData & { kind: "sentencepiece" };
+
+/** A span of the text, from … to−1 in UTF-16 units. */
+interface Span {
+  readonly from: number;
+  readonly to: number;
+}
+
+/** What an unknown piece stands for in decoded text: SentencePiece's default `unk_surface`. */
+const UNKNOWN_SURFACE = " \u2047 ";
+const MARK = "\u2581"; // ▁, how vocabularies spell a space
+
+const utf8 = new TextEncoder();
+
+/**
+ * SentencePiece vocabularies, and llama2.c's, which are the same without types
+ * (Kudo and Richardson, 2018, https://arxiv.org/abs/1808.06226).
+ *
+ *   bpe      neighbours whose concatenation is the best-scored piece are merged, leftmost first among equals
+ *   unigram  the segmentation of highest total score (Viterbi)
+ *
+ * Spaces are kept as spaces here: `▁` in pieces and text is the same thing.
+ * Text is taken as it is: a model's own Unicode normalization is not applied.
+ */
+export function sentencePieceTokenizer(model: Model): Tokenizer {
+  const spellings = model.pieces.map((piece) => piece.text.replaceAll(MARK, " "));
+  const idOf = new Map<string, number>(); // pieces that text can contain
+  const byteIds = new Map<number, number>();
+  const userPieces: string[] = [];
+  for (const [id, piece] of model.pieces.entries()) {
+    const byte = byteOfPiece(piece.text);
+    if (piece.type === "byte" && byte !== undefined) byteIds.set(byte, id);
+    else if (piece.type === "normal" && !idOf.has(spellings[id])) idOf.set(spellings[id], id);
+    else if (piece.type === "user") {
+      idOf.set(spellings[id], id);
+      if (spellings[id] !== "") userPieces.push(spellings[id]);
+    }
+  }
+  const segment = model.model === "bpe" ? mergeByScore(model, idOf) : viterbi(model, idOf, spellings);
+  const userPattern = userPieces.length > 0 ? alternatives(userPieces) : undefined;
+
+  const bytes = (id: number): Uint8Array => {
+    const piece = model.pieces[id];
+    switch (piece?.type) {
+      case "byte":
+        return Uint8Array.of(byteOfPiece(piece.text) ?? 0);
+      case "normal":
+      case "user":
+        return utf8.encode(spellings[id]);
+      case "unknown":
+        return utf8.encode(UNKNOWN_SURFACE);
+      default:
+        return new Uint8Array(0);
+    }
+  };
+
+  return {
+    vocabulary: model.pieces.length,
+    bos: model.bos,
+    eos: model.eos,
+
+    encode(text) {
+      const clean = normalized(text, model);
+      const ids: number[] = [];
+      let unknownBefore = false;
+      const emit = (span: Span) => {
+        const id = idOf.get(clean.slice(span.from, span.to));
+        if (id !== undefined) ids.push(id);
+        else if (model.byteFallback) {
+          for (const byte of utf8.encode(clean.slice(span.from, span.to))) ids.push(byteIds.get(byte) as number);
+        } else if (!unknownBefore) ids.push(model.unknown); // neighbours that are unknown are one piece
+        unknownBefore = id === undefined;
+      };
+      let from = 0;
+      for (const match of userPattern ? clean.matchAll(userPattern) : []) {
+        for (const span of segment(clean, from, match.index)) emit(span);
+        from = match.index + match[0].length;
+        emit({ from: match.index, to: from });
+      }
+      for (const span of segment(clean, from, clean.length)) emit(span);
+      return Int32Array.from(ids);
+    },
+
+    bytes,
+
+    decode(ids) {
+      const text = textOf(joinBytes(Array.from(ids, bytes)));
+      return model.addDummyPrefix && text.startsWith(" ") ? text.slice(1) : text;
+    },
+
+    piece: (id) => model.pieces[id]?.text ?? "",
+  };
+}
+
+function normalized(text: string, model: Model): string {
+  let clean = text.replaceAll(MARK, " ");
+  if (model.removeExtraWhitespaces) clean = clean.replace(/ {2,}/g, " ").replace(/^ | $/g, "");
+  return model.addDummyPrefix && clean !== "" ? ` ${clean}` : clean;
+}
+
+/** One pattern for all of these strings, the longest first. */
+function alternatives(strings: readonly string[]): RegExp {
+  const longestFirst = [...strings].sort((a, b) => b.length - a.length);
+  return new RegExp(longestFirst.map((s) => s.replace(/[\\^$.*+?()[\]{}|/-]/g, "\\$&")).join("|"), "gu");
+}
+
+type Segment = (text: string, from: number, to: number) => Iterable<Span>;
+
+/** O(n log n): symbols are a linked list, candidate pairs a heap in which stale entries are skipped. */
+function mergeByScore(model: Model, idOf: ReadonlyMap<string, number>): Segment {
+  return function* (text, from, to) {
+    const starts: number[] = [];
+    for (let at = from; at < to; at += text.codePointAt(at)! > 0xffff ? 2 : 1) starts.push(at);
+    const ends = starts.map((_, i) => starts[i + 1] ?? to);
+    const previous = starts.map((_, i) => i - 1);
+    const next = starts.map((_, i) => (i + 1 < starts.length ? i + 1 : -1));
+
+    const pairs = new Heap<{ left: number; end: number; right: number; score: number }>(
+      (a, b) => a.score > b.score || (a.score === b.score && a.left < b.left),
+    );
+    const consider = (left: number) => {
+      const right = left < 0 ? -1 : next[left];
+      if (right < 0) return;
+      const id = idOf.get(text.slice(starts[left], ends[right]));
+      if (id !== undefined) pairs.push({ left, right, end: ends[right], score: model.pieces[id].score });
+    };
+    for (let i = 0; i < starts.length; i++) consider(i);
+
+    for (let pair = pairs.pop(); pair; pair = pairs.pop()) {
+      const { left, right, end } = pair;
+      if (next[left] !== right || ends[right] !== end) continue; // one of the two was merged meanwhile
+      ends[left] = end;
+      next[left] = next[right];
+      if (next[right] >= 0) previous[next[right]] = left;
+      next[right] = -2;
+      consider(previous[left]);
+      consider(left);
+    }
+    for (let i = starts.length > 0 ? 0 : -1; i >= 0; i = next[i]) yield { from: starts[i], to: ends[i] };
+  };
+}
+
+/** A code point that is no piece costs 10 more than the worst piece, as in SentencePiece. */
+const UNKNOWN_PENALTY = 10;
+
+function viterbi(model: Model, idOf: ReadonlyMap<string, number>, spellings: readonly string[]): Segment {
+  const scores = [...idOf.values()].map((id) => model.pieces[id].score);
+  const unknownScore = scores.reduce((least, score) => Math.min(least, score), 0) - UNKNOWN_PENALTY;
+  const longest = [...idOf.values()].reduce((length, id) => Math.max(length, spellings[id].length), 1);
+
+  return (text, from, to) => {
+    const best = new Float64Array(to - from + 1).fill(Number.NEGATIVE_INFINITY);
+    const before = new Int32Array(to - from + 1);
+    best[0] = 0;
+    for (let at = from; at < to; ) {
+      const width = text.codePointAt(at)! > 0xffff ? 2 : 1;
+      for (let end = at + 1; end <= Math.min(to, at + Math.max(longest, width)); end++) {
+        const id = idOf.get(text.slice(at, end));
+        if (id === undefined && end !== at + width) continue;
+        const score = best[at - from] + (id === undefined ? unknownScore : model.pieces[id].score);
+        if (score > best[end - from]) {
+          best[end - from] = score;
+          before[end - from] = at;
+        }
+      }
+      at += width;
+    }
+    const spans: Span[] = [];
+    for (let end = to; end > from; end = before[end - from]) spans.push({ from: before[end - from], to: end });
+    return spans.reverse();
+  };
+}

@@ -1,0 +1,94 @@
+import { list, openDisk, whatIs } from "../files/disk.ts";
+import { encodeSafetensors, readHeader } from "../files/safetensors.ts";
+import { InputError } from "../tensor/tensor.ts";
+import type { Part } from "../tensor/weight.ts";
+import { fs, paths } from "./node.ts";
+
+/** Everything that a run needs to go on as if it had never stopped. */
+export interface Checkpoint {
+  /** Steps done. The data's position and the schedule follow from it. */
+  readonly step: number;
+  /** Bytes of the log at that time; what was written later is cut off. */
+  readonly logBytes: number;
+  /** `NAME`, `first/NAME` and `second/NAME` of every parameter. */
+  readonly tensors: ReadonlyMap<string, Float32Array>;
+}
+
+/** Called where a crash would be worst; tests kill the process there. */
+export type Reached = (point: string) => void;
+
+const NAME = /^checkpoint-(\d+)\.safetensors$/;
+const KEPT = 2;
+
+/**
+ * Writes a checkpoint: under a temporary name, forced to the disk, then
+ * renamed. Whatever is interrupted, the newest file with a checkpoint's name
+ * is whole. All but the last two are removed.
+ */
+export async function writeCheckpoint(folder: string, checkpoint: Checkpoint, reached: Reached): Promise<void> {
+  const { join } = paths();
+  const parts = new Map<string, Part>();
+  for (const [name, data] of checkpoint.tensors) {
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    parts.set(name, { dtype: "f32", shape: [data.length], bytes });
+  }
+  const { step, logBytes } = checkpoint;
+  const metadata = { lowbit: "checkpoint", version: "1", step: String(step), logBytes: String(logBytes) };
+  const bytes = encodeSafetensors(parts, metadata);
+
+  const temporary = join(folder, "checkpoint.tmp");
+  const file = await fs().open(temporary, "w");
+  try {
+    const half = bytes.byteLength >> 1;
+    await file.writeFile(bytes.subarray(0, half));
+    reached("checkpoint half written");
+    await file.writeFile(bytes.subarray(half));
+    reached("checkpoint written");
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  reached("checkpoint synced");
+  await fs().rename(temporary, join(folder, `checkpoint-${String(step).padStart(8, "0")}.safetensors`));
+  reached("checkpoint renamed");
+  await syncFolder(folder);
+  for (const name of (await checkpointNames(folder)).slice(0, -KEPT)) await fs().rm(join(folder, name));
+  reached("old checkpoints removed");
+}
+
+/** The newest checkpoint in a folder, if there is one. */
+export async function readCheckpoint(folder: string): Promise<Checkpoint | undefined> {
+  if ((await whatIs(folder)) !== "folder") return undefined;
+  const name = (await checkpointNames(folder)).at(-1);
+  if (name === undefined) return undefined;
+  const source = await openDisk(paths().join(folder, name));
+  try {
+    const { tensors: stored, metadata } = await readHeader(source);
+    if (metadata.lowbit !== "checkpoint" || metadata.version !== "1") {
+      throw new InputError(`${name}: needs a lowbit checkpoint of version 1, met version ${metadata.version}`);
+    }
+    const tensors = new Map<string, Float32Array>();
+    for (const tensor of stored.values()) {
+      const bytes = Uint8Array.from(await source.slice(tensor.from, tensor.to));
+      tensors.set(tensor.name, new Float32Array(bytes.buffer));
+    }
+    return { step: Number(metadata.step), logBytes: Number(metadata.logBytes), tensors };
+  } finally {
+    await source.close();
+  }
+}
+
+async function checkpointNames(folder: string): Promise<string[]> {
+  return (await list(folder)).filter((name) => NAME.test(name)).sort();
+}
+
+/** Forces renames to the disk; Windows has no such call. */
+async function syncFolder(folder: string): Promise<void> {
+  if (process.platform === "win32") return;
+  const handle = await fs().open(folder);
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}

@@ -1,0 +1,57 @@
+import type { Backend } from "../backends/backend.ts";
+import { decodeWeight, encode, formatByName } from "../formats/index.ts";
+import type { TrainedRounding } from "../methods/method.ts";
+import type { Model } from "../models/model.ts";
+import { ropeTable } from "../models/rope-table.ts";
+import type { Running } from "../models/run.ts";
+import type { Job } from "../record/record.ts";
+import { hostTensor, InputError, matrix, type Tensor } from "../tensor/tensor.ts";
+import { packedWeight, type Weight } from "../tensor/weight.ts";
+
+/** The weights of a trained model as they will be stored, in the model's order. */
+export async function storedWeights(
+  model: Model,
+  parameters: ReadonlyMap<string, Float32Array>,
+  formats: { readonly linear: string; readonly other: string },
+  rounding: TrainedRounding | undefined,
+  backend: Backend,
+  job: Job,
+): Promise<Map<string, Weight>> {
+  const weights = new Map<string, Weight>();
+  for (const { name, shape, role } of model.tensors) {
+    const cols = shape[shape.length - 1];
+    const W = matrix(parameters.get(name)!.length / cols, cols, parameters.get(name)!);
+    const format = formatByName(role === "linear" ? formats.linear : formats.other);
+    if (role === "linear" && rounding) {
+      if (format.kind !== "group") throw new InputError(`formats.linear: ${rounding.name} needs a packed format, got ${format.name}`);
+      weights.set(name, await rounding.export(W, format, { ...job, backend }, {}));
+    } else {
+      const { data } = encode(format, W);
+      weights.set(name, packedWeight(shape, format.name, { data: { ...data, shape } })); // norms are vectors
+    }
+  }
+  return weights;
+}
+
+/** A model of stored weights on a backend, as it will be after loading; call `free` when done. */
+export function runStored(
+  model: Model,
+  stored: ReadonlyMap<string, Weight>,
+  backend: Backend,
+): Running & { free(): void } {
+  const weights = new Map<string, Tensor>();
+  for (const { name, shape, role } of model.tensors) {
+    const weight = stored.get(name)!;
+    weights.set(name, backend.upload(role === "norm" ? hostTensor(shape, decodeWeight(weight).data) : weight));
+  }
+  const rope = backend.upload(ropeTable(model.config, model.config.context));
+  return {
+    model,
+    backend,
+    weights,
+    rope,
+    free: () => {
+      for (const t of [...weights.values(), rope]) backend.free(t);
+    },
+  };
+}

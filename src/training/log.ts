@@ -1,0 +1,77 @@
+import type { FileHandle } from "node:fs/promises";
+import { fs } from "./node.ts";
+import type { Reached } from "./checkpoint.ts";
+import { InputError } from "../tensor/tensor.ts";
+
+/** What is known of one step. */
+export interface LogLine {
+  /** Steps done, from 1. */
+  readonly step: number;
+  /** Tokens predicted so far. */
+  readonly tokens: number;
+  /** Mean loss of the step's batch, nats per token. */
+  readonly loss: number;
+  readonly rate: number;
+  readonly weightDecay: number;
+  /** Norm of the gradient, all parameters together, before clipping. */
+  readonly gradientNorm: number;
+  /** Mean loss over windows of the held-out text, nats per token, where it was measured. */
+  readonly validationLoss?: number;
+}
+
+/** A line as it is written: `timing` differs from run to run, all else is the same bits on one backend. */
+export interface TimedLine extends LogLine {
+  readonly timing: { readonly seconds: number; readonly tokensPerSecond: number };
+}
+
+/** The lines of a log. */
+export async function readLog(path: string): Promise<TimedLine[]> {
+  const text = await fs().readFile(path, "utf8");
+  return text.split("\n").filter(Boolean).map((line) => JSON.parse(line));
+}
+
+/** log.jsonl, one line a step. */
+export class Log {
+  readonly #file: FileHandle;
+  readonly #reached: Reached;
+  #bytes: number;
+
+  private constructor(file: FileHandle, bytes: number, reached: Reached) {
+    this.#file = file;
+    this.#bytes = bytes;
+    this.#reached = reached;
+  }
+
+  /** Opens the log as it was when it had so many bytes; what was written later is cut off. */
+  static async open(path: string, bytes: number, reached: Reached): Promise<Log> {
+    const file = await fs().open(path, bytes === 0 ? "w" : "r+");
+    const { size } = await file.stat();
+    if (size < bytes) {
+      await file.close();
+      throw new InputError(`log.jsonl: needs the ${bytes} bytes that the checkpoint knows of, has ${size}`);
+    }
+    await file.truncate(bytes);
+    return new Log(file, bytes, reached);
+  }
+
+  async append(line: TimedLine): Promise<void> {
+    const bytes = new TextEncoder().encode(`${JSON.stringify(line)}\n`);
+    const half = bytes.byteLength >> 1;
+    await this.#file.write(bytes, 0, half, this.#bytes);
+    this.#reached("log half written");
+    await this.#file.write(bytes, half, bytes.byteLength - half, this.#bytes + half);
+    this.#bytes += bytes.byteLength;
+    this.#reached("log written");
+  }
+
+  /** Forces all lines to the disk; gives the log's length in bytes. */
+  async sync(): Promise<number> {
+    await this.#file.sync();
+    this.#reached("log synced");
+    return this.#bytes;
+  }
+
+  async close(): Promise<void> {
+    await this.#file.close();
+  }
+}

@@ -1,0 +1,111 @@
+import { claimFolder, list, readSmall, whatIs, writeFileAtomic } from "../files/disk.ts";
+import { fingerprint } from "../record/make.ts";
+import type { Fingerprint } from "../record/record.ts";
+import { InputError } from "../tensor/tensor.ts";
+import { fs, paths } from "./node.ts";
+import type { Recipe } from "./recipe.ts";
+
+/**
+ * What a run is made of, as hashes: two runs of the same identity on the same
+ * backend make the same bits. Paths are not part of it, contents are.
+ */
+export interface Identity {
+  readonly version: 1;
+  readonly recipe: string;
+  readonly data: string;
+}
+
+export async function identityOf(recipe: Recipe, data: readonly Fingerprint[]): Promise<Identity> {
+  const { text: _, tokenizer, ...rest } = recipe.data;
+  const recipeJson = JSON.stringify({ ...recipe, data: { ...rest, train: tokenizer.train ?? null } });
+  const dataJson = JSON.stringify(data.map(({ name, sha256 }) => [name, sha256]));
+  return { version: 1, recipe: await hash(recipeJson), data: await hash(dataJson) };
+}
+
+async function hash(text: string): Promise<string> {
+  return (await fingerprint("", new TextEncoder().encode(text))).sha256;
+}
+
+/** A run's own files, inside the folder that becomes the model. */
+export interface RunFolder {
+  readonly out: string;
+  /** Checkpoints and tokens; removed at the end. */
+  readonly work: string;
+  readonly log: string;
+}
+
+const WORK = "work";
+const RUN = "run.json";
+const JSON_LIMIT = 1 << 28;
+
+/**
+ * Makes the output folder this run's own. A new run needs a new or empty
+ * folder; with `resume` it may hold the same run, begun or (the record is
+ * given back then) finished. Everything else is refused in one line.
+ */
+export async function openRunFolder(
+  out: string,
+  identity: Identity,
+  resume: boolean,
+): Promise<RunFolder & { readonly finished?: unknown }> {
+  const { join, basename, resolve } = paths();
+  const name = basename(resolve(out));
+  const folder = { out, work: join(out, WORK), log: join(out, "log.jsonl") };
+  const begun = join(folder.work, RUN);
+  if ((await whatIs(begun)) === "file") {
+    if (!resume) throw new InputError(`${name}: holds a run that is not finished; continue it with --resume, or choose another folder`);
+    checkIdentity(name, (await readJson(begun)) as Identity, identity);
+    await removeTemporaries(out);
+    return folder;
+  }
+  const record = join(out, "record.json");
+  if ((await whatIs(record)) === "file") {
+    const finished = (await readJson(record)) as { verb?: string; identity?: Identity };
+    if (!resume || finished.verb !== "train" || !finished.identity) {
+      throw new InputError(`${name}: holds a model already; choose another folder, or remove it`);
+    }
+    checkIdentity(name, finished.identity, identity);
+    await closeRunFolder(folder); // in case the end was interrupted
+    return { ...folder, finished };
+  }
+  if ((await whatIs(out)) === "folder") await removeTemporaries(out);
+  await claimFolder(out);
+  await fs().mkdir(folder.work, { recursive: true });
+  await writeFileAtomic(begun, new TextEncoder().encode(`${JSON.stringify(identity)}\n`));
+  return folder;
+}
+
+/** The run is over: its record stands in `out`, and what only a resumed run needs goes. */
+export async function closeRunFolder({ work }: RunFolder): Promise<void> {
+  await fs().rm(paths().join(work, RUN), { force: true }); // first, so that half a folder is never taken for a run
+  await fs().rm(work, { recursive: true, force: true });
+}
+
+function checkIdentity(name: string, begun: Identity, now: Identity): void {
+  for (const [what, remedy] of [
+    ["recipe", "resume with the same recipe and --set"],
+    ["data", "resume with the same text, held-out files and tokenizer"],
+  ] as const) {
+    if (begun[what] !== now[what]) {
+      throw new InputError(
+        `${name}: the run was begun with another ${what} (hash ${begun[what]?.slice(0, 12)}, now ${now[what].slice(0, 12)}); ${remedy}`,
+      );
+    }
+  }
+}
+
+/** What a write that was killed left behind. */
+async function removeTemporaries(folder: string): Promise<void> {
+  for (const name of await list(folder)) {
+    if (/^\..*\.new-/.test(name)) await fs().rm(paths().join(folder, name), { recursive: true, force: true });
+  }
+}
+
+async function readJson(path: string): Promise<unknown> {
+  const text = new TextDecoder().decode(await readSmall(path, JSON_LIMIT));
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new InputError(`${paths().basename(path)}: is not JSON; the folder is damaged`);
+  }
+}
