@@ -1,5 +1,6 @@
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { type Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import type { Job } from "../record/record.ts";
+import { InputError, ShapeError, UnsupportedError } from "../tensor/tensor.ts";
 import { ProgressBar } from "./progress.ts";
 
 /** Options that every command which computes has. */
@@ -19,7 +20,7 @@ export class Interrupted extends Error {
 }
 
 export function sharedOptions(command: Command): Command {
-  return command
+  const computing = command
     .addOption(
       new Option("--backend <name>", "where to compute (default: the fastest that works)").choices([
         "native",
@@ -27,9 +28,32 @@ export function sharedOptions(command: Command): Command {
         "reference",
       ]),
     )
-    .option("--threads <n>", "threads to use (default: all)", wholeNumber(1, 1024))
+    .option("--threads <n>", "threads to use (default: all)", wholeNumber(1, 1024));
+  return outputOptions(computing);
+}
+
+/** Options of every command: how it prints. */
+export function outputOptions(command: Command): Command {
+  return command
     .option("--json", "print one JSON document on stdout, nothing else")
     .option("--quiet", "no progress on stderr");
+}
+
+/** Options that choose the next token; generate and chat have them. */
+export function samplingOptions(command: Command): Command {
+  return command
+    .option("--temperature <t>", "0 takes the best token each time (default: 1)", realNumber(0))
+    .option("--top-k <k>", "keep the k best tokens; 0 keeps all (default: 0)", wholeNumber(0))
+    .option(
+      "--top-p <p>",
+      "keep the fewest tokens with this much probability (default: 0.9)",
+      realNumber(0, 1),
+    )
+    .option(
+      "--min-p <p>",
+      "keep tokens at least this probable relative to the best (default: 0)",
+      realNumber(0, 1),
+    );
 }
 
 /** Runs a verb for a command: progress and warnings on stderr, Ctrl-C as an abort, the record on stdout. */
@@ -64,6 +88,42 @@ export async function execute<R>(
     process.off("SIGINT", interrupt);
     process.off("SIGTERM", interrupt);
   }
+}
+
+/** Parses arguments, runs what they name, and explains what went wrong in one line; gives the exit status. */
+export async function runCommand(program: Command, args: readonly string[]): Promise<number> {
+  for (const command of [program, ...program.commands]) {
+    command.exitOverride().showHelpAfterError("(add --help for the options)");
+  }
+  try {
+    await program.parseAsync(args, { from: "user" });
+    return 0;
+  } catch (error) {
+    return explain(error);
+  }
+}
+
+function explain(error: unknown): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  if (error instanceof Interrupted) {
+    process.stderr.write("lowbit: interrupted\n");
+    return 130;
+  }
+  const badInput =
+    error instanceof InputError ||
+    error instanceof UnsupportedError ||
+    error instanceof ShapeError ||
+    isMissingFile(error);
+  const message = error instanceof Error ? error.message : String(error);
+  process.stderr.write(`lowbit: ${message.split("\n")[0]}\n`);
+  if (process.env.LOWBIT_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  return badInput ? 2 : 1;
+}
+
+/** A path that a person gave and that cannot be read is bad input, whichever layer met it. */
+function isMissingFile(error: unknown): boolean {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  return code === "ENOENT" || code === "ENOTDIR" || code === "EISDIR" || code === "EACCES";
 }
 
 /** An option's parser: a whole number from `least` to `most`. */

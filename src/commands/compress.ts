@@ -1,0 +1,62 @@
+import type { Command } from "commander";
+import type { Record } from "../record/record.ts";
+import { type CompressOptions, type CompressResult, compress as compressModel } from "../verbs/compress.ts";
+import { execute, realNumber, type SharedOptions, sharedOptions, wholeNumber } from "./command.ts";
+import { duration, size } from "./progress.ts";
+import { table } from "./table.ts";
+
+export function compress(program: Command): void {
+  const command = program
+    .command("compress")
+    .description("a smaller model: its linear layers in few bits")
+    .argument("<model>", "folder, llama2.c .bin, bundled:NAME or hf:OWNER/NAME[@REVISION]")
+    .requiredOption("-o, --output <folder>", "folder to write")
+    .option("--method <name>", "rtn, gptq or trilm (default: gptq with --calibration, rtn without)")
+    .option("--format <name>", "of the linear layers: int8, int4-g64, int2-offset-g32, tq2_0, …")
+    .option("--group <n>", "weights that share a scale: 32, 64 or 128", wholeNumber(1))
+    .option(
+      "--bits <b>",
+      "instead of a format: 8, 6, 4, 3 or 2, with groups and a clip search",
+      wholeNumber(1),
+    )
+    .option("--size <bytes>", "instead of a format: the most bits whose weights fit", wholeNumber(1))
+    .option("--others <format>", "of embedding and head (default: 16 bits)")
+    .option("--clip", "search for the range of each group that has the least error")
+    .option("--recipe <file>", "YAML file that holds these options")
+    .option("--calibration <file>", "text whose activations gptq sees")
+    .option("--samples <n>", "windows of calibration text (default: 128)", wholeNumber(1))
+    .option(
+      "--context <n>",
+      "tokens of a window (default: the model's context, 2048 at most)",
+      wholeNumber(1),
+    )
+    .option("--seed <n>", "which windows of the calibration text (default: 0)", wholeNumber(0))
+    .option("--damping <share>", "gptq: added to the diagonal of H (default: 0.01)", realNumber(0))
+    .option("--act-order", "gptq: columns with the largest activations first")
+    .option("--static-groups", "gptq: groups fitted to the weights as they were")
+    .option("--true-sequential", "within a block, too, later layers see earlier ones rounded")
+    .option("--tokenizer <file>", "tok*.bin, *.model or tokenizer.json, for models that come without one");
+  sharedOptions(command).action((model: string, options: SharedOptions & Omit<CompressOptions, "model">) => {
+    const { json, quiet, ...settings } = options;
+    return execute(options, (job) => compressModel({ ...settings, model }, job), show);
+  });
+}
+
+function show(record: Record<CompressResult>): string {
+  const rows = record.layers.map((layer) => [
+    layer.name,
+    layer.method,
+    layer.format,
+    layer.bits.toFixed(3),
+    layer.relativeError.toExponential(2),
+    layer.errorOf,
+  ]);
+  const { before, after } = record.bytes;
+  const { linear, total } = record.bitsPerWeight;
+  return [
+    table(["layer", "method", "format", "bits", "relative error", "of"], rows),
+    "",
+    `${size(before)} -> ${size(after)}, ${(before / after).toFixed(2)} times smaller, in ${duration(record.seconds)}`,
+    `bits per weight: ${linear.toFixed(3)} in linear layers, ${total.toFixed(3)} in all`,
+  ].join("\n");
+}

@@ -1,0 +1,22 @@
+// The public names: backends, formats, methods, architectures, and what a person can do with them.
+export type { Backend, BackendOptions } from "./backends/backend.ts";
+export { backendNames, openBackend } from "./backends/index.ts";
+export type { ModelFile, TensorSource } from "./files/file.ts";
+export { openModel, openTokenizer } from "./files/index.ts";
+export type { Format } from "./formats/format.ts";
+export { bitsPerWeight, decodeWeight, formatByName, formats } from "./formats/index.ts";
+export type { Step } from "./generation/generate.ts";
+export { roundings, trainedRoundings } from "./methods/index.ts";
+export { architectures, describe } from "./models/index.ts";
+export type { Job, Progress, Record } from "./record/record.ts";
+export { InputError, ShapeError, UnsupportedError } from "./tensor/tensor.ts";
+export type { Weight } from "./tensor/weight.ts";
+export { tokenizerFrom } from "./tokenizers/index.ts";
+export type { Tokenizer } from "./tokenizers/tokenizer.ts";
+export { bench } from "./verbs/bench.ts";
+export { chat } from "./verbs/chat.ts";
+export { compress } from "./verbs/compress.ts";
+export { evaluate } from "./verbs/evaluate.ts";
+export { generate } from "./verbs/generate.ts";
+export { inspect } from "./verbs/inspect.ts";
+export { train } from "./verbs/train.ts";

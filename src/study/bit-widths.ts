@@ -1,0 +1,244 @@
+import { divergence } from "../evaluation/divergence.ts";
+import { losses } from "../evaluation/loss.ts";
+import { decodeText, type Sequence, windows } from "../evaluation/sequences.ts";
+import { type Cluster, meanOfClusters, pairedDifference } from "../evaluation/statistics.ts";
+import type { Format } from "../formats/format.ts";
+import { clipped, integer } from "../formats/index.ts";
+import { generate, promptIds } from "../generation/generate.ts";
+import { Session } from "../generation/session.ts";
+import { roundings } from "../methods/index.ts";
+import { type RoundedLayer, type RoundingPlan, roundModel } from "../methods/round-model.ts";
+import type { Model } from "../models/model.ts";
+import type { Running } from "../models/run.ts";
+import { fingerprint, startRecord } from "../record/make.ts";
+import type { Job, Record } from "../record/record.ts";
+import { sizeOf, type Tensor } from "../tensor/tensor.ts";
+import { bytesOf } from "../tensor/weight.ts";
+import { type BackendChoice, backendFor, forKernels, type Loaded, load } from "../verbs/load.ts";
+import { advise } from "./advice.ts";
+import type { Candidate } from "./candidate.ts";
+import type { Comparison } from "./report.ts";
+
+export interface BitWidthsOptions extends BackendChoice {
+  /** The float model: it is compressed, and everything is compared with it. */
+  readonly float: string;
+  /** A model of the same tokenizer that was trained in few bits, set beside. */
+  readonly trained?: { readonly name: string; readonly model: string };
+  /** Text to calibrate with: sampled from the model, never the one measured on. */
+  readonly calibration: NamedText;
+  /** Text to measure on. */
+  readonly text: NamedText;
+}
+
+export interface NamedText {
+  readonly name: string;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
+/** Tokens that a model sees at once when it is measured; each window is a cluster of the statistics. */
+const CONTEXT = 256;
+/** Tokens of the calibration text that are used, in sequences of CONTEXT. */
+const CALIBRATION = 12_288;
+const DECODED = 64;
+
+/**
+ * The formats of the comparison: per row at 8 and 6 bits, groups below, and at 2 bits
+ * an offset and a clip search, without which two bits hold nothing.
+ */
+const FORMATS: readonly { readonly label: string; readonly format: Format }[] = [
+  { label: "int8", format: integer(8) },
+  { label: "int6", format: integer(6) },
+  { label: "int4-g128", format: integer(4, { group: 128 }) },
+  { label: "int3-g128", format: integer(3, { group: 128 }) },
+  { label: "int2-offset-g64", format: clipped(integer(2, { group: 64, offset: true })) },
+];
+const METHODS = ["rtn", "gptq"] as const;
+
+/**
+ * How few bits can this model have? Compresses a float model to 8, 6, 4, 3 and
+ * 2 bits with RTN and GPTQ, measures every result against it on the same
+ * windows of one text, and advises by a stated rule.
+ */
+export async function bitWidths(options: BitWidthsOptions, job: Job = {}): Promise<Record<Comparison>> {
+  const finish = startRecord("bit-widths", {
+    float: options.float,
+    trained: options.trained?.model,
+    context: CONTEXT,
+    calibrationTokens: CALIBRATION,
+    formats: FORMATS.map(({ label }) => label),
+    methods: METHODS,
+  });
+  const backend = await backendFor(options, job);
+  try {
+    const float = await load(options.float, backend, {}, job);
+    const cut = windows(decodeText(options.text.name, options.text.bytes), float.tokenizer, CONTEXT);
+    const base: Baseline = { float, sequences: cut.all, clusters: await losses(float, cut.all, job) };
+    const calibration = calibrationFrom(options.calibration, float);
+
+    const candidates: Candidate[] = [await floatCandidate(base, job)];
+    for (const { label, format } of FORMATS) {
+      for (const method of METHODS) {
+        const name = `${method} ${label}`;
+        job.onProgress?.({
+          task: "compare",
+          done: candidates.length - 1,
+          total: FORMATS.length * METHODS.length + (options.trained ? 1 : 0),
+          unit: "models",
+          note: name,
+        });
+        const plan = { method: roundings[method], linear: format, calibration };
+        candidates.push(await roundedCandidate(name, method, plan, base, quiet(job)));
+      }
+    }
+    const models = [await float.fingerprint()];
+    if (options.trained) {
+      const trained = await load(options.trained.model, backend, {}, quiet(job));
+      candidates.push(await trainedCandidate(options.trained.name, trained, base, quiet(job)));
+      models.push(await trained.fingerprint());
+      await trained.free();
+    }
+    await float.free();
+    const data = [
+      await fingerprint(options.text.name, options.text.bytes),
+      await fingerprint(options.calibration.name, options.calibration.bytes),
+    ];
+    const tokens = cut.tokens.toLocaleString("en-US");
+    return finish(
+      backend,
+      { models, data },
+      {
+        candidates,
+        advice: advise(candidates),
+        protocol: `Measured on ${options.text.name}: ${tokens} tokens in ${cut.all.length} windows of ${CONTEXT} (stride ${CONTEXT}); calibrated on ${options.calibration.name}.`,
+      },
+    );
+  } finally {
+    backend.dispose();
+  }
+}
+
+/** The float model, and its losses on the windows that all are measured on. */
+interface Baseline {
+  readonly float: Loaded;
+  readonly sequences: readonly Sequence[];
+  readonly clusters: readonly Cluster[];
+}
+
+function calibrationFrom(text: NamedText, { tokenizer }: Loaded): Int32Array[] {
+  const ids = tokenizer.encode(decodeText(text.name, text.bytes)).subarray(0, CALIBRATION);
+  const sequences: Int32Array[] = [];
+  for (let from = 0; from < ids.length; from += CONTEXT) sequences.push(ids.slice(from, from + CONTEXT));
+  return sequences;
+}
+
+async function floatCandidate(base: Baseline, job: Job): Promise<Candidate> {
+  const { file, model } = base.float;
+  const stored = new Map(model.tensors.map(({ name }) => [name, file.source.bytes(name)]));
+  return {
+    name: "float f16",
+    family: "float",
+    format: "f16",
+    reference: true,
+    ...sizes(model, stored),
+    loss: meanOfClusters(base.clusters),
+    tokensPerSecond: await decodeSpeed(base.float, base.float, job),
+    layers: [],
+  };
+}
+
+async function trainedCandidate(name: string, trained: Loaded, base: Baseline, job: Job): Promise<Candidate> {
+  const { file, model } = trained;
+  const stored = new Map(model.tensors.map((spec) => [spec.name, file.source.bytes(spec.name)]));
+  const linear = model.tensors.find(({ role }) => role === "linear")!;
+  return {
+    name,
+    family: "ternary",
+    format: file.source.format(linear.name),
+    reference: false,
+    ...sizes(model, stored),
+    ...(await compare(trained, base, job)),
+    tokensPerSecond: await decodeSpeed(trained, base.float, job),
+    layers: [],
+  };
+}
+
+async function roundedCandidate(
+  name: string,
+  family: "rtn" | "gptq",
+  plan: RoundingPlan,
+  base: Baseline,
+  job: Job,
+): Promise<Candidate> {
+  const { backend, model, file, rope } = base.float;
+  const specs = new Map(model.tensors.map((spec) => [spec.name, spec]));
+  const started = performance.now();
+  const weights = new Map<string, Tensor>();
+  const stored = new Map<string, number>();
+  const layers: RoundedLayer[] = [];
+  try {
+    for await (const rounded of roundModel(
+      { model, source: file.source, backend, name: file.name },
+      plan,
+      job,
+    )) {
+      stored.set(rounded.name, bytesOf(rounded.weight));
+      weights.set(rounded.name, backend.upload(forKernels(specs.get(rounded.name)!, rounded.weight)));
+      if (rounded.layer) layers.push(rounded.layer);
+    }
+    const seconds = (performance.now() - started) / 1000;
+    const running: Running = { model, backend, weights, rope };
+    return {
+      name,
+      family,
+      format: plan.linear.name,
+      reference: false,
+      ...sizes(model, stored),
+      ...(await compare(running, base, job)),
+      tokensPerSecond: await decodeSpeed(running, base.float, job),
+      seconds,
+      layers: layers.map((layer) => ({ name: layer.name, relativeError: layer.relativeError })),
+    };
+  } finally {
+    for (const tensor of weights.values()) backend.free(tensor);
+  }
+}
+
+async function compare(running: Running, { float, sequences, clusters }: Baseline, job: Job) {
+  const own = await losses(running, sequences, job);
+  return {
+    loss: meanOfClusters(own),
+    difference: pairedDifference(own, clusters),
+    divergence: await divergence(float, running, sequences, job),
+  };
+}
+
+function sizes(model: Model, stored: ReadonlyMap<string, number>) {
+  const of = (role?: string) => {
+    const specs = model.tensors.filter((spec) => role === undefined || spec.role === role);
+    const bytes = specs.reduce((sum, { name }) => sum + stored.get(name)!, 0);
+    return { bytes, bits: (8 * bytes) / specs.reduce((sum, { shape }) => sum + sizeOf(shape), 0) };
+  };
+  const all = of();
+  return { bytes: all.bytes, bitsPerWeight: { linear: of("linear").bits, total: all.bits } };
+}
+
+/** Tokens made in a second, one after another, after the first. */
+async function decodeSpeed(running: Running, { tokenizer }: Loaded, job: Job): Promise<number> {
+  const session = new Session(running, DECODED + 8);
+  try {
+    let made = 0;
+    let started = 0;
+    const options = { tokens: DECODED, temperature: 1, seed: 1 };
+    for await (const _ of generate(session, tokenizer, promptIds(tokenizer, "The"), options, job)) {
+      if (made++ === 0) started = performance.now();
+    }
+    return made > 1 ? (1000 * (made - 1)) / (performance.now() - started) : 0;
+  } finally {
+    session.free();
+  }
+}
+
+/** The same job without its progress: the comparison shows its own. */
+function quiet({ signal, onWarning }: Job): Job {
+  return { signal, onWarning };
+}

@@ -1,0 +1,325 @@
+import { readFile } from "node:fs/promises";
+import { z } from "zod";
+import { decodeText } from "../evaluation/sequences.ts";
+import { modelWriter, packedOutline } from "../files/index.ts";
+import { bytesPerMatrix, clipped, formatByName } from "../formats/index.ts";
+import { calibrationWindows } from "../methods/calibration.ts";
+import { roundingByName } from "../methods/index.ts";
+import {
+  checkPlan,
+  formatOf,
+  type RoundedLayer,
+  type RoundingPlan,
+  roundModel,
+} from "../methods/round-model.ts";
+import { baseName, fingerprint, startRecord } from "../record/make.ts";
+import type { Fingerprint, Job, Record } from "../record/record.ts";
+import { nearestName } from "../tensor/nearest-name.ts";
+import { InputError, sizeOf } from "../tensor/tensor.ts";
+import { bytesOf } from "../tensor/weight.ts";
+import { parseYaml } from "../training/recipe.ts";
+import { type BackendChoice, backendFor, type Opened, openChecked, tokenizerOf } from "./load.ts";
+
+const choices = z.strictObject({
+  /** rtn, gptq or trilm. Default: gptq with calibration text, rtn without. */
+  method: z.string().optional(),
+  /** Format of the linear layers: `int4-g64`, `tq2_0`. */
+  format: z.string().optional(),
+  /** Weights that share a scale, where the format's name does not say it. */
+  group: z.int().optional(),
+  /** Bits of a code, instead of a format: intB in the largest groups that fit, with a clip search. */
+  bits: z.number().optional(),
+  /** Most bytes of the weights, instead of a format: the most bits of `bits` that fit. */
+  size: z.int().positive().optional(),
+  /** Format of embedding and head, which otherwise keep 16 bits. */
+  others: z.string().optional(),
+  /** Search for the range of each group that has the least error. */
+  clip: z.boolean().optional(),
+  /** Of gptq, added to the diagonal of H as a share of its mean. Default 0.01. */
+  damping: z.number().positive().optional(),
+  /** Of gptq: columns by descending diag(H). */
+  actOrder: z.boolean().optional(),
+  /** Of gptq: groups fitted to the weights as they were. Default: as actOrder. */
+  staticGroups: z.boolean().optional(),
+  /** Inputs of a layer come through the layers before it in its block already rounded. */
+  trueSequential: z.boolean().optional(),
+  /** Of trilm: scales of a matrix, as it was trained on several devices. */
+  shards: z.strictObject({ count: z.int().min(1), along: z.enum(["rows", "cols"]) }).optional(),
+  /** Windows of calibration text. Default 128. */
+  samples: z.int().min(1).optional(),
+  /** Tokens of a window. Default: the model's context, 2048 at most. */
+  context: z.int().min(1).optional(),
+  /** Which windows of the text. Default 0. */
+  seed: z.int().optional(),
+});
+
+/** How to compress: the options of the command line, and the keys of a recipe. */
+export type CompressChoices = z.infer<typeof choices>;
+
+export interface CompressOptions extends CompressChoices, BackendChoice {
+  readonly model: string;
+  /** Folder to write. */
+  readonly output: string;
+  /** A YAML file of `CompressChoices`, instead of giving them here. */
+  readonly recipe?: string;
+  /** A text file, or a text and what to call it. */
+  readonly calibration?: string | { readonly name: string; readonly text: string };
+  readonly tokenizer?: string;
+}
+
+export interface CompressResult {
+  readonly method: string;
+  readonly format: string;
+  /** Stored bits for each weight, scales and padding included, of the linear layers and of all tensors. */
+  readonly bitsPerWeight: { readonly linear: number; readonly total: number };
+  /** Of the weights' files. */
+  readonly bytes: { readonly before: number; readonly after: number };
+  readonly layers: readonly RoundedLayer[];
+  /** Tokens of calibration text that were used. */
+  readonly calibrationTokens: number;
+}
+
+/**
+ * Writes a smaller model as a folder: its linear layers rounded, embedding and
+ * head in 16 bits unless told, norms in float32. The folder appears whole or
+ * not at all, and what cannot be done is said before anything is written.
+ */
+export async function compress(options: CompressOptions, job: Job = {}): Promise<Record<CompressResult>> {
+  const {
+    model: spec,
+    output,
+    recipe,
+    calibration,
+    tokenizer,
+    backend: backendName,
+    threads,
+    ...given
+  } = options;
+  const data: Fingerprint[] = [];
+  const chosen = recipe === undefined ? given : await readChoices(recipe, given, data);
+  const opened = await openChecked(spec, { tokenizer });
+  try {
+    const { file, model } = opened;
+    const text = calibration && (await textOf(calibration, data));
+    const settings = settle(opened, chosen, text !== undefined);
+    const finish = startRecord("compress", {
+      model: baseName(spec),
+      ...(recipe === undefined ? {} : { recipe: baseName(recipe) }),
+      ...settings,
+    });
+    const windows =
+      text === undefined ? undefined : calibrationWindows(text, tokenizerOf(opened), settings.windows);
+    const plan = planOf(settings, windows);
+    const named = { model, source: file.source, name: file.name };
+
+    const backend = await backendFor({ backend: backendName, threads }, job);
+    try {
+      checkPlan({ ...named, backend }, plan);
+      warn(opened, plan, job);
+      const weights = model.tensors.map(
+        (tensor) =>
+          [
+            tensor.name,
+            packedOutline(tensor.name, tensor.shape, formatOf(tensor, file.source, plan).name),
+          ] as const,
+      );
+      const writer = await modelWriter(output, { config: file.config, weights });
+      try {
+        const layers: RoundedLayer[] = [];
+        const bytes = new Map<string, number>();
+        for await (const { name, weight, layer } of roundModel({ ...named, backend }, plan, job)) {
+          await writer.write(name, weight);
+          bytes.set(name, bytesOf(weight));
+          if (layer) layers.push(layer);
+        }
+        const bitsOf = (specs: typeof model.tensors) =>
+          (8 * specs.reduce((sum, { name }) => sum + bytes.get(name)!, 0)) /
+          specs.reduce((sum, { shape }) => sum + sizeOf(shape), 0);
+        const record = finish(
+          backend,
+          { models: [{ name: file.name, ...(await file.fingerprint()) }], data, seed: settings.windows.seed },
+          {
+            method: plan.method.name,
+            format: plan.linear.name,
+            bitsPerWeight: {
+              linear: bitsOf(model.tensors.filter(({ role }) => role === "linear")),
+              total: bitsOf(model.tensors),
+            },
+            bytes: { before: file.bytes, after: writer.bytes },
+            layers,
+            calibrationTokens: windows?.reduce((sum, ids) => sum + ids.length, 0) ?? 0,
+          },
+        );
+        await writer.finish({
+          tokenizerFiles: await file.tokenizerFiles(),
+          generation: file.generation,
+          record,
+        });
+        return record;
+      } finally {
+        await writer.discard(); // does nothing after finish
+      }
+    } finally {
+      backend.dispose();
+    }
+  } finally {
+    await opened.file.close();
+  }
+}
+
+/** Choices with every default filled in, as the record keeps them. */
+interface Settings {
+  readonly method: string;
+  readonly format: string;
+  readonly others?: string;
+  readonly clip: boolean;
+  readonly trueSequential: boolean;
+  readonly methodOptions: object;
+  readonly windows: { readonly length: number; readonly count: number; readonly seed: number };
+}
+
+function settle(opened: Opened, chosen: CompressChoices, hasText: boolean): Settings {
+  const { method = hasText ? "gptq" : "rtn", bits, size, others, trueSequential = false } = chosen;
+  const { damping, actOrder, staticGroups, shards } = chosen;
+  if ([chosen.format, bits, size].filter((way) => way !== undefined).length !== 1) {
+    throw new InputError("compress: needs one of --format, --bits and --size (or a recipe that holds one)");
+  }
+  roundingByName(method);
+  const { context } = opened.model.config;
+  const length = chosen.context ?? Math.min(context, 2048);
+  if (length > context) {
+    throw new InputError(`compress: a context of ${length} is more than the model's ${context}; lower it`);
+  }
+  const given = (wanted: object) =>
+    Object.fromEntries(Object.entries(wanted).filter(([, value]) => value !== undefined));
+  const gptqOptions = given({ damping, actOrder, staticGroups });
+  const trilmOptions = given({ shards });
+  for (const [owner, its] of [
+    ["gptq", gptqOptions],
+    ["trilm", trilmOptions],
+  ] as const) {
+    const [first] = Object.keys(its);
+    if (first && method !== owner)
+      throw new InputError(`compress: ${first} is an option of ${owner}, not of ${method}`);
+  }
+  return {
+    method,
+    format: formatFor(opened, chosen),
+    ...(others === undefined ? {} : { others: formatByName(others).name }),
+    clip: chosen.clip ?? chosen.format === undefined,
+    trueSequential,
+    methodOptions: { ...gptqOptions, ...trilmOptions },
+    windows: { length, count: chosen.samples ?? 128, seed: chosen.seed ?? 0 },
+  };
+}
+
+function planOf(settings: Settings, calibration: readonly Int32Array[] | undefined): RoundingPlan {
+  const format = (name: string) => (settings.clip ? clipped(formatByName(name)) : formatByName(name));
+  return {
+    method: roundingByName(settings.method),
+    options: settings.methodOptions,
+    linear: format(settings.format),
+    ...(settings.others === undefined ? {} : { others: format(settings.others) }),
+    calibration,
+    trueSequential: settings.trueSequential,
+  };
+}
+
+const widths = [8, 6, 4, 3, 2];
+
+/** Name of the linear layers' format: as given, or by the rules of `bits` and `size`. */
+function formatFor(opened: Opened, { format, group, bits, size, others }: CompressChoices): string {
+  if (format !== undefined) {
+    if (group === undefined) return formatByName(format).name;
+    if (/-g\d/.test(format))
+      throw new InputError(`compress: ${format} names its group already; leave out --group ${group}`);
+    return formatByName(`${format}-g${group}`).name;
+  }
+  const { model, file } = opened;
+  const linears = model.tensors.filter(({ role }) => role === "linear");
+  const groups = group === undefined ? [128, 64, 32] : [group];
+  const largest = groups.find((n) => linears.every(({ shape }) => shape[1] % n === 0)) ?? group;
+  const named = (width: number) =>
+    formatByName(`int${width}${largest === undefined ? "" : `-g${largest}`}`).name;
+  if (bits !== undefined) {
+    if (widths.includes(bits)) return named(bits);
+    throw new InputError(`compress: --bits must be one of ${widths.join(", ")}, got ${bits}`);
+  }
+  const bytesIn = (name: string) => {
+    const plan = {
+      method: roundingByName("rtn"),
+      linear: formatByName(name),
+      others: others === undefined ? undefined : formatByName(others),
+    };
+    return model.tensors.reduce((sum, spec) => {
+      const [rows, cols] = spec.shape.length === 1 ? [1, spec.shape[0]] : spec.shape;
+      return sum + bytesPerMatrix(formatOf(spec, file.source, plan), rows, cols);
+    }, headerBytes(model.tensors.length));
+  };
+  const names = widths.map(named);
+  const fitting = names.find((name) => bytesIn(name) <= size!);
+  if (fitting) return fitting;
+  const least = bytesIn(names[names.length - 1]);
+  throw new InputError(
+    `compress: --size ${size} is too small; ${names[names.length - 1]} takes ${least} bytes, the least of all`,
+  );
+}
+
+/** At most what a safetensors header takes for so many weights of up to three parts. */
+function headerBytes(weights: number): number {
+  return 8 + 3 * 160 * weights;
+}
+
+function warn({ file, model }: Opened, { linear, calibration, method }: RoundingPlan, job: Job): void {
+  const linears = model.tensors.filter(({ role }) => role === "linear");
+  const packed = linears.find(({ name }) => !["f32", "f16", "bf16"].includes(file.source.format(name)));
+  if (packed) {
+    job.onWarning?.(
+      `${file.name}: ${packed.name} is stored as ${file.source.format(packed.name)} already; rounding it to ${linear.name} adds to its error`,
+    );
+  }
+  const tokens = calibration?.reduce((sum, ids) => sum + ids.length, 0) ?? 0;
+  const widest = Math.max(...linears.map(({ shape }) => shape[1]));
+  if (method.calibrated && tokens < widest) {
+    job.onWarning?.(
+      `calibration: ${tokens} tokens are fewer than the ${widest} inputs of the widest layer; give more text`,
+    );
+  }
+}
+
+async function textOf(
+  calibration: NonNullable<CompressOptions["calibration"]>,
+  data: Fingerprint[],
+): Promise<string> {
+  const [name, bytes] =
+    typeof calibration === "string"
+      ? [baseName(calibration), await readFile(calibration)]
+      : [calibration.name, new TextEncoder().encode(calibration.text)];
+  data.push(await fingerprint(name, bytes));
+  return decodeText(name, bytes);
+}
+
+async function readChoices(
+  path: string,
+  given: CompressChoices,
+  data: Fingerprint[],
+): Promise<CompressChoices> {
+  const name = baseName(path);
+  const [both] = Object.entries(given).filter(([, value]) => value !== undefined);
+  if (both)
+    throw new InputError(
+      `compress: --recipe says how to compress; leave out ${both[0]}, or write it into ${name}`,
+    );
+  const bytes = await readFile(path);
+  data.push(await fingerprint(name, bytes));
+  const parsed = choices.safeParse(parseYaml(decodeText(name, bytes), name));
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  if (issue.code === "unrecognized_keys" && issue.path.length === 0) {
+    const [key] = issue.keys;
+    throw new InputError(
+      `${name}: unknown key ${key}; did you mean ${nearestName(key, Object.keys(choices.shape))}?`,
+    );
+  }
+  throw new InputError(`${name}: ${issue.path.join(".") || "recipe"}: ${issue.message}`);
+}

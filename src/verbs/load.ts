@@ -1,0 +1,143 @@
+import type { Backend } from "../backends/backend.ts";
+import { type BackendName, openBackend } from "../backends/index.ts";
+import { checkTensors, checkVocabulary, type ModelFile, openModel } from "../files/index.ts";
+import { decodeWeight } from "../formats/index.ts";
+import { describe } from "../models/index.ts";
+import type { Model, TensorSpec } from "../models/model.ts";
+import { ropeTable } from "../models/rope-table.ts";
+import type { Running } from "../models/run.ts";
+import { pauses } from "../record/pause.ts";
+import type { Fingerprint, Job } from "../record/record.ts";
+import { checkFinite } from "../tensor/finite.ts";
+import { type HostTensor, hostTensor, InputError, sizeOf, type Tensor } from "../tensor/tensor.ts";
+import { bytesOf, type Weight } from "../tensor/weight.ts";
+import { tokenizerFrom } from "../tokenizers/index.ts";
+import type { Tokenizer } from "../tokenizers/tokenizer.ts";
+
+/** Where a verb computes. Default: the best backend that works here, on all threads. */
+export interface BackendChoice {
+  readonly backend?: BackendName;
+  readonly threads?: number;
+}
+
+/** Opens the backend that a verb's options ask for; what is used in place of another is a warning of its job. */
+export function backendFor({ backend, threads }: BackendChoice, { onWarning }: Job): Promise<Backend> {
+  return openBackend({ backend, threads, onWarning });
+}
+
+/** A model read from a file, with its weights on a backend. Free it when done. */
+export interface LoadedWeights extends Running {
+  readonly file: ModelFile;
+  /** Bytes of each weight as the kernels read it. */
+  readonly bytes: ReadonlyMap<string, number>;
+  fingerprint(): Promise<Fingerprint>;
+  /** Frees the weights and closes the file; the backend stays. */
+  free(): Promise<void>;
+}
+
+/** The same with its tokenizer. */
+export interface Loaded extends LoadedWeights {
+  readonly tokenizer: Tokenizer;
+}
+
+/** A model's file, opened and found to hold every tensor that its config asks for. */
+export interface Opened {
+  readonly file: ModelFile;
+  readonly model: Model;
+}
+
+/** Opens a model and checks names and shapes against its config; reads headers only. */
+export async function openChecked(spec: string, options: { readonly tokenizer?: string } = {}): Promise<Opened> {
+  const file = await openModel(spec, options);
+  try {
+    const model = describe(file.config);
+    checkTensors(file.name, file.source, model.tensors);
+    return { file, model };
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+/**
+ * Reads a model and its tokenizer. Throws an InputError as `loadWeights` does,
+ * and for no tokenizer, or one that is smaller than the model's vocabulary.
+ */
+export async function load(
+  spec: string,
+  backend: Backend,
+  options: { readonly tokenizer?: string } = {},
+  job: Job = {},
+): Promise<Loaded> {
+  const opened = await openChecked(spec, options);
+  try {
+    const tokenizer = tokenizerOf(opened);
+    return { ...(await uploadAll(opened, backend, job)), tokenizer };
+  } catch (error) {
+    await opened.file.close();
+    throw error;
+  }
+}
+
+/**
+ * Reads a model onto a backend, one tensor at a time. Throws an InputError for
+ * a missing tensor or one of another shape, and for NaN or infinity in the weights.
+ */
+export async function loadWeights(spec: string, backend: Backend, job: Job = {}): Promise<LoadedWeights> {
+  const opened = await openChecked(spec);
+  try {
+    return await uploadAll(opened, backend, job);
+  } catch (error) {
+    await opened.file.close();
+    throw error;
+  }
+}
+
+/** The tokenizer that came with a model or was given for it. */
+export function tokenizerOf({ file, model }: Opened): Tokenizer {
+  if (!file.tokenizer) throw new InputError(`${file.name}: comes without a tokenizer; give its file with --tokenizer`);
+  const tokenizer = tokenizerFrom(file.tokenizer);
+  checkVocabulary(file.name, model.config.vocabulary, tokenizer);
+  return tokenizer;
+}
+
+async function uploadAll({ file, model }: Opened, backend: Backend, job: Job): Promise<LoadedWeights> {
+  const weights = new Map<string, Tensor>();
+  const bytes = new Map<string, number>();
+  const rope = backend.upload(ropeTable(model.config, model.config.context));
+  const freeTensors = () => {
+    for (const tensor of [...weights.values(), rope]) backend.free(tensor);
+  };
+  try {
+    const pause = pauses(job);
+    for (const [done, spec] of model.tensors.entries()) {
+      await pause();
+      job.onProgress?.({ task: "load", done, total: model.tensors.length, unit: "tensors", note: file.name });
+      const weight = await file.source.read(spec.name);
+      checkFinite(file.name, spec.name, weight);
+      weights.set(spec.name, backend.upload(forKernels(spec, weight)));
+      bytes.set(spec.name, spec.role === "norm" ? 4 * sizeOf(spec.shape) : bytesOf(weight));
+    }
+  } catch (error) {
+    freeTensors();
+    throw error;
+  }
+  return {
+    file,
+    model,
+    backend,
+    weights,
+    bytes,
+    rope,
+    fingerprint: async () => ({ name: file.name, ...(await file.fingerprint()) }),
+    free: async () => {
+      freeTensors();
+      await file.close();
+    },
+  };
+}
+
+/** Norm gains are read as plain floats by every kernel; matrices stay packed as they are. */
+export function forKernels({ role, shape }: TensorSpec, weight: Weight): HostTensor | Weight {
+  return role === "norm" ? hostTensor(shape, decodeWeight(weight).data) : weight;
+}

@@ -1,0 +1,80 @@
+import { stringify } from "yaml";
+import { openBackend } from "../backends/index.ts";
+import { readSmall } from "../files/disk.ts";
+import { type JsonObject, writeFileAtomic, writeModel } from "../files/index.ts";
+import { configJson } from "../models/index.ts";
+import { baseName, startRecord } from "../record/make.ts";
+import type { Job, Record } from "../record/record.ts";
+import type { Reached } from "../training/checkpoint.ts";
+import { parseYaml, type RecipeInput, readRecipe } from "../training/recipe.ts";
+import { findSources, runTraining, type Trained } from "../training/run.ts";
+import { closeRunFolder, type Identity, identityOf, openRunFolder } from "../training/run-folder.ts";
+import type { BackendChoice } from "./load.ts";
+
+export interface TrainOptions extends BackendChoice {
+  /** A recipe's YAML file; or a recipe itself, whose paths then start from the current folder. */
+  readonly recipe: string | RecipeInput;
+  /** Folder that becomes the model. */
+  readonly out: string;
+  /** Continue what stands in `out`; begins when nothing does. */
+  readonly resume?: boolean;
+  /** Overrides of the recipe: `schedule.peak=0.002`. */
+  readonly set?: readonly string[];
+}
+
+export interface TrainResult extends Pick<Trained, "steps" | "tokens" | "tokensPerSecond" | "trainingSeconds" | "validation"> {
+  readonly identity: Identity;
+}
+
+/** A recipe longer than this is not one. */
+const LARGEST_RECIPE = 1 << 20;
+
+/**
+ * Trains a model from a recipe into a Hugging Face folder with its log and its
+ * recipe. Killed at any moment, it continues with `resume` to the same bits on
+ * the same backend. `reached` is called between the steps of writing; tests
+ * end the process there.
+ */
+export async function train(options: TrainOptions, job: Job = {}, reached?: Reached): Promise<Record<TrainResult>> {
+  const { join, dirname } = process.getBuiltinModule("node:path");
+  const { out, resume = false, set = [] } = options;
+  const { input, where, base } = await readInput(options.recipe, dirname);
+  const recipe = readRecipe(input, where, set);
+  const sources = await findSources(recipe, base);
+  const identity = await identityOf(recipe, sources.data);
+  const finish = startRecord("train", { recipe: { ...recipe, data: { ...recipe.data, text: baseName(recipe.data.text) } } });
+
+  const backend = await openBackend(options);
+  try {
+    const folder = await openRunFolder(out, identity, resume);
+    if (folder.finished) return folder.finished as Record<TrainResult>;
+    await writeFileAtomic(join(out, "recipe.yaml"), new TextEncoder().encode(stringify(recipe)));
+    const trained = await runTraining(recipe, sources, folder, backend, job, reached);
+
+    const { model, weights, vocabulary, steps, tokens, tokensPerSecond, trainingSeconds, validation } = trained;
+    const { bos, eos } = vocabulary.tokenizer;
+    const record = finish(
+      backend,
+      { data: sources.data, seed: recipe.seed },
+      { steps, tokens, tokensPerSecond, trainingSeconds, validation, identity },
+    );
+    const special = {
+      ...(bos === undefined ? {} : { bos_token_id: bos }),
+      ...(eos === undefined ? {} : { eos_token_id: eos }),
+    };
+    const config: JsonObject = { ...configJson(model.config), ...special };
+    await writeModel(out, { config, into: "beside" }, [...weights], { tokenizerFiles: vocabulary.files, generation: special, record });
+    reached?.("model written");
+    await closeRunFolder(folder);
+    return record;
+  } finally {
+    backend.dispose();
+  }
+}
+
+async function readInput(recipe: string | RecipeInput, dirname: (path: string) => string) {
+  if (typeof recipe !== "string") return { input: recipe, where: "recipe", base: "." };
+  const where = baseName(recipe);
+  const text = new TextDecoder().decode(await readSmall(recipe, LARGEST_RECIPE));
+  return { input: parseYaml(text, where), where, base: dirname(recipe) };
+}
