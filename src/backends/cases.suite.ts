@@ -109,6 +109,10 @@ export function kernelCases(): Case[] {
   for (const shape of [...ODD_SIZES.map((n) => [n]), [17, 257], [0, 8]]) {
     add("ternary", shape.join("×"), floats(shape, 0.05), 1e-5);
   }
+  // From half precision's smallest numbers to beyond its largest.
+  for (const scale of [1e-8, 4e-8, 1e-6, 6e-5, 1e-3, 1, 700, 7e4, 1e6]) {
+    add("ternary", `scale ${scale}`, floats([37], scale), 0);
+  }
   add("ternary", "zeros", hostTensor([2, 9], new Float32Array(18)), 1e-5);
   add("ternary", "ties", hostTensor([4], Float32Array.of(0.5, -0.5, 1.5, -1.5)), 0);
   return cases;

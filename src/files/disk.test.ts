@@ -1,5 +1,7 @@
+import { spawnSync } from "node:child_process";
 import {
   closeSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -11,6 +13,7 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs";
+import { open } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -59,6 +62,12 @@ test("a file is written whole or stays as it was, and no temporary one is left",
   await writeFileAtomic(path, bytes("new"));
   expect(readFileSync(path, "utf8")).toBe("new");
   expect(readdirSync(folder)).toEqual(["file"]);
+});
+
+test.skipIf(!existsSync("/dev/full"))("a really full disk fails as the tests' full disk does", async () => {
+  const full = await open("/dev/full", "w");
+  await expect(writeAt(full, bytes("x"), 0)).rejects.toMatchObject({ code: "ENOSPC" });
+  await full.close();
 });
 
 test("a folder that does not exist is one line", async () => {
@@ -178,4 +187,24 @@ test("a file that shrinks while it is read is noticed", async () => {
   truncateSync(path, 4);
   await expect(disk.slice(0, 10)).rejects.toThrow("file: truncated while it was read: ends at byte 4");
   await disk.close();
+});
+
+test("what a killed process left is cleared away; a folder between two names is brought back", async () => {
+  // A process that has ended: its number names nobody now.
+  const dead = spawnSync(process.execPath, ["-e", ""]).pid;
+  const name = (what: string, pid: number) => join(folder, `.out.${what}-${pid}-12345678`);
+  mkdirSync(name("new", dead));
+  mkdirSync(name("new", process.pid));
+  mkdirSync(name("old", dead));
+  writeFileSync(join(name("old", dead), ".lowbit"), "1\n");
+  writeFileSync(join(folder, `.log.new-${dead}-12345678`), "");
+  const staged = await stageFolder(join(folder, "out"));
+  await staged.discard();
+  expect(readdirSync(folder).toSorted()).toEqual([
+    `.log.new-${dead}-12345678`,
+    `.out.new-${process.pid}-12345678`,
+    "out",
+  ]);
+  await writeFileAtomic(join(folder, "log"), bytes("x"));
+  expect(readdirSync(folder)).not.toContain(`.log.new-${dead}-12345678`);
 });

@@ -98,7 +98,8 @@ export async function writeFileAtomic(
   bytes: Uint8Array,
   write: WriteAt = writeAt,
 ): Promise<void> {
-  const temporary = beside(path);
+  await clearRemains(path);
+  const temporary = beside(path, "new");
   try {
     const file = await createFile(temporary, write);
     try {
@@ -245,15 +246,16 @@ export interface StageOptions {
 
 /**
  * Begins a new content for `folder`. A folder that exists and is not ours is
- * refused here, before any work is done. Between the two renames of `commit`
- * a crash leaves the old folder under the name `.NAME.old-…` and the new one
- * complete under `.NAME.new-…`.
+ * refused here, before any work is done. A process killed between the two
+ * renames of `commit` leaves the old folder as `.NAME.old-…`; the next one to
+ * write there gives it its name back.
  */
 export async function stageFolder(folder: string, options: StageOptions = {}): Promise<StagedFolder> {
   const { join, dirname, resolve, basename } = paths();
   const { into = "replace", write = writeAt } = options;
   const target = resolve(folder);
   const parent = dirname(target);
+  await clearRemains(target);
   const replaces = await mayReplace(target);
   const temporary = beside(target, "new");
   const names: string[] = [];
@@ -327,9 +329,37 @@ export async function stageFolder(folder: string, options: StageOptions = {}): P
 }
 
 /** A hidden name beside a path that nobody else uses. */
-function beside(path: string, what = "new"): string {
+function beside(path: string, what: "new" | "old"): string {
   const { dirname, basename, join } = paths();
-  return join(dirname(path), `.${basename(path)}.${what}-${process.pid}-${crypto.randomUUID().slice(0, 8)}`);
+  const ending = `${what}-${process.pid}-${crypto.randomUUID().slice(0, 8)}`;
+  return join(dirname(path), `.${basename(path)}.${ending}`);
+}
+
+/**
+ * Clears away what a killed process left beside a path, and gives the old
+ * folder its name back where one was killed between its two renames.
+ */
+async function clearRemains(path: string): Promise<void> {
+  const { dirname, basename, join } = paths();
+  const folder = dirname(path);
+  const start = `.${basename(path)}.`;
+  const names = await list(folder).catch(() => []); // a missing folder is reported by whoever writes
+  for (const name of names) {
+    const [, what, pid] =
+      (name.startsWith(start) && /^(new|old)-(\d+)-/.exec(name.slice(start.length))) || [];
+    if (what === undefined || isRunning(Number(pid))) continue;
+    if (what === "old" && (await whatIs(path)) === "nothing") await fs().rename(join(folder, name), path);
+    else await remove(join(folder, name));
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0); // sends nothing; asks
+    return true;
+  } catch (error) {
+    return codeOf(error) !== "ESRCH";
+  }
 }
 
 /** Forces renames in a folder to the disk; Windows has no such call, and needs none. */

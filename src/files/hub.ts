@@ -129,6 +129,16 @@ interface Hub {
   bytes(commit: string, file: RemoteFile, from: number): Promise<ReadableStream<Uint8Array>>;
 }
 
+/**
+ * Loaded only when the hub is spoken to, and by a name that bundlers do not
+ * follow: its Node half cannot be bundled for a browser, where this file has
+ * no disk to work with anyway.
+ */
+async function hubLibrary(): Promise<typeof import("@huggingface/hub")> {
+  const name = "@huggingface/hub";
+  return import(/* webpackIgnore: true */ /* @vite-ignore */ name);
+}
+
 async function connect(
   spec: string,
   name: string,
@@ -136,8 +146,7 @@ async function connect(
   signal: AbortSignal | undefined,
   isCached: boolean,
 ): Promise<Hub> {
-  // Loaded only here: most runs never speak to the hub.
-  const { downloadFile, listFiles, modelInfo } = await import("@huggingface/hub");
+  const { downloadFile, listFiles, modelInfo } = await hubLibrary();
   if (token !== undefined && !token.startsWith("hf_")) {
     throw new InputError("HF_TOKEN: a token of the Hugging Face hub begins with hf_; correct it or unset it");
   }
@@ -205,19 +214,18 @@ async function download(
 ): Promise<void> {
   const remote = new Map((await hub.files(commit)).map((file) => [file.path, file]));
   const wanted = SMALL_FILES.flatMap((path) => remote.get(path) ?? []);
-  const fetchOne = async (file: RemoteFile, done: number, total: number) => {
-    await downloadOne(spec, folder, commit, hub, file, options.signal, (bytes) =>
-      options.onProgress?.({ task: "download", done: done + bytes, total, unit: "bytes", note: file.path }),
-    );
-  };
+  const { signal, onProgress } = options;
+  const fetchOne = (file: RemoteFile, onBytes: (done: number) => void) =>
+    downloadOne(spec, folder, commit, hub, file, signal, onBytes);
   const whole = remote.get(WEIGHTS);
   const index = remote.get(INDEX);
   if (whole) wanted.push(whole);
   else if (index) {
-    await fetchOne(index, 0, index.size);
+    await fetchOne(index, () => {}); // small, and only with it the total is known
     const { weight_map: map } = parseJson(await readSmall(`${folder}/${INDEX}`, 1 << 27), INDEX);
     for (const path of new Set(isObject(map) ? Object.values(map) : [])) {
-      const shard = typeof path === "string" && !path.includes("/") ? remote.get(path) : undefined;
+      const shard =
+        typeof path === "string" && /^[^\\/]+\.safetensors$/.test(path) ? remote.get(path) : undefined;
       if (shard === undefined)
         throw new InputError(
           `${spec}: its index names ${JSON.stringify(path)}, which the model does not hold`,
@@ -235,7 +243,9 @@ async function download(
   const total = wanted.reduce((bytes, file) => bytes + file.size, 0);
   let done = 0;
   for (const file of wanted) {
-    await fetchOne(file, done, total);
+    const report = (bytes: number) =>
+      onProgress?.({ task: "download", done: done + bytes, total, unit: "bytes", note: file.path });
+    await fetchOne(file, report);
     done += file.size;
   }
 }

@@ -3,7 +3,7 @@ import { generator, normals } from "../tensor/random.ts";
 import { type Matrix, matrix, ShapeError, UnsupportedError } from "../tensor/tensor.ts";
 import { bits, bytesOf, type Expression, type Part, packedWeight, type Weight } from "../tensor/weight.ts";
 import { partOf } from "./format.ts";
-import { decodeWeight, encode, formatByName } from "./index.ts";
+import { decodeWeight, encode, encodeWeight, formatByName } from "./index.ts";
 
 const [rows, cols] = [3, 5];
 const random = generator(1);
@@ -107,6 +107,24 @@ describe("decodeWeight", () => {
     const small = plain(matrix(1, 2));
     expect(() => decodeWeight(weight({ kind: "sum", terms: [plain(A), small] }))).toThrow(ShapeError);
     expect(() => decodeWeight(weight({ kind: "product", factors: [plain(A), small] }))).toThrow(ShapeError);
+  });
+});
+
+describe("encodeWeight", () => {
+  it("keeps a tensor's shape, of any rank, and comes back", () => {
+    for (const shape of [[6], [2, 3], [1, 2, 3], []]) {
+      const data = normals(
+        random,
+        Math.max(
+          1,
+          shape.reduce((a, b) => a * b, 1),
+        ),
+      );
+      const stored = encodeWeight(formatByName("f32"), shape, data);
+      expect(stored.shape).toEqual(shape);
+      expect(stored.expression).toMatchObject({ format: "f32", parts: { data: { shape } } });
+      expect(decodeWeight(stored).data).toEqual(data);
+    }
   });
 });
 

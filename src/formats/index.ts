@@ -1,6 +1,6 @@
 import { nearestName } from "../tensor/nearest-name.ts";
-import { InputError, type Matrix, sizeOf } from "../tensor/tensor.ts";
-import { PART_BYTES, type Parts, type Weight } from "../tensor/weight.ts";
+import { InputError, type Matrix, matrix, sizeOf } from "../tensor/tensor.ts";
+import { PART_BYTES, type Parts, packedWeight, type Weight } from "../tensor/weight.ts";
 import { bf16 } from "./bf16.ts";
 import { composeWeight } from "./compose-weight.ts";
 import { f16 } from "./f16.ts";
@@ -59,6 +59,14 @@ export function decodeWeight(weight: Weight): Matrix {
 export function encode(format: Format, W: Matrix, importance?: Float32Array): Parts {
   if (format.kind === "opaque") return format.encode(W.data, W.rows, W.cols);
   return format.pack(roundToNearest(format, W, importance), W.rows, W.cols);
+}
+
+/** A tensor of any rank as a stored weight, seen as rows of its last axis; a plain array keeps the tensor's own shape. */
+export function encodeWeight(format: Format, shape: readonly number[], data: Float32Array): Weight {
+  const cols = shape.at(-1) ?? 1;
+  const parts = encode(format, matrix(cols === 0 ? 0 : data.length / cols, cols, data));
+  const own = format.kind === "opaque" ? { data: { ...parts.data, shape } } : parts;
+  return packedWeight(shape, format.name, own);
 }
 
 /** Stored bytes of a matrix (rows, cols), all parts together; an InputError when the format does not fit it. */

@@ -52,6 +52,13 @@ constexpr int64_t TASK_COLUMNS = 8;
 // What is packed at a time: 8 MiB of each operand at most.
 constexpr int64_t MOST_ROWS = 2048 / ROWS * ROWS, MOST_COLUMNS = 2048 / COLUMNS * COLUMNS, MOST_DEPTH = 4 * DEPTH;
 
+// Multiplications that take less time than waking the other threads twice.
+constexpr int64_t SMALL = 1 << 17;
+
+template <typename F> inline void oneByOne(int64_t tasks, const F& f) {
+  for (int64_t task = 0; task < tasks; task++) f(task);
+}
+
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t panels(int64_t size, int64_t width) { return (size + width - 1) / width; }
 
@@ -288,16 +295,19 @@ inline void whole(const Run& run, int64_t m, int64_t n, int64_t k, Operand a, Op
 inline void gemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, float* c, int64_t stride, Into into = Into::set) {
   float* forA = static_cast<float*>(lowbit_scratch(6, product::scratchA(m, k) * 4));
   float* forB = static_cast<float*>(lowbit_scratch(7, product::scratchB(n, k) * 4));
-  product::whole([](int64_t tasks, const auto& f) { parallel(tasks, f); }, m, n, k, a, b, c, stride, into, forA, forB);
+  const bool small = m * n * k <= product::SMALL;
+  const auto run = [=](int64_t tasks, const auto& f) {
+    if (small) product::oneByOne(tasks, f);
+    else parallel(tasks, f);
+  };
+  product::whole(run, m, n, k, a, b, c, stride, into, forA, forB);
 }
 
 // The same on the calling thread alone, for use inside parallel(). `scratch`
 // has gemmScratch(m, n, k) floats, aligned to 64 bytes, of this thread's own.
 inline int64_t gemmScratch(int64_t m, int64_t n, int64_t k) { return product::scratchA(m, k) + product::scratchB(n, k); }
 inline void gemmHere(int64_t m, int64_t n, int64_t k, Operand a, Operand b, float* c, int64_t stride, Into into, float* scratch) {
-  const auto run = [](int64_t tasks, const auto& f) {
-    for (int64_t task = 0; task < tasks; task++) f(task);
-  };
+  const auto run = [](int64_t tasks, const auto& f) { product::oneByOne(tasks, f); };
   product::whole(run, m, n, k, a, b, c, stride, into, scratch, scratch + product::scratchA(m, k));
 }
 

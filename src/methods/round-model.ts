@@ -1,15 +1,14 @@
 import type { Backend } from "../backends/backend.ts";
 import type { TensorSource } from "../files/file.ts";
 import type { Format } from "../formats/format.ts";
-import { bitsPerWeight, decode, decodeWeight, encode, formatByName } from "../formats/index.ts";
+import { bitsPerWeight, decode, decodeWeight, encode, encodeWeight, formatByName } from "../formats/index.ts";
 import type { Model, TensorSpec } from "../models/model.ts";
-import { ropeTable } from "../models/rope-table.ts";
 import { pauses } from "../record/pause.ts";
 import type { Job } from "../record/record.ts";
 import { checkFinite } from "../tensor/finite.ts";
 import { hostTensor, InputError, type Matrix, matrix, type Tensor } from "../tensor/tensor.ts";
 import { packedWeight, type Weight } from "../tensor/weight.ts";
-import { type Activations, activations } from "./activations.ts";
+import { openFlow } from "./flow.ts";
 import type { Rounding } from "./method.ts";
 import { slices } from "./slices.ts";
 
@@ -60,7 +59,11 @@ export interface RoundedTensor {
 }
 
 /** The format that a tensor will have, known before anything is read; norms are f32. */
-export function formatOf({ role, name }: TensorSpec, source: TensorSource, plan: RoundingPlan): Format {
+export function formatOf(
+  { role, name }: TensorSpec,
+  source: TensorSource,
+  plan: Pick<RoundingPlan, "linear" | "others">,
+): Format {
   if (role === "linear") return plan.linear;
   if (role === "norm") return formatByName("f32");
   if (plan.others) return plan.others;
@@ -126,9 +129,7 @@ export async function* roundModel(
       return { name: spec.name, weight: stored };
     }
     const W = decodeWeight(stored);
-    const weight = within(`${name}: ${spec.name}`, () =>
-      packedWeight(spec.shape, format.name, encode(format, W)),
-    );
+    const weight = within(`${name}: ${spec.name}`, () => encodeWeight(format, spec.shape, W.data));
     if (!rounded) return { name: spec.name, weight };
     return { name: spec.name, weight, layer: weightLayer(spec, W, decodeWeight(weight).data, format, "rtn") };
   }
@@ -161,7 +162,7 @@ export async function* roundModel(
     for (const spec of model.tensors.filter(({ block }) => block === undefined)) {
       const kept = await keep(spec);
       yield kept;
-      if (spec.role === "embedding") await flow?.embed(kept);
+      if (spec.role === "embedding") await flow?.embed(kept.name, kept.weight);
     }
     for (let i = 0; i < model.config.layers; i++) {
       const specs = model.tensors.filter(({ block }) => block === i);
@@ -227,127 +228,6 @@ export async function roundedModel(
     if (layer) layers.push(layer);
   }
   return { weights, layers };
-}
-
-/** Linear layers that have one input, and its H = (2/n)·Σ x·xᵀ over the n calibration tokens; the caller frees it. */
-interface Hessian {
-  readonly names: readonly string[];
-  readonly H: Tensor;
-}
-
-/** Calibration activations on their way through the blocks. */
-interface Flow {
-  embed(embedding: RoundedTensor): Promise<void>;
-  /** H of the first `most` inputs of a block whose linear layers are waiting. */
-  hessians(i: number, block: Block, waiting: ReadonlyMap<string, unknown>, most: number): Promise<Hessian[]>;
-  /** Sends the activations through block i as it is now. */
-  advance(i: number, block: Block): Promise<void>;
-  close(): Promise<void>;
-}
-
-type Block = ReadonlyMap<string, Tensor>;
-
-async function openFlow(
-  { model, backend }: Rounded,
-  calibration: readonly Int32Array[],
-  limit: number,
-  job: Job,
-): Promise<Flow> {
-  const { dim } = model.config;
-  const pause = pauses(job);
-  const tokens = calibration.reduce((sum, ids) => sum + ids.length, 0);
-  const longest = calibration.reduce((most, ids) => Math.max(most, ids.length), 0);
-  const held: Activations = await activations(
-    calibration.map((ids) => ids.length * dim),
-    limit,
-  );
-  const rope = backend.upload(ropeTable(model.config, longest));
-
-  /** Block i on sequence j: the activations after it, and the inputs of linear layers that `wanted` asks for. */
-  function run(i: number, j: number, x: Float32Array, block: Block, wanted: (name: string) => boolean) {
-    const time = calibration[j].length;
-    return backend.scope(() => {
-      const inputs: { name: string; input: Tensor }[] = [];
-      const tap = (name: string, input: Tensor) => {
-        if (wanted(name)) inputs.push({ name, input });
-      };
-      const before = backend.upload(hostTensor([time, dim], x));
-      const after = model.block(backend, i, before, block, { batch: 1, time, from: 0 }, rope, undefined, tap);
-      return { after, inputs };
-    });
-  }
-
-  return {
-    async embed({ name, weight }) {
-      const table = backend.upload(weight);
-      try {
-        for (const [j, ids] of calibration.entries()) {
-          const x = backend.scope(() =>
-            model.embed(backend, backend.upload(hostTensor([ids.length], ids)), new Map([[name, table]])),
-          );
-          await held.write(j, (await backend.read(x)) as Float32Array);
-          backend.free(x);
-          await pause();
-        }
-      } finally {
-        backend.free(table);
-      }
-    },
-
-    async hessians(i, block, waiting, most) {
-      const found = new Map<string, { names: Set<string>; H: Tensor }>();
-      try {
-        for (let j = 0; j < calibration.length; j++) {
-          const x = await held.read(j);
-          const { after, inputs } = run(i, j, x, block, (name) => waiting.has(name));
-          const seen = new Map<Tensor, string>();
-          for (const { name, input } of inputs) {
-            const first = seen.get(input) ?? name;
-            if (seen.has(input)) {
-              found.get(first)?.names.add(name);
-              continue;
-            }
-            seen.set(input, name);
-            if (!found.has(name)) {
-              if (found.size >= most) continue;
-              const dim = input.shape[input.shape.length - 1];
-              found.set(name, { names: new Set([name]), H: backend.zeros([dim, dim]) });
-            }
-            await addRows(found.get(name)!.H, input);
-          }
-          for (const t of [after, ...seen.keys()]) backend.free(t);
-        }
-      } catch (error) {
-        for (const { H } of found.values()) backend.free(H);
-        throw error;
-      }
-      return Array.from(found.values(), ({ names, H }) => ({ names: [...names], H }));
-    },
-
-    async advance(i, block) {
-      for (let j = 0; j < calibration.length; j++) {
-        const { after } = run(i, j, await held.read(j), block, () => false);
-        await held.write(j, (await backend.read(after)) as Float32Array);
-        backend.free(after);
-        await pause();
-      }
-    },
-
-    async close() {
-      backend.free(rope);
-      await held.close();
-    },
-  };
-
-  async function addRows(H: Tensor, input: Tensor): Promise<void> {
-    const [rows, cols] = input.shape;
-    for (const [from, to] of slices(0, rows, cols * cols)) {
-      const part = backend.rows(input, from, to);
-      backend.addGram(H, part, 2 / tokens);
-      backend.free(part);
-      await pause();
-    }
-  }
 }
 
 /** Floats of a tensor on the backend, whatever it was stored as. */

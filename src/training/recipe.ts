@@ -100,7 +100,12 @@ export function readRecipe(input: unknown, where: string, set: readonly string[]
   const raw: unknown = structuredClone(input);
   for (const assignment of set) assign(raw, assignment);
   const checked = schema.safeParse(raw);
-  if (!checked.success) throw new InputError(`${where}: ${problem(checked.error.issues[0])}`);
+  if (!checked.success) {
+    const { issues } = checked.error;
+    // A misspelt key is also a missing one; its name says more.
+    const telling = issues.find(({ code }) => code === "unrecognized_keys") ?? issues[0];
+    throw new InputError(`${where}: ${problem(telling)}`);
+  }
   const recipe = checked.data;
   const { model, batch, microBatch = batch, formats, family } = recipe;
   const kvHeads = model.kvHeads ?? model.heads;

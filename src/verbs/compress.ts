@@ -1,17 +1,12 @@
 import { readFile } from "node:fs/promises";
 import { z } from "zod";
 import { decodeText } from "../evaluation/sequences.ts";
-import { modelWriter, packedOutline } from "../files/index.ts";
-import { bytesPerMatrix, clipped, formatByName } from "../formats/index.ts";
+import { modelWriter } from "../files/index.ts";
+import { clipped, formatByName } from "../formats/index.ts";
 import { calibrationWindows } from "../methods/calibration.ts";
 import { roundingByName } from "../methods/index.ts";
-import {
-  checkPlan,
-  formatOf,
-  type RoundedLayer,
-  type RoundingPlan,
-  roundModel,
-} from "../methods/round-model.ts";
+import { checkPlan, type RoundedLayer, type RoundingPlan, roundModel } from "../methods/round-model.ts";
+import { formatOfBits, formatOfSize, outlinesOf } from "../methods/uniform.ts";
 import { baseName, fingerprint, startRecord } from "../record/make.ts";
 import type { Fingerprint, Job, Record } from "../record/record.ts";
 import { nearestName } from "../tensor/nearest-name.ts";
@@ -116,14 +111,7 @@ export async function compress(options: CompressOptions, job: Job = {}): Promise
     try {
       checkPlan({ ...named, backend }, plan);
       warn(opened, plan, job);
-      const weights = model.tensors.map(
-        (tensor) =>
-          [
-            tensor.name,
-            packedOutline(tensor.name, tensor.shape, formatOf(tensor, file.source, plan).name),
-          ] as const,
-      );
-      const writer = await modelWriter(output, { config: file.config, weights });
+      const writer = await modelWriter(output, { config: file.config, weights: outlinesOf(named, plan) });
       try {
         const layers: RoundedLayer[] = [];
         const bytes = new Map<string, number>();
@@ -225,49 +213,17 @@ function planOf(settings: Settings, calibration: readonly Int32Array[] | undefin
   };
 }
 
-const widths = [8, 6, 4, 3, 2];
-
 /** Name of the linear layers' format: as given, or by the rules of `bits` and `size`. */
-function formatFor(opened: Opened, { format, group, bits, size, others }: CompressChoices): string {
-  if (format !== undefined) {
-    if (group === undefined) return formatByName(format).name;
-    if (/-g\d/.test(format))
-      throw new InputError(`compress: ${format} names its group already; leave out --group ${group}`);
-    return formatByName(`${format}-g${group}`).name;
+function formatFor({ model, file }: Opened, { format, group, bits, size, others }: CompressChoices): string {
+  const fitted = { model, source: file.source };
+  if (bits !== undefined) return formatOfBits(fitted, bits, group);
+  if (size !== undefined)
+    return formatOfSize(fitted, size, others === undefined ? undefined : formatByName(others), group);
+  if (group === undefined) return formatByName(format!).name;
+  if (/-g\d/.test(format!)) {
+    throw new InputError(`compress: ${format} names its group already; leave out --group ${group}`);
   }
-  const { model, file } = opened;
-  const linears = model.tensors.filter(({ role }) => role === "linear");
-  const groups = group === undefined ? [128, 64, 32] : [group];
-  const largest = groups.find((n) => linears.every(({ shape }) => shape[1] % n === 0)) ?? group;
-  const named = (width: number) =>
-    formatByName(`int${width}${largest === undefined ? "" : `-g${largest}`}`).name;
-  if (bits !== undefined) {
-    if (widths.includes(bits)) return named(bits);
-    throw new InputError(`compress: --bits must be one of ${widths.join(", ")}, got ${bits}`);
-  }
-  const bytesIn = (name: string) => {
-    const plan = {
-      method: roundingByName("rtn"),
-      linear: formatByName(name),
-      others: others === undefined ? undefined : formatByName(others),
-    };
-    return model.tensors.reduce((sum, spec) => {
-      const [rows, cols] = spec.shape.length === 1 ? [1, spec.shape[0]] : spec.shape;
-      return sum + bytesPerMatrix(formatOf(spec, file.source, plan), rows, cols);
-    }, headerBytes(model.tensors.length));
-  };
-  const names = widths.map(named);
-  const fitting = names.find((name) => bytesIn(name) <= size!);
-  if (fitting) return fitting;
-  const least = bytesIn(names[names.length - 1]);
-  throw new InputError(
-    `compress: --size ${size} is too small; ${names[names.length - 1]} takes ${least} bytes, the least of all`,
-  );
-}
-
-/** At most what a safetensors header takes for so many weights of up to three parts. */
-function headerBytes(weights: number): number {
-  return 8 + 3 * 160 * weights;
+  return formatByName(`${format}-g${group}`).name;
 }
 
 function warn({ file, model }: Opened, { linear, calibration, method }: RoundingPlan, job: Job): void {
