@@ -26,6 +26,8 @@ if (existsSync(wasm)) {
     const { why } = await (await import(wasm.href)).buildWasm();
     if (why) console.log(`lowbit: WebAssembly was not built (${why})`);
   } catch (error) {
-    console.log(`lowbit: WebAssembly was not built (${error.message.split("\n")[0]}); see \`npm run build:wasm\``);
+    console.log(
+      `lowbit: WebAssembly was not built (${error.message.split("\n")[0]}); see \`npm run build:wasm\``,
+    );
   }
 }

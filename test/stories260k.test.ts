@@ -1,5 +1,8 @@
-import { readFileSync } from "node:fs";
-import { describe, expect, test } from "vitest";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, test } from "vitest";
+import { bench } from "../src/verbs/bench.ts";
 import { chat } from "../src/verbs/chat.ts";
 import { evaluate } from "../src/verbs/evaluate.ts";
 import { generate } from "../src/verbs/generate.ts";
@@ -35,6 +38,17 @@ function byDouble(path: string, encode: () => (text: string) => number[], contex
     result = { loss: sum / tokens, tokens };
     return result;
   };
+}
+
+const folder = mkdtempSync(join(tmpdir(), "lowbit-stories260k-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+/** stories260K.bin with its floats changed. */
+function changed(name: string, change: (floats: Float32Array) => void): string {
+  const bytes = new Uint8Array(readFileSync(model));
+  change(new Float32Array(bytes.buffer, 28));
+  writeFileSync(join(folder, name), bytes);
+  return join(folder, name);
 }
 
 const expectedAt64 = byDouble(model, () => readTokBin(tokenizer, 512), 64);
@@ -151,6 +165,38 @@ describe.skipIf(!haveShared)("stories260K", () => {
     const error = await evaluate({ models: [model], tokenizer, text, ...options }).catch((e: Error) => e);
     expect(error).toMatchObject({ name: "InputError", message: expect.stringContaining(message) });
     expect((error as Error).message).not.toContain("\n");
+  });
+
+  test("a model that seems better than its source is worth a warning", async () => {
+    const weaker = changed("weaker.bin", (floats) => {
+      for (let i = 0; i < 512 * 64; i++) floats[i] *= 0.7; // the embedding, which is the head
+    });
+    const warnings: string[] = [];
+    const options = { models: [model], reference: weaker, tokenizer, text, separator: SEPARATOR };
+    await evaluate(options, { onWarning: (message) => warnings.push(message) });
+    expect(warnings).toEqual([expect.stringContaining("predicts this text better than its source weaker.bin")]);
+    await evaluate({ ...options, models: [weaker], reference: model }, { onWarning: (message) => warnings.push(message) });
+    expect(warnings.length).toBe(1);
+  });
+
+  test.each([NaN, Infinity])("%f among the weights is named with its tensor", async (value) => {
+    const damaged = changed("damaged.bin", (floats) => {
+      floats[512 * 64 + 5] = value;
+    });
+    await expect(evaluate({ models: [damaged], tokenizer, text })).rejects.toThrow(
+      "damaged.bin: tensor model.layers.0.input_layernorm.weight (data) is not a finite number at element 5",
+    );
+  });
+
+  test("a benchmark's share of memory bandwidth is what its parts say", async () => {
+    const speed = await bench({ model });
+    if (!("decodeTokensPerSecond" in speed)) throw new Error("bench: measured kernels where a model was given");
+    const { bytesPerToken, decodeTokensPerSecond, plainReadBytesPerSecond } = speed;
+    // All 260,032 floats, and keys and values of 33.5 tokens: 5 layers, 4 heads of 8.
+    expect(bytesPerToken).toBe(4 * 260_032 + 2 * 4 * 5 * 32 * 33.5);
+    expect(speed.memoryBandwidthShare).toBe((bytesPerToken * decodeTokensPerSecond) / plainReadBytesPerSecond);
+    expect(speed).toMatchObject({ prefillTokens: 512, decodeTokens: 64 });
+    expect(speed.prefillTokensPerSecond).toBeGreaterThan(0);
   });
 
   test("the same seed gives the same text on one thread and on two; another seed another", async () => {

@@ -1,0 +1,3 @@
+import { wasmModulesSuite } from "./wasm-modules.suite.ts";
+
+wasmModulesSuite();
