@@ -48,7 +48,10 @@ async function lossBounds(running: Running, { ids }: Sequence): Promise<Float64A
   return bounds;
 }
 
-async function onEach<T>(names: readonly Running["backend"]["name"][], work: (loaded: Loaded) => Promise<T>): Promise<T[]> {
+async function onEach<T>(
+  names: readonly Running["backend"]["name"][],
+  work: (loaded: Loaded) => Promise<T>,
+): Promise<T[]> {
   const results: T[] = [];
   for (const name of names) {
     const backend = await openBackend(name);
@@ -60,73 +63,82 @@ async function onEach<T>(names: readonly Running["backend"]["name"][], work: (lo
   return results;
 }
 
-test.skipIf(!haveShared)("losses of 2112 teacher-forced tokens agree within twice the derived bound", async () => {
-  const names = await backendsHere();
-  const text = readFileSync(shared("text-tinystories/tiny_stories_a.txt"), "utf8").slice(0, 8000);
-  const cut = (loaded: Loaded) => windows(text, loaded.tokenizer, 64).all.slice(0, 33);
-  const losses = await onEach(names, async (loaded) => {
-    const all: number[] = [];
-    for (const sequence of cut(loaded)) all.push(...(await tokenLosses(loaded, sequence)));
-    return all;
-  });
-  const [{ bounds, mistaken }] = await onEach(names.slice(0, 1), async (loaded) => {
-    const bounds: number[] = [];
-    const mistaken: number[] = [];
-    const otherPairing = { ...loaded, model: llama({ ...loaded.model.config, ropePairing: "halves" }) };
-    for (const sequence of cut(loaded)) {
-      bounds.push(...(await lossBounds(loaded, sequence)));
-      mistaken.push(...(await tokenLosses(otherPairing, sequence)));
-    }
-    return { bounds, mistaken };
-  });
-  expect(bounds.length).toBe(2112);
-  for (const [i, first] of names.entries()) {
-    for (const [j, second] of names.entries()) {
-      if (j <= i) continue;
-      let worst = 0; // share of what is allowed
-      for (const [t, bound] of bounds.entries()) {
-        worst = Math.max(worst, Math.abs(losses[i][t] - losses[j][t]) / (2 * bound));
+test.skipIf(!haveShared)(
+  "losses of 2112 teacher-forced tokens agree within twice the derived bound",
+  async () => {
+    const names = await backendsHere();
+    const text = readFileSync(shared("text-tinystories/tiny_stories_a.txt"), "utf8").slice(0, 8000);
+    const cut = (loaded: Loaded) => windows(text, loaded.tokenizer, 64).all.slice(0, 33);
+    const losses = await onEach(names, async (loaded) => {
+      const all: number[] = [];
+      for (const sequence of cut(loaded)) all.push(...(await tokenLosses(loaded, sequence)));
+      return all;
+    });
+    const [{ bounds, mistaken }] = await onEach(names.slice(0, 1), async (loaded) => {
+      const bounds: number[] = [];
+      const mistaken: number[] = [];
+      const otherPairing = { ...loaded, model: llama({ ...loaded.model.config, ropePairing: "halves" }) };
+      for (const sequence of cut(loaded)) {
+        bounds.push(...(await lossBounds(loaded, sequence)));
+        mistaken.push(...(await tokenLosses(otherPairing, sequence)));
       }
-      console.log(`${first} and ${second}: at most ${(100 * worst).toFixed(1)} % of twice the bound`);
-      expect(worst, `${first} and ${second}`).toBeLessThanOrEqual(1);
+      return { bounds, mistaken };
+    });
+    expect(bounds.length).toBe(2112);
+    for (const [i, first] of names.entries()) {
+      for (const [j, second] of names.entries()) {
+        if (j <= i) continue;
+        let worst = 0; // share of what is allowed
+        for (const [t, bound] of bounds.entries()) {
+          worst = Math.max(worst, Math.abs(losses[i][t] - losses[j][t]) / (2 * bound));
+        }
+        console.log(`${first} and ${second}: at most ${(100 * worst).toFixed(1)} % of twice the bound`);
+        expect(worst, `${first} and ${second}`).toBeLessThanOrEqual(1);
+      }
     }
-  }
-  // A bound that allows everything would prove nothing: one that turns the wrong pairs is caught.
-  const caught = mistaken.filter((loss, t) => Math.abs(loss - losses[0][t]) > 2 * bounds[t]);
-  expect(caught.length / bounds.length).toBeGreaterThan(0.8);
-});
+    // A bound that allows everything would prove nothing: one that turns the wrong pairs is caught.
+    const caught = mistaken.filter((loss, t) => Math.abs(loss - losses[0][t]) > 2 * bounds[t]);
+    expect(caught.length / bounds.length).toBeGreaterThan(0.8);
+  },
+);
 
-test.skipIf(!haveShared)("greedy text is equal up to the first step whose margin is below twice its bound", async () => {
-  const names = await backendsHere();
-  const steps = 200;
-  const runs = await onEach(names, async (loaded) => {
-    const session = new Session(loaded);
-    const prompt = promptIds(loaded.tokenizer, "Once upon a time");
-    const ids: number[] = [];
-    const margins: Margin[] = [];
-    for await (const { id, logits } of generate(session, loaded.tokenizer, prompt, { temperature: 0, tokens: steps })) {
-      ids.push(id);
-      margins.push(marginOf(logits));
+test.skipIf(!haveShared)(
+  "greedy text is equal up to the first step whose margin is below twice its bound",
+  async () => {
+    const names = await backendsHere();
+    const steps = 200;
+    const runs = await onEach(names, async (loaded) => {
+      const session = new Session(loaded);
+      const prompt = promptIds(loaded.tokenizer, "Once upon a time");
+      const ids: number[] = [];
+      const margins: Margin[] = [];
+      for await (const { id, logits } of generate(session, loaded.tokenizer, prompt, {
+        temperature: 0,
+        tokens: steps,
+      })) {
+        ids.push(id);
+        margins.push(marginOf(logits));
+      }
+      session.free();
+      return { ids, margins, prompt };
+    });
+    const [{ ids, margins, prompt }] = runs;
+    const [bounds] = await onEach(names.slice(0, 1), (loaded) =>
+      marginBounds(loaded, Int32Array.from([...prompt, ...ids.slice(0, -1)]), prompt.length, margins),
+    );
+    const doubtful = margins.findIndex(({ margin }, t) => margin < 2 * bounds[t]);
+    const sure = doubtful === -1 ? ids.length : doubtful;
+    const said =
+      doubtful === -1
+        ? `every margin of ${ids.length} greedy steps is above twice its bound`
+        : `step ${doubtful} is the first whose margin (${margins[doubtful].margin}) is below twice its bound (${bounds[doubtful]})`;
+    console.log(said);
+    expect(sure).toBeGreaterThan(20);
+    for (const [i, name] of names.entries()) {
+      expect(runs[i].ids.slice(0, sure), `${name}: ${said}`).toEqual(ids.slice(0, sure));
     }
-    session.free();
-    return { ids, margins, prompt };
-  });
-  const [{ ids, margins, prompt }] = runs;
-  const [bounds] = await onEach(names.slice(0, 1), (loaded) =>
-    marginBounds(loaded, Int32Array.from([...prompt, ...ids.slice(0, -1)]), prompt.length, margins),
-  );
-  const doubtful = margins.findIndex(({ margin }, t) => margin < 2 * bounds[t]);
-  const sure = doubtful === -1 ? ids.length : doubtful;
-  const said =
-    doubtful === -1
-      ? `every margin of ${ids.length} greedy steps is above twice its bound`
-      : `step ${doubtful} is the first whose margin (${margins[doubtful].margin}) is below twice its bound (${bounds[doubtful]})`;
-  console.log(said);
-  expect(sure).toBeGreaterThan(20);
-  for (const [i, name] of names.entries()) {
-    expect(runs[i].ids.slice(0, sure), `${name}: ${said}`).toEqual(ids.slice(0, sure));
-  }
-});
+  },
+);
 
 /** By how much the best token is ahead of the next one. */
 interface Margin {

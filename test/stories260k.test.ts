@@ -19,7 +19,11 @@ const GREEDY =
   ", there was a little girl named Lily. She loved to play outside in the park. One day, she saw a big, red ball. " +
   "She wanted to play with it, but it was too high.";
 
-const documents = () => readFileSync(text, "utf8").split(SEPARATOR).map((story) => story.trim()).filter(Boolean);
+const documents = () =>
+  readFileSync(text, "utf8")
+    .split(SEPARATOR)
+    .map((story) => story.trim())
+    .filter(Boolean);
 
 /** Mean loss of the stories by the independent implementation, nats per token; computed once for all backends. */
 function byDouble(path: string, encode: () => (text: string) => number[], context: number) {
@@ -61,7 +65,14 @@ const expectedBabyLlama = byDouble(
 
 describe.skipIf(!haveShared).each(await backendsHere())("stories260K, %s", (backend: BackendName) => {
   const measure = async (options: { models: string[]; context?: number; tokenizer?: string }) => {
-    const { models } = await evaluate({ backend, tokenizer, text, separator: SEPARATOR, context: 512, ...options });
+    const { models } = await evaluate({
+      backend,
+      tokenizer,
+      text,
+      separator: SEPARATOR,
+      context: 512,
+      ...options,
+    });
     return models.map((measured) => measured.text);
   };
 
@@ -108,7 +119,14 @@ describe.skipIf(!haveShared).each(await backendsHere())("stories260K, %s", (back
 
 describe.skipIf(!haveShared)("stories260K", () => {
   test("a model compared with itself: no divergence, no difference; bytes of the text are all counted", async () => {
-    const record = await evaluate({ models: [model], reference: model, tokenizer, text, separator: SEPARATOR, context: 512 });
+    const record = await evaluate({
+      models: [model],
+      reference: model,
+      tokenizer,
+      text,
+      separator: SEPARATOR,
+      context: 512,
+    });
     const [measured] = record.models;
     expect(measured.divergence).toEqual({ against: "stories260K.bin", klMean: 0, kl99: 0, sameTop1: 1 });
     expect(measured.difference).toMatchObject({ loss: 0, low: 0, high: 0 });
@@ -135,7 +153,7 @@ describe.skipIf(!haveShared)("stories260K", () => {
     expect(difference!.standardError!).toBeLessThan(measured.lossStandardError! / 20);
   });
 
-  test("windows: every token but none of the start is predicted, whatever the stride", async () => {
+  test("windows: every token is predicted once, whatever the stride", async () => {
     const strides = await Promise.all(
       [512, 128].map((stride) => evaluate({ models: [model], tokenizer, text, context: 512, stride })),
     );
@@ -159,7 +177,10 @@ describe.skipIf(!haveShared)("stories260K", () => {
     [{ context: 1024 }, "a context of 1024 is more than the 512 tokens of stories260K.bin"],
     [{ documents: 3 }, "--documents needs --separator"],
     [{ tokenizer: undefined }, "stories260K.bin: comes without a tokenizer; give its file with --tokenizer"],
-    [{ tokenizer: shared("babyllama-tok105/tok105.model") }, "vocabulary of 512 is larger than the tokenizer's 105"],
+    [
+      { tokenizer: shared("babyllama-tok105/tok105.model") },
+      "vocabulary of 512 is larger than the tokenizer's 105",
+    ],
     [{ reference: shared("babyllama-tok105/model5000.bin"), context: 64 }, "outside the model's vocabulary"],
   ])("bad input %#: one clear line", async (options, message) => {
     const error = await evaluate({ models: [model], tokenizer, text, ...options }).catch((e: Error) => e);
@@ -174,8 +195,13 @@ describe.skipIf(!haveShared)("stories260K", () => {
     const warnings: string[] = [];
     const options = { models: [model], reference: weaker, tokenizer, text, separator: SEPARATOR };
     await evaluate(options, { onWarning: (message) => warnings.push(message) });
-    expect(warnings).toEqual([expect.stringContaining("predicts this text better than its source weaker.bin")]);
-    await evaluate({ ...options, models: [weaker], reference: model }, { onWarning: (message) => warnings.push(message) });
+    expect(warnings).toEqual([
+      expect.stringContaining("predicts this text better than its source weaker.bin"),
+    ]);
+    await evaluate(
+      { ...options, models: [weaker], reference: model },
+      { onWarning: (message) => warnings.push(message) },
+    );
     expect(warnings.length).toBe(1);
   });
 
@@ -184,17 +210,20 @@ describe.skipIf(!haveShared)("stories260K", () => {
       floats[512 * 64 + 5] = value;
     });
     await expect(evaluate({ models: [damaged], tokenizer, text })).rejects.toThrow(
-      "damaged.bin: tensor model.layers.0.input_layernorm.weight (data) is not a finite number at element 5",
+      "damaged.bin: tensor model.layers.0.input_layernorm.weight (data) has NaN or infinity at element 5",
     );
   });
 
   test("a benchmark's share of memory bandwidth is what its parts say", async () => {
     const speed = await bench({ model });
-    if (!("decodeTokensPerSecond" in speed)) throw new Error("bench: measured kernels where a model was given");
+    if (!("decodeTokensPerSecond" in speed))
+      throw new Error("bench: measured kernels where a model was given");
     const { bytesPerToken, decodeTokensPerSecond, plainReadBytesPerSecond } = speed;
     // All 260,032 floats, and keys and values of 33.5 tokens: 5 layers, 4 heads of 8.
     expect(bytesPerToken).toBe(4 * 260_032 + 2 * 4 * 5 * 32 * 33.5);
-    expect(speed.memoryBandwidthShare).toBe((bytesPerToken * decodeTokensPerSecond) / plainReadBytesPerSecond);
+    expect(speed.memoryBandwidthShare).toBe(
+      (bytesPerToken * decodeTokensPerSecond) / plainReadBytesPerSecond,
+    );
     expect(speed).toMatchObject({ prefillTokens: 512, decodeTokens: 64 });
     expect(speed.prefillTokensPerSecond).toBeGreaterThan(0);
   });
@@ -216,7 +245,9 @@ describe.skipIf(!haveShared)("stories260K", () => {
         if (++pieces === 3) controller.abort(new Error("enough"));
       },
     };
-    await expect(generate({ model, tokenizer, prompt: "Once upon a time", temperature: 0 }, job)).rejects.toThrow("enough");
+    await expect(
+      generate({ model, tokenizer, prompt: "Once upon a time", temperature: 0 }, job),
+    ).rejects.toThrow("enough");
     expect(pieces).toBe(3);
   });
 
@@ -237,7 +268,13 @@ describe.skipIf(!haveShared)("stories260K", () => {
         for await (const step of conversation.say(words, { temperature: 0, tokens })) said += step.text;
         return said;
       };
-      const whole = await generate({ model, tokenizer, prompt: "Once upon a time", tokens: 50, temperature: 0 });
+      const whole = await generate({
+        model,
+        tokenizer,
+        prompt: "Once upon a time",
+        tokens: 50,
+        temperature: 0,
+      });
       expect((await say("Once upon a time", 20)) + (await say("", 30))).toBe(whole.text);
     } finally {
       await conversation.close();

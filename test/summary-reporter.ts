@@ -7,14 +7,15 @@ export default class SummaryReporter implements Reporter {
     let failed = unhandledErrors.length;
     const skipped: string[] = [];
     for (const module of modules) {
-      // A file that does not load has no tests, and must not count as none failed.
-      if (module.errors().length > 0) failed++;
+      const before = failed;
       for (const test of module.children.allTests()) {
         const { state } = test.result();
         if (state === "passed") passed++;
         else if (state === "failed") failed++;
         else skipped.push(test.fullName);
       }
+      // A file that does not load, or whose set-up fails, has no failed test and must not count as none.
+      if (failed === before && module.state() === "failed") failed++;
     }
     for (const name of skipped) console.log(`skipped: ${name}`);
     // After the default reporter's own summary, which is written when the process winds up.

@@ -20,11 +20,12 @@ export interface Bounded {
 }
 
 /**
- * Room for what the first-order bound leaves out. Local bounds and adjoints
- * are taken where this backend computed them, in float32, instead of along the
- * way to the exact values. As the bounds are relative changes of about 10⁻⁵,
- * the factor covers adjoints that such a change would alter by a quarter, an
- * amplification of more than 10⁴.
+ * Room for what the first-order bound leaves out: local bounds and adjoints are
+ * taken where this backend computed them, and not along the way to the exact
+ * values. Local bounds are relative changes of about 10⁻⁵; together they move a
+ * model's logits by hundredths at most, where softmax, RMSNorm and SiLU change
+ * their slopes by parts of the same order. The factor covers adjoints that are
+ * wrong by a quarter.
  */
 const SECOND_ORDER = 1.25;
 

@@ -101,7 +101,7 @@ function isNode(): boolean {
 
 async function startInNode(task: Task): Promise<Running> {
   const { Worker } = process.getBuiltinModule("node:worker_threads");
-  const worker = new Worker(NODE_LIFE, { eval: true, workerData: task, execArgv: [], stdin: false });
+  const worker = new Worker(NODE_LIFE, { eval: true, workerData: task, execArgv: [] });
   await ready(
     (listen) => {
       worker.once("message", listen);

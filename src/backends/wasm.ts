@@ -48,20 +48,25 @@ export async function wasm(options: WasmOptions = {}): Promise<HeapBackend> {
         "Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp",
     );
   }
+  const open = async (threads: number) => {
+    const { heap, ...description } = await wasmHeap(options, threads, warn);
+    return heapBackend(heap, { name: "wasm", ...description });
+  };
   try {
-    return await open(options, shared ? wanted : 1, warn);
+    return await open(shared ? wanted : 1);
   } catch (error) {
     if (!shared || error instanceof UnsupportedError) throw error;
     warn(`wasm: one thread is used, as others could not be started (${messageOf(error)})`);
-    return open(options, 1, warn);
+    return open(1);
   }
 }
 
-async function open(
+/** A module with a memory of its own, and `wanted` − 1 workers beside the caller. */
+export async function wasmHeap(
   options: WasmOptions,
   wanted: number,
   warn: (message: string) => void,
-): Promise<HeapBackend> {
+): Promise<{ heap: Heap; description: string; threads: number }> {
   const shared = wanted > 1;
   const { module, relaxed } = await load(options, shared);
   const memory = newMemory(shared);
@@ -72,18 +77,15 @@ async function open(
     exports.start(1 + workers.count, maySleep() ? 1 : 0);
   }
   const threads = 1 + (workers?.count ?? 0);
-  const heap = wasmHeap(exports, memory, () => {
+  const heap = heapOver(exports, memory, () => {
     exports.stop();
     workers?.close();
   });
-  return heapBackend(heap, {
-    name: "wasm",
-    description: `${relaxed ? "relaxed SIMD" : "SIMD128"}, ${threads} ${threads === 1 ? "thread" : "threads"}`,
-    threads,
-  });
+  const count = `${threads} ${threads === 1 ? "thread" : "threads"}`;
+  return { heap, description: `${relaxed ? "relaxed SIMD" : "SIMD128"}, ${count}`, threads };
 }
 
-function wasmHeap(exports: Exports, memory: WebAssembly.Memory, close: () => void): Heap {
+function heapOver(exports: Exports, memory: WebAssembly.Memory, close: () => void): Heap {
   const slots = () => new Float64Array(memory.buffer, exports.commands(), exports.slots());
   let commands = slots();
   const bytesAt = (address: number, bytes: number) => new Uint8Array(memory.buffer, address, bytes);

@@ -12,7 +12,14 @@ test("KL of two distributions by hand", () => {
 test("a distribution diverges from itself by exactly 0, and a shift of all logits changes nothing", () => {
   const logits = normals(generator(1), 500, 3);
   expect(klOfLogits(logits, logits, 0, 500)).toBe(0);
-  expect(klOfLogits(logits, logits.map((x) => x + 8), 0, 500)).toBeLessThan(1e-6);
+  expect(
+    klOfLogits(
+      logits,
+      logits.map((x) => x + 8),
+      0,
+      500,
+    ),
+  ).toBeLessThan(1e-6);
 });
 
 test("it is not symmetric and never negative", () => {

@@ -2,9 +2,9 @@ import { logits, type Running } from "../models/run.ts";
 import { pauses } from "../record/pause.ts";
 import type { Job } from "../record/record.ts";
 import { InputError, type Tensor } from "../tensor/tensor.ts";
-import { scoredStates } from "./loss.ts";
+import { clusterOf, lossesOfStates, scoredStates } from "./loss.ts";
 import { counted, type Sequence } from "./sequences.ts";
-import { quantile } from "./statistics.ts";
+import { type Cluster, quantile } from "./statistics.ts";
 
 /** How far a model's predictions are from a reference model's, over the same tokens. */
 export interface Divergence {
@@ -19,17 +19,24 @@ export interface Divergence {
 // Logits of this many tokens are held at once, for both models.
 const ROWS = 16;
 
+/** What running a model beside its reference tells. */
+export interface Comparison {
+  /** Losses of the model, as `losses` gives them. */
+  readonly clusters: readonly Cluster[];
+  readonly divergence: Divergence;
+}
+
 /**
- * Runs both models over the same sequences and compares every predicted
- * distribution. Memory: the hidden states of one sequence, the logits of 16
- * tokens, and 4 bytes a token for the percentile.
+ * Runs both models over the same sequences in lock-step and compares every
+ * predicted distribution. Memory: the hidden states of one sequence, the logits
+ * of 16 tokens, and 4 bytes a token for the percentile.
  */
-export async function divergence(
+export async function compare(
   reference: Running,
   model: Running,
   sequences: readonly Sequence[],
   job: Job = {},
-): Promise<Divergence> {
+): Promise<Comparison> {
   const vocabulary = reference.model.config.vocabulary;
   if (model.model.config.vocabulary !== vocabulary) {
     throw new InputError(
@@ -38,21 +45,23 @@ export async function divergence(
   }
   const pause = pauses(job);
   const total = sequences.reduce((sum, sequence) => sum + counted(sequence), 0);
+  const clusters: Cluster[] = [];
   const kl = new Float32Array(total);
   let done = 0;
   let sum = 0;
   let same = 0;
   for (const sequence of sequences) {
-    const p = states(reference, sequence);
-    const q = states(model, sequence);
+    await pause();
+    const p = scoredStates(reference, sequence);
+    const q = scoredStates(model, sequence);
     try {
+      clusters.push(clusterOf(await lossesOfStates(model, q, sequence)));
       for (let from = 0; from < counted(sequence); from += ROWS) {
         await pause();
         const to = Math.min(from + ROWS, counted(sequence));
         const pLogits = await logitsOfRows(reference, p, from, to);
         const qLogits = await logitsOfRows(model, q, from, to);
-        for (let r = 0; r < to - from; r++) {
-          const row = r * vocabulary;
+        for (let row = 0; row < pLogits.length; row += vocabulary) {
           const nats = klOfLogits(pLogits, qLogits, row, vocabulary);
           kl[done++] = nats;
           sum += nats;
@@ -65,14 +74,15 @@ export async function divergence(
     }
     job.onProgress?.({ task: "compare", done, total, unit: "tokens", note: `KL ${(sum / done).toFixed(4)}` });
   }
-  return { klMean: sum / total, kl99: quantile(kl, 0.99), sameTop1: same / total };
+  return { clusters, divergence: { klMean: sum / total, kl99: quantile(kl, 0.99), sameTop1: same / total } };
 }
 
-function states(running: Running, sequence: Sequence): Tensor {
-  return running.backend.scope(() => scoredStates(running, sequence));
-}
-
-async function logitsOfRows(running: Running, hidden: Tensor, from: number, to: number): Promise<Float32Array> {
+async function logitsOfRows(
+  running: Running,
+  hidden: Tensor,
+  from: number,
+  to: number,
+): Promise<Float32Array> {
   const { backend } = running;
   const tile = backend.scope(() => logits(running, backend.rows(hidden, from, to)));
   try {
@@ -104,7 +114,7 @@ export function klOfLogits(p: Float32Array, q: Float32Array, row: number, vocabu
     if (weight > 0) cross += weight * (a - b);
   }
   const nats = cross / sumP - Math.log(sumP) + Math.log(sumQ);
-  return nats < 0 ? 0 : nats;
+  return Math.max(nats, 0);
 }
 
 function best(logits: Float32Array, row: number, vocabulary: number): number {

@@ -4,7 +4,7 @@ import { Session } from "../generation/session.ts";
 import { randomModel } from "../models/random-model.suite.ts";
 import type { Progress } from "../record/record.ts";
 import { generator } from "../tensor/random.ts";
-import { divergence, klOfLogits } from "./divergence.ts";
+import { compare, klOfLogits } from "./divergence.ts";
 import { losses, tokenLosses } from "./loss.ts";
 import { quantile } from "./statistics.ts";
 
@@ -57,7 +57,10 @@ describe("losses", () => {
       events.push(event);
       if (event.done === 12) controller.abort(new Error("enough"));
     };
-    const work = losses(running, [sequence(5), sequence(9), sequence(9)], { onProgress, signal: controller.signal });
+    const work = losses(running, [sequence(5), sequence(9), sequence(9)], {
+      onProgress,
+      signal: controller.signal,
+    });
     await expect(work).rejects.toThrow("enough");
     expect(events.map(({ done, total, unit }) => [done, total, unit])).toEqual([
       [4, 20, "tokens"],
@@ -73,16 +76,18 @@ describe("losses", () => {
   });
 });
 
-describe("divergence", () => {
+describe("compare", () => {
   test("of a model from itself is 0, and both agree everywhere", async () => {
-    expect(await divergence(running, running, [sequence(40), sequence(5)])).toEqual({ klMean: 0, kl99: 0, sameTop1: 1 });
+    const { divergence } = await compare(running, running, [sequence(40), sequence(5)]);
+    expect(divergence).toEqual({ klMean: 0, kl99: 0, sameTop1: 1 });
   });
 
   test("is the mean and 99th percentile over counted tokens of both models' logits", async () => {
     const sequences = [sequence(40), sequence(20, 7)];
     const before = backend.bytesInUse;
-    const measured = await divergence(running, other, sequences);
+    const { divergence: measured, clusters } = await compare(running, other, sequences);
     expect(backend.bytesInUse).toBe(before);
+    expect(clusters).toEqual(await losses(other, sequences));
 
     const kl: number[] = [];
     let same = 0;
@@ -101,7 +106,7 @@ describe("divergence", () => {
   });
 
   test("needs the same vocabulary", async () => {
-    await expect(divergence(running, randomModel(backend, 1, 41), [sequence(5)])).rejects.toThrow(
+    await expect(compare(running, randomModel(backend, 1, 41), [sequence(5)])).rejects.toThrow(
       "same vocabulary, got 40 and 41 tokens",
     );
   });

@@ -10,7 +10,11 @@ import type { Cluster } from "./statistics.ts";
  * one, so that what stands beside a sequence cannot change its result; full
  * logits are never stored.
  */
-export async function losses(running: Running, sequences: readonly Sequence[], job: Job = {}): Promise<Cluster[]> {
+export async function losses(
+  running: Running,
+  sequences: readonly Sequence[],
+  job: Job = {},
+): Promise<Cluster[]> {
   const pause = pauses(job);
   const total = sequences.reduce((sum, sequence) => sum + counted(sequence), 0);
   const clusters: Cluster[] = [];
@@ -18,24 +22,50 @@ export async function losses(running: Running, sequences: readonly Sequence[], j
   let nats = 0;
   for (const sequence of sequences) {
     await pause();
-    const cluster = { sum: 0, count: counted(sequence) };
-    for (const loss of await tokenLosses(running, sequence)) cluster.sum += loss;
+    const cluster = clusterOf(await tokenLosses(running, sequence));
     clusters.push(cluster);
     done += cluster.count;
     nats += cluster.sum;
-    job.onProgress?.({ task: "evaluate", done, total, unit: "tokens", note: `loss ${(nats / done).toFixed(4)}` });
+    job.onProgress?.({
+      task: "evaluate",
+      done,
+      total,
+      unit: "tokens",
+      note: `loss ${(nats / done).toFixed(4)}`,
+    });
   }
   return clusters;
 }
 
 /** −ln p of each counted token of a sequence: (counted). */
-export async function tokenLosses(running: Running, { ids, first }: Sequence): Promise<Float32Array> {
-  const { backend, model, weights } = running;
+export async function tokenLosses(running: Running, sequence: Sequence): Promise<Float32Array> {
+  const states = scoredStates(running, sequence);
+  try {
+    return await lossesOfStates(running, states, sequence);
+  } finally {
+    running.backend.free(states);
+  }
+}
+
+/** Hidden states that predict the counted tokens: (counted, dim). The caller frees them. */
+export function scoredStates(running: Running, { ids, first }: Sequence): Tensor {
+  const { backend, model } = running;
   checkIds(ids, model.config.vocabulary);
+  return backend.scope(() => {
+    const hidden = hiddenStates(running, ids.subarray(0, -1));
+    return backend.rows(hidden, first - 1, ids.length - 1);
+  });
+}
+
+/** −ln p of each counted token, from the hidden states that predict them. */
+export async function lossesOfStates(
+  { backend, model, weights }: Running,
+  states: Tensor,
+  { ids, first }: Sequence,
+): Promise<Float32Array> {
   const loss = backend.scope(() => {
-    const hidden = scoredStates(running, { ids, first });
     const targets = backend.upload(hostTensor([ids.length - first], ids.slice(first)));
-    return backend.crossEntropy(hidden, weights.get(model.headWeight)!, targets);
+    return backend.crossEntropy(states, weights.get(model.headWeight)!, targets);
   });
   try {
     return (await backend.read(loss)) as Float32Array;
@@ -44,16 +74,19 @@ export async function tokenLosses(running: Running, { ids, first }: Sequence): P
   }
 }
 
-/** Hidden states that predict the counted tokens: (counted, dim). Call it in a scope. */
-export function scoredStates(running: Running, { ids, first }: Sequence): Tensor {
-  const hidden = hiddenStates(running, ids.subarray(0, -1));
-  return running.backend.rows(hidden, first - 1, ids.length - 1);
+/** The losses of one sequence as one cluster. */
+export function clusterOf(losses: Float32Array): Cluster {
+  let sum = 0;
+  for (const loss of losses) sum += loss;
+  return { sum, count: losses.length };
 }
 
 /** An InputError for an id that the model does not have: the tokenizer belongs to another model. */
 function checkIds(ids: Int32Array, vocabulary: number): void {
   const wrong = ids.find((id) => id < 0 || id >= vocabulary);
   if (wrong !== undefined) {
-    throw new InputError(`evaluate: token ${wrong} is outside the model's vocabulary of ${vocabulary}; use its own tokenizer`);
+    throw new InputError(
+      `evaluate: token ${wrong} is outside the model's vocabulary of ${vocabulary}; use its own tokenizer`,
+    );
   }
 }

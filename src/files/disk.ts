@@ -1,4 +1,3 @@
-import type { FileHandle } from "node:fs/promises";
 import { InputError } from "../tensor/tensor.ts";
 import type { ByteSource } from "./file.ts";
 
@@ -53,7 +52,7 @@ export async function openDisk(path: string): Promise<ByteSource> {
 }
 
 /** All bytes of a small file; files longer than `limit` bytes are refused before they are read. */
-export async function readSmall(path: string, limit: number): Promise<Uint8Array> {
+export async function readSmall(path: string, limit: number): Promise<Uint8Array<ArrayBuffer>> {
   const file = await openDisk(path);
   try {
     if (file.byteLength > limit) {
@@ -61,10 +60,18 @@ export async function readSmall(path: string, limit: number): Promise<Uint8Array
         `${file.name}: ${file.byteLength} bytes; at most ${limit} are expected of such a file`,
       );
     }
-    return await file.slice(0, file.byteLength);
+    return (await file.slice(0, file.byteLength)) as Uint8Array<ArrayBuffer>;
   } finally {
     await file.close();
   }
+}
+
+/** V8's longest string: a text of more bytes cannot be held as one. */
+const LONGEST_TEXT = 2 ** 29 - 24;
+
+/** All bytes of a text file or recipe. */
+export function readText(path: string): Promise<Uint8Array<ArrayBuffer>> {
+  return readSmall(path, LONGEST_TEXT);
 }
 
 /** What stands at a path. */
@@ -82,8 +89,18 @@ export async function list(folder: string): Promise<string[]> {
   return (await fs().readdir(folder)).sort();
 }
 
+/** The part of Node's FileHandle that writing needs; named here, so that the package's types need none of Node's. */
+export interface Writable {
+  write(
+    bytes: Uint8Array,
+    from: number,
+    length: number,
+    at: number,
+  ): Promise<{ readonly bytesWritten: number }>;
+}
+
 /** Puts bytes at a position of an open file; replaced in tests by one that fails as a full disk does. */
-export type WriteAt = (handle: FileHandle, bytes: Uint8Array, at: number) => Promise<void>;
+export type WriteAt = (handle: Writable, bytes: Uint8Array, at: number) => Promise<void>;
 
 export const writeAt: WriteAt = async (handle, bytes, at) => {
   for (let done = 0; done < bytes.byteLength; ) {

@@ -8,7 +8,7 @@ import { openLlama2c } from "./llama2c.ts";
 import { openTokenizer, tokenizerFilesFrom } from "./tokenizer-files.ts";
 
 export { checkTensors, checkVocabulary } from "./checks.ts";
-export { claimFolder, isOurs, writeFileAtomic } from "./disk.ts";
+export { claimFolder, isOurs, readText, writeFileAtomic } from "./disk.ts";
 export type { ByteSource, Json, JsonObject, ModelFile, NamedBytes, TensorSource } from "./file.ts";
 export { memorySource } from "./memory.ts";
 export { outlineOf, packedOutline, type WeightOutline } from "./outline.ts";

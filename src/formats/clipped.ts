@@ -17,11 +17,14 @@ export function clipped(format: Format): Format {
   return {
     ...format,
     fitGroup(w, importance) {
+      // The largest first, as clipping hurts them most: most candidates are given up after a few weights.
+      const order = Uint32Array.from(w.keys()).sort((a, b) => Math.abs(w[b]) - Math.abs(w[a]));
       let best: Parameters | undefined;
       let least = Infinity;
       for (const parameters of candidates(w)) {
         let error = 0;
-        for (let i = 0; i < w.length && error < least; i++) {
+        for (let n = 0; n < order.length && error < least; n++) {
+          const i = order[n];
           const difference = w[i] - format.value(format.nearest(w[i], parameters, i), parameters, i);
           error += (importance ? importance[i] : 1) * difference * difference;
         }

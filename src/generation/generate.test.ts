@@ -42,8 +42,12 @@ describe("Session", () => {
 
   test("names a prompt that does not fit and an id that the model does not have", async () => {
     const session = new Session(running, 8);
-    await expect(session.start(ids(9))).rejects.toThrow("a prompt of 9 tokens does not fit into a context of 8");
-    await expect(session.start(Int32Array.of(40))).rejects.toThrow("token 40 is outside the model's vocabulary of 40");
+    await expect(session.start(ids(9))).rejects.toThrow(
+      "a prompt of 9 tokens does not fit into a context of 8",
+    );
+    await expect(session.start(Int32Array.of(40))).rejects.toThrow(
+      "token 40 is outside the model's vocabulary of 40",
+    );
     await expect(session.start(new Int32Array())).rejects.toThrow("at least one token");
     session.free();
   });
@@ -62,7 +66,9 @@ describe("Session", () => {
 function tokenizer(options: { bos?: number; eos?: number } = {}): Tokenizer {
   const euro = [0xe2, 0x82, 0xac];
   const bytes = (id: number) =>
-    id === options.bos || id === options.eos ? new Uint8Array() : Uint8Array.of(id < 30 ? euro[id % 3] : 60 + id);
+    id === options.bos || id === options.eos
+      ? new Uint8Array()
+      : Uint8Array.of(id < 30 ? euro[id % 3] : 60 + id);
   return {
     vocabulary: 40,
     ...options,
@@ -73,7 +79,10 @@ function tokenizer(options: { bos?: number; eos?: number } = {}): Tokenizer {
   };
 }
 
-async function run(session: Session, ...rest: Parameters<typeof generate> extends [Session, ...infer R] ? R : never) {
+async function run(
+  session: Session,
+  ...rest: Parameters<typeof generate> extends [Session, ...infer R] ? R : never
+) {
   const steps: Step[] = [];
   for await (const step of generate(session, ...rest)) steps.push(step);
   return steps;
@@ -125,7 +134,8 @@ describe("generate", () => {
   test("the same seed gives the same text, another one another", async () => {
     const session = new Session(running);
     const texts = [];
-    for (const seed of [5, 5, 6]) texts.push((await run(session, tokenizer(), prompt, { tokens: 30, seed })).map((s) => s.id));
+    for (const seed of [5, 5, 6])
+      texts.push((await run(session, tokenizer(), prompt, { tokens: 30, seed })).map((s) => s.id));
     expect(texts[1]).toEqual(texts[0]);
     expect(texts[2]).not.toEqual(texts[0]);
     session.free();

@@ -65,7 +65,7 @@ export function candidates(
   while (count > 1 && weight(descending[count - 1]) < minP) count--;
 
   const threshold = descending[count - 1];
-  let ties = count - descending.findIndex((logit) => logit === threshold); // of those at the threshold, this many
+  let ties = count - descending.indexOf(threshold); // of those at the threshold, this many
   const kept: Candidate[] = [];
   let total = 0;
   for (let id = 0; id < logits.length; id++) {

@@ -33,7 +33,9 @@ export class Session {
   async start(ids: Int32Array, job: Job = {}): Promise<Float32Array> {
     if (ids.length === 0) throw new InputError("generate: needs at least one token to start from, got none");
     if (ids.length > this.capacity) {
-      throw new InputError(`generate: a prompt of ${ids.length} tokens does not fit into a context of ${this.capacity}`);
+      throw new InputError(
+        `generate: a prompt of ${ids.length} tokens does not fit into a context of ${this.capacity}`,
+      );
     }
     let shared = 0;
     while (shared < ids.length - 1 && ids[shared] === this.#held[shared]) shared++;

@@ -12,8 +12,8 @@
 namespace lowbit::LOWBIT_BODY {
 namespace losses {
 
-// A tile of logits, 8 MiB: large enough for the products, small enough for the last-level cache.
-constexpr int64_t TOKENS = 2048, VOCABULARY = 1024;
+// A tile of logits, 4 MiB: large enough for the products, small enough for the last-level cache.
+constexpr int64_t TOKENS = 2048, VOCABULARY = 512;
 constexpr int64_t ROWS = 16;  // of one task
 const float INFINITE = __builtin_inff();
 

@@ -110,11 +110,8 @@ export const UNIT = 2 ** -24;
 /** The smallest normal float32: what a result may lose when denormals are flushed to zero. */
 export const TINY = 2 ** -126;
 
-/**
- * Largest relative error of e^x in simd.h. With |r| ≤ ln2/2, the series without r⁷/5040 lacks at most 2.9 units;
- * the roundings of r and of Horner's rule, with or without fused operations, add less than 3.
- */
-export const EXP_ERROR = 6 * UNIT;
+/** Largest relative error of e^x in simd.h: 1.2 units in the last place, a unit being at most 2·2⁻²⁴. */
+export const EXP_ERROR = 3 * UNIT;
 
 /** γₙ: the largest relative error of n roundings in a row (Higham, Accuracy and Stability of Numerical Algorithms, 2002, eq. 3.1). */
 export function gamma(n: number): number {

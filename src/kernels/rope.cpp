@@ -9,7 +9,8 @@ namespace lowbit::LOWBIT_BODY {
 constexpr int64_t ROPE_ROWS = 16;
 
 // One head: y1 = x1·cos − x2·sin, y2 = x1·sin + x2·cos, over the pairs; direction −1 turns back.
-inline void turnHead(const float* __restrict x, float* __restrict y, const float* __restrict cosines, const float* __restrict sines, int64_t half, float direction, bool neighbours) {
+inline void turnHead(const float* __restrict x, float* __restrict y, const float* __restrict cosines, const float* __restrict sines,
+                     int64_t half, float direction, bool neighbours) {
   if (neighbours) {
     for (int64_t i = 0; i < half; i++) {
       const float cos = cosines[i], sin = direction * sines[i];

@@ -18,7 +18,8 @@ struct Strided {
 enum class Start { zero, add, scaled };
 
 template <int ROWS, int VECTORS>
-LOWBIT_INLINE void tileProductPart(Strided a, const float* b, int64_t bStride, float* c, int64_t cStride, int64_t depth, Start start, const float* factors) {
+LOWBIT_INLINE void tileProductPart(Strided a, const float* b, int64_t bStride, float* c, int64_t cStride, int64_t depth, Start start,
+                                   const float* factors) {
   f32v sums[ROWS][VECTORS];
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; r++)
@@ -48,16 +49,19 @@ LOWBIT_INLINE void tileProductPart(Strided a, const float* b, int64_t bStride, f
 }
 
 template <int VECTORS>
-inline void tileProductColumns(Strided a, const float* b, int64_t bStride, float* c, int64_t cStride, int64_t rows, int64_t depth, Start start, const float* factors) {
+inline void tileProductColumns(Strided a, const float* b, int64_t bStride, float* c, int64_t cStride, int64_t rows, int64_t depth,
+                               Start start, const float* factors) {
   int64_t r = 0;
   const auto from = [&](int64_t row) { return Strided{a.data + row * a.row, a.row, a.depth}; };
-  for (; r + TILE_ROWS <= rows; r += TILE_ROWS) tileProductPart<TILE_ROWS, VECTORS>(from(r), b, bStride, c + r * cStride, cStride, depth, start, factors);
+  for (; r + TILE_ROWS <= rows; r += TILE_ROWS)
+    tileProductPart<TILE_ROWS, VECTORS>(from(r), b, bStride, c + r * cStride, cStride, depth, start, factors);
   for (; r + 2 <= rows; r += 2) tileProductPart<2, VECTORS>(from(r), b, bStride, c + r * cStride, cStride, depth, start, factors);
   for (; r < rows; r++) tileProductPart<1, VECTORS>(from(r), b, bStride, c + r * cStride, cStride, depth, start, factors);
 }
 
 // C (rows, width) = C₀ + A (rows, depth) · B (depth, width), C₀ as `start` says. `width` is a whole number of vectors.
-inline void tileProduct(Strided a, const float* b, int64_t bStride, float* c, int64_t cStride, int64_t rows, int64_t width, int64_t depth, Start start, const float* factors = nullptr) {
+inline void tileProduct(Strided a, const float* b, int64_t bStride, float* c, int64_t cStride, int64_t rows, int64_t width, int64_t depth,
+                        Start start, const float* factors = nullptr) {
   int64_t j = 0;
   for (; j + 2 * LANES <= width; j += 2 * LANES) tileProductColumns<2>(a, b + j, bStride, c + j, cStride, rows, depth, start, factors + j);
   for (; j < width; j += LANES) tileProductColumns<1>(a, b + j, bStride, c + j, cStride, rows, depth, start, factors + j);

@@ -16,7 +16,11 @@ export interface Running {
  * With a cache the ids continue what it holds, and it holds them afterwards.
  * The caller frees the result; everything between is freed here.
  */
-export function hiddenStates({ model, backend, weights, rope }: Running, ids: Int32Array, cache?: KvCache): Tensor {
+export function hiddenStates(
+  { model, backend, weights, rope }: Running,
+  ids: Int32Array,
+  cache?: KvCache,
+): Tensor {
   const at = { batch: 1, time: ids.length, from: cache?.length ?? 0 };
   return backend.scope(() => {
     let x = model.embed(backend, backend.upload(hostTensor([ids.length], ids)), weights);

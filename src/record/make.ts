@@ -22,7 +22,11 @@ export interface Inputs {
 export function startRecord(verb: string, options: unknown) {
   const started = new Date().toISOString();
   const from = performance.now();
-  return <Result extends object>(ranOn: RanOn | undefined, inputs: Inputs, result: Result): Record<Result> => {
+  return <Result extends object>(
+    ranOn: RanOn | undefined,
+    inputs: Inputs,
+    result: Result,
+  ): Record<Result> => {
     const header: Header = {
       record: "lowbit",
       version: 1,

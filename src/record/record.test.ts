@@ -19,7 +19,11 @@ test("a fingerprint is the SHA-256 of the bytes (FIPS 180-2, B.1)", async () => 
 test("a record holds the result's fields beside its own", () => {
   const model = { name: "a", bytes: 1, sha256: "00" };
   const finish = startRecord("evaluate", { context: 64 });
-  const record = finish({ name: "native", threads: 2 }, { models: [model], seed: 3 }, { models: [{ ...model, loss: 1 }] });
+  const record = finish(
+    { name: "native", threads: 2 },
+    { models: [model], seed: 3 },
+    { models: [{ ...model, loss: 1 }] },
+  );
   expect(record).toMatchObject({
     record: "lowbit",
     version: 1,

@@ -1,4 +1,4 @@
-import { divergence } from "../evaluation/divergence.ts";
+import { compare as compareModels } from "../evaluation/divergence.ts";
 import { losses } from "../evaluation/loss.ts";
 import { decodeText, type Sequence, windows } from "../evaluation/sequences.ts";
 import { type Cluster, meanOfClusters, pairedDifference } from "../evaluation/statistics.ts";
@@ -204,11 +204,11 @@ async function roundedCandidate(
 }
 
 async function compare(running: Running, { float, sequences, clusters }: Baseline, job: Job) {
-  const own = await losses(running, sequences, job);
+  const own = await compareModels(float, running, sequences, job);
   return {
-    loss: meanOfClusters(own),
-    difference: pairedDifference(own, clusters),
-    divergence: await divergence(float, running, sequences, job),
+    loss: meanOfClusters(own.clusters),
+    difference: pairedDifference(own.clusters, clusters),
+    divergence: own.divergence,
   };
 }
 

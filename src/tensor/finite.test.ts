@@ -7,7 +7,10 @@ function weight(dtype: "f32" | "f16" | "bf16", words: ArrayBufferView<ArrayBuffe
   const bytes = new Uint8Array(words.byteLength + shift).subarray(shift);
   bytes.set(new Uint8Array(words.buffer));
   const part = { dtype, shape: [1, words.byteLength], bytes };
-  return packedWeight([1, 4], "any", { codes: { dtype: "u8", shape: [1], bytes: Uint8Array.of(255) }, scales: part });
+  return packedWeight([1, 4], "any", {
+    codes: { dtype: "u8", shape: [1], bytes: Uint8Array.of(255) },
+    scales: part,
+  });
 }
 
 test.each([

@@ -9,7 +9,9 @@ export function checkFinite(model: string, name: string, weight: Weight): void {
   for (const [path, part] of partsOf(weight)) {
     const at = firstNotFinite(part);
     if (at === -1) continue;
-    throw new InputError(`${model}: tensor ${name} (${path}) has NaN or infinity at element ${at}; the file is damaged`);
+    throw new InputError(
+      `${model}: tensor ${name} (${path}) has NaN or infinity at element ${at}; the file is damaged`,
+    );
   }
 }
 

@@ -51,7 +51,10 @@ const REPEATS = 5;
 const PLAIN_READ_FLOATS = 64 * 1024 * 1024;
 
 /** Speed of a model, or of kernels, beside the speed at which the same threads read memory. Medians of five runs. */
-export async function bench(options: BenchOptions = {}, job: Job = {}): Promise<Record<ModelSpeed | KernelSpeeds>> {
+export async function bench(
+  options: BenchOptions = {},
+  job: Job = {},
+): Promise<Record<ModelSpeed | KernelSpeeds>> {
   const finish = startRecord("bench", {
     ...options,
     ...(options.model === undefined ? {} : { model: baseName(options.model) }),
@@ -163,7 +166,14 @@ async function kernelSpeeds(backend: Backend, job: Job): Promise<KernelSpeeds> {
       await pause();
       const x = backend.upload(hostTensor([rows, size], normals(generator(2), rows * size)));
       const seconds = await linearSeconds(backend, x, w);
-      kernels.push({ operation: "linear", format: name, rows, out: size, in: size, gflops: (2e-9 * rows * size * size) / seconds });
+      kernels.push({
+        operation: "linear",
+        format: name,
+        rows,
+        out: size,
+        in: size,
+        gflops: (2e-9 * rows * size * size) / seconds,
+      });
       backend.free(x);
     }
     backend.free(w);

@@ -1,4 +1,4 @@
-import { generate, type GenerateOptions, promptIds, type Step } from "../generation/generate.ts";
+import { type GenerateOptions, generate, promptIds, type Step } from "../generation/generate.ts";
 import { Session } from "../generation/session.ts";
 import type { Job } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
@@ -36,11 +36,14 @@ export async function chat(options: ChatOptions, job: Job = {}): Promise<Convers
 
     async function* say(text: string, settings: GenerateOptions = {}, turn: Job = {}) {
       const added = ids.length === 0 ? promptIds(tokenizer, text) : tokenizer.encode(text);
-      if (added.length === 0 && ids.length === 0) throw new InputError("chat: needs a text to begin with, got none");
+      if (added.length === 0 && ids.length === 0)
+        throw new InputError("chat: needs a text to begin with, got none");
       ids.push(...added);
       if (ids.length >= context) {
         const kept = ids.slice(-Math.floor(context / 2));
-        turn.onWarning?.(`the context of ${context} tokens is full; the model sees the last ${kept.length} from here on`);
+        turn.onWarning?.(
+          `the context of ${context} tokens is full; the model sees the last ${kept.length} from here on`,
+        );
         ids = tokenizer.bos === undefined ? kept : [tokenizer.bos, ...kept];
       }
       for await (const step of generate(session, tokenizer, Int32Array.from(ids), settings, turn)) {

@@ -187,25 +187,6 @@ describe("compress", () => {
     );
     expect(await failure({ recipe, format: "int4" })).toContain("leave out");
   });
-
-  it("spills activations to disk beyond the limit, with the same result", async () => {
-    const { roundedModel } = await import("../methods/round-model.ts");
-    const { roundingByName } = await import("../methods/index.ts");
-    const { openReference } = await import("../backends/reference.ts");
-    const file = await openModel(source);
-    const backend = openReference();
-    const input = { model, source: file.source, name: "source", backend };
-    const ids = [Int32Array.from({ length: 32 }, (_, i) => (7 * i) % 260), Int32Array.of(1, 2, 3)];
-    const plan = { method: roundingByName("gptq"), linear: formatByName("int4"), calibration: ids };
-    const temporaries = () => readdirSync(tmpdir()).filter((name) => name.startsWith("lowbit-activations-"));
-    const held = await roundedModel(input, plan);
-    const before = backend.bytesInUse;
-    const spilled = await roundedModel(input, { ...plan, activationBytes: 0 });
-    expect(spilled).toEqual(held);
-    expect(backend.bytesInUse).toBe(before);
-    expect(temporaries()).toEqual([]);
-    await file.close();
-  });
 });
 
 describe("bad input", () => {
@@ -218,6 +199,8 @@ describe("bad input", () => {
     [{ method: "gptq", format: "int4" }, "gptq: needs calibration text"],
     [{ method: "gptq", format: "f16", calibration }, "gptq: needs a format of codes and scales, got f16"],
     [{ method: "rtn", format: "int4", damping: 0.1 }, "damping is an option of gptq, not of rtn"],
+    [{ method: "rtn", format: "int4", samples: 0.5 }, "compress: samples: "],
+    [{ format: "int4", fromat: 1 } as object, "compress: unknown key fromat; did you mean format?"],
     [{ method: "rtn" }, "needs one of --format, --bits and --size"],
     [{ format: "int4", bits: 4 }, "needs one of --format, --bits and --size"],
     [{ format: "int4", calibration, context: 64 }, "a context of 64 is more than the model's 32"],

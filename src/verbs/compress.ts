@@ -1,7 +1,6 @@
-import { readFile } from "node:fs/promises";
 import { z } from "zod";
 import { decodeText } from "../evaluation/sequences.ts";
-import { modelWriter } from "../files/index.ts";
+import { modelWriter, readText } from "../files/index.ts";
 import { clipped, formatByName } from "../formats/index.ts";
 import { calibrationWindows } from "../methods/calibration.ts";
 import { roundingByName } from "../methods/index.ts";
@@ -91,7 +90,7 @@ export async function compress(options: CompressOptions, job: Job = {}): Promise
     ...given
   } = options;
   const data: Fingerprint[] = [];
-  const chosen = recipe === undefined ? given : await readChoices(recipe, given, data);
+  const chosen = recipe === undefined ? checked("compress", given) : await readChoices(recipe, given, data);
   const opened = await openChecked(spec, { tokenizer });
   try {
     const { file, model } = opened;
@@ -249,7 +248,7 @@ async function textOf(
 ): Promise<string> {
   const [name, bytes] =
     typeof calibration === "string"
-      ? [baseName(calibration), await readFile(calibration)]
+      ? [baseName(calibration), await readText(calibration)]
       : [calibration.name, new TextEncoder().encode(calibration.text)];
   data.push(await fingerprint(name, bytes));
   return decodeText(name, bytes);
@@ -266,16 +265,21 @@ async function readChoices(
     throw new InputError(
       `compress: --recipe says how to compress; leave out ${both[0]}, or write it into ${name}`,
     );
-  const bytes = await readFile(path);
+  const bytes = await readText(path);
   data.push(await fingerprint(name, bytes));
-  const parsed = choices.safeParse(parseYaml(decodeText(name, bytes), name));
+  return checked(name, parseYaml(decodeText(name, bytes), name));
+}
+
+/** Choices of the right types; an InputError names the first wrong one, and of an unknown one the nearest that there is. */
+function checked(where: string, given: unknown): CompressChoices {
+  const parsed = choices.safeParse(given);
   if (parsed.success) return parsed.data;
   const [issue] = parsed.error.issues;
   if (issue.code === "unrecognized_keys" && issue.path.length === 0) {
     const [key] = issue.keys;
     throw new InputError(
-      `${name}: unknown key ${key}; did you mean ${nearestName(key, Object.keys(choices.shape))}?`,
+      `${where}: unknown key ${key}; did you mean ${nearestName(key, Object.keys(choices.shape))}?`,
     );
   }
-  throw new InputError(`${name}: ${issue.path.join(".") || "recipe"}: ${issue.message}`);
+  throw new InputError(`${where}: ${issue.path.join(".") || "recipe"}: ${issue.message}`);
 }

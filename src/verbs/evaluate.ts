@@ -1,9 +1,15 @@
-import { readFile } from "node:fs/promises";
 import type { Backend } from "../backends/backend.ts";
-import { type Divergence, divergence } from "../evaluation/divergence.ts";
+import { compare, type Divergence } from "../evaluation/divergence.ts";
 import { losses } from "../evaluation/loss.ts";
 import { decodeText, documents, type Sequences, windows } from "../evaluation/sequences.ts";
-import { bitsPerByte, type Cluster, meanOfClusters, pairedDifference, perplexity } from "../evaluation/statistics.ts";
+import {
+  bitsPerByte,
+  type Cluster,
+  meanOfClusters,
+  pairedDifference,
+  perplexity,
+} from "../evaluation/statistics.ts";
+import { readText } from "../files/index.ts";
 import { baseName, fingerprint, startRecord } from "../record/make.ts";
 import type { Fingerprint, Job, Record } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
@@ -62,8 +68,18 @@ export interface EvaluatedModel extends Fingerprint {
 
 /** How the text was cut, so that others can measure the same. */
 export type Protocol =
-  | { readonly kind: "windows"; readonly context: number; readonly stride: number; readonly startToken: boolean }
-  | { readonly kind: "documents"; readonly context: number; readonly separator: string; readonly startToken: boolean };
+  | {
+      readonly kind: "windows";
+      readonly context: number;
+      readonly stride: number;
+      readonly startToken: boolean;
+    }
+  | {
+      readonly kind: "documents";
+      readonly context: number;
+      readonly separator: string;
+      readonly startToken: boolean;
+    };
 
 export interface EvaluateResult {
   readonly models: readonly EvaluatedModel[];
@@ -76,6 +92,7 @@ interface Measured {
   readonly name: string;
   readonly cut: Sequences;
   readonly clusters: readonly Cluster[];
+  readonly divergence?: Divergence;
 }
 
 /**
@@ -102,7 +119,8 @@ export async function evaluate(options: EvaluateOptions, job: Job = {}): Promise
   const backend = await backendFor(options, job);
   try {
     const plan: Plan = { options, context, text, backend, job };
-    const reference = options.reference === undefined ? undefined : await load(options.reference, backend, options, job);
+    const reference =
+      options.reference === undefined ? undefined : await load(options.reference, backend, options, job);
     try {
       const { result, startToken } = await evaluateAll(plan, reference);
       const protocol: Protocol =
@@ -128,20 +146,23 @@ interface Plan {
 }
 
 async function evaluateAll(plan: Plan, reference: Loaded | undefined) {
+  const { options, backend, job } = plan;
   const referenceMeasured = reference && (await measure(plan, reference));
   let base = referenceMeasured;
   let startToken = true;
   const models: EvaluatedModel[] = [];
-  for (const spec of plan.options.models) {
-    const loaded = await load(spec, plan.backend, plan.options, plan.job);
+  for (const spec of options.models) {
+    const loaded = await load(spec, backend, options, job);
     try {
       startToken = loaded.tokenizer.bos !== undefined;
-      const measured = await measure(plan, loaded);
+      const measured = await measure(plan, loaded, reference);
       models.push({
         ...(await loaded.fingerprint()),
         text: textResult(measured),
         ...(base ? differenceFrom(plan, base, measured) : {}),
-        ...(reference && referenceMeasured ? await divergenceFrom(plan, reference, referenceMeasured, loaded, measured) : {}),
+        ...(reference && measured.divergence
+          ? { divergence: { against: reference.file.name, ...measured.divergence } }
+          : {}),
       });
       base ??= measured;
     } finally {
@@ -157,7 +178,8 @@ async function evaluateAll(plan: Plan, reference: Loaded | undefined) {
   return { result, startToken };
 }
 
-async function measure(plan: Plan, loaded: Loaded): Promise<Measured> {
+/** Losses of a model on the text; beside a reference, also its divergence from it. */
+async function measure(plan: Plan, loaded: Loaded, reference?: Loaded): Promise<Measured> {
   const name = loaded.file.name;
   if (plan.context > loaded.model.config.context) {
     throw new InputError(
@@ -165,7 +187,13 @@ async function measure(plan: Plan, loaded: Loaded): Promise<Measured> {
     );
   }
   const cut = cutText(plan, loaded.tokenizer);
-  return { name, cut, clusters: await losses(loaded, cut.all, plan.job) };
+  if (!reference) return { name, cut, clusters: await losses(loaded, cut.all, plan.job) };
+  if (!sameTokens(cut, cutText(plan, reference.tokenizer))) {
+    throw new InputError(
+      `evaluate: ${name} and its reference ${reference.file.name} cut this text into different tokens`,
+    );
+  }
+  return { name, cut, ...(await compare(reference, loaded, cut.all, plan.job)) };
 }
 
 function cutText({ options, context, text }: Plan, tokenizer: Tokenizer): Sequences {
@@ -186,15 +214,23 @@ function textResult({ cut, clusters }: Measured): TextResult {
   };
 }
 
-function differenceFrom({ options, job }: Plan, base: Measured, measured: Measured): { difference?: DifferenceResult } {
+function differenceFrom(
+  { options, job }: Plan,
+  base: Measured,
+  measured: Measured,
+): { difference?: DifferenceResult } {
   if (!sameTokens(base.cut, measured.cut)) {
-    if (options.reference !== undefined) {
-      throw new InputError(`evaluate: ${measured.name} and its reference ${base.name} cut this text into different tokens`);
-    }
-    job.onWarning?.(`${measured.name} cuts the text into other tokens than ${base.name}; compare their bits per byte`);
+    job.onWarning?.(
+      `${measured.name} cuts the text into other tokens than ${base.name}; compare their bits per byte`,
+    );
     return {};
   }
-  const { mean, standardError = null, low = null, high = null } = pairedDifference(measured.clusters, base.clusters);
+  const {
+    mean,
+    standardError = null,
+    low = null,
+    high = null,
+  } = pairedDifference(measured.clusters, base.clusters);
   if (options.reference !== undefined && high !== null && high < 0) {
     job.onWarning?.(
       `${measured.name} predicts this text better than its source ${base.name}, by ${(-mean).toFixed(4)} nats a token, ` +
@@ -204,14 +240,11 @@ function differenceFrom({ options, job }: Plan, base: Measured, measured: Measur
   return { difference: { against: base.name, loss: mean, standardError, low, high } };
 }
 
-async function divergenceFrom({ job }: Plan, reference: Loaded, of: Measured, loaded: Loaded, measured: Measured) {
-  const result = await divergence(reference, loaded, measured.cut.all, job);
-  return { divergence: { against: of.name, ...result } };
-}
-
 function sameTokens(a: Sequences, b: Sequences): boolean {
   if (a.all.length !== b.all.length) return false;
-  return a.all.every(({ ids }, i) => ids.length === b.all[i].ids.length && ids.every((id, t) => id === b.all[i].ids[t]));
+  return a.all.every(
+    ({ ids }, i) => ids.length === b.all[i].ids.length && ids.every((id, t) => id === b.all[i].ids[t]),
+  );
 }
 
 function check({ models, text, separator, documents, stride }: EvaluateOptions): void {
@@ -225,8 +258,10 @@ function check({ models, text, separator, documents, stride }: EvaluateOptions):
   }
 }
 
-async function textOf(text: EvaluateOptions["text"]): Promise<{ name: string; bytes: Uint8Array<ArrayBuffer> }> {
-  if (typeof text === "string") return { name: baseName(text), bytes: await readFile(text) };
+async function textOf(
+  text: EvaluateOptions["text"],
+): Promise<{ name: string; bytes: Uint8Array<ArrayBuffer> }> {
+  if (typeof text === "string") return { name: baseName(text), bytes: await readText(text) };
   return { name: text!.name, bytes: new TextEncoder().encode(text!.text) };
 }
 

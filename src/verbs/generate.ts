@@ -1,4 +1,4 @@
-import { type End, generate as continueText, promptIds } from "../generation/generate.ts";
+import { generate as continueText, type End, promptIds } from "../generation/generate.ts";
 import type { SamplingOptions } from "../generation/sampling.ts";
 import { Session } from "../generation/session.ts";
 import { baseName, startRecord } from "../record/make.ts";
@@ -35,7 +35,10 @@ export interface GenerateResult {
 }
 
 /** Continues a prompt with a model; the text streams to `job.onText` and is in the record as a whole. */
-export async function generate(options: GenerateOptions, job: GenerateJob = {}): Promise<Record<GenerateResult>> {
+export async function generate(
+  options: GenerateOptions,
+  job: GenerateJob = {},
+): Promise<Record<GenerateResult>> {
   const settings = {
     tokens: 256,
     temperature: 1,
@@ -67,7 +70,8 @@ export async function generate(options: GenerateOptions, job: GenerateJob = {}):
         if (step.text) job.onText?.(step.text);
         text += step.text;
         end = step.end ?? end;
-        if (!job.onText) job.onProgress?.({ task: "generate", done: tokens, total: settings.tokens, unit: "tokens" });
+        if (!job.onText)
+          job.onProgress?.({ task: "generate", done: tokens, total: settings.tokens, unit: "tokens" });
       }
       const now = performance.now();
       const tokensPerSecond = tokens > 1 ? (1000 * (tokens - 1)) / (now - first) : 1000 / (now - started);

@@ -15,7 +15,8 @@ const parameters = vocabulary * dim + linear + (2 * layers + 1) * dim;
 async function sparse(name: string, version: 1 | 2, bytes: number): Promise<string> {
   const header = Buffer.alloc(256);
   header.writeUInt32LE(0x616b3432, 0);
-  [version, dim, ffn, layers, heads, kvHeads, vocabulary, context].forEach((n, i) => header.writeInt32LE(n, 4 + 4 * i));
+  const numbers = [version, dim, ffn, layers, heads, kvHeads, vocabulary, context];
+  for (const [i, number] of numbers.entries()) header.writeInt32LE(number, 4 + 4 * i);
   header.writeUInt8(1, 36); // the head is the embedding
   if (version === 2) header.writeInt32LE(64, 37);
   const path = join(folder, name);

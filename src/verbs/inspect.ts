@@ -52,19 +52,23 @@ export async function inspect(options: InspectOptions, _job: Job = {}): Promise<
       };
     });
     const known = tensors.filter(({ role }) => role !== undefined);
-    return finish(undefined, {}, {
-      name: file.name,
-      architecture: model.config.architecture,
-      container: file.container,
-      config: model.config,
-      parameters: known.reduce((sum, { shape }) => sum + sizeOf(shape), 0),
-      bytes: file.bytes,
-      bitsPerWeight: {
-        linear: bitsPerWeight(known.filter(({ role }) => role === "linear")),
-        total: bitsPerWeight(known),
+    return finish(
+      undefined,
+      {},
+      {
+        name: file.name,
+        architecture: model.config.architecture,
+        container: file.container,
+        config: model.config,
+        parameters: known.reduce((sum, { shape }) => sum + sizeOf(shape), 0),
+        bytes: file.bytes,
+        bitsPerWeight: {
+          linear: bitsPerWeight(known.filter(({ role }) => role === "linear")),
+          total: bitsPerWeight(known),
+        },
+        tensors,
       },
-      tensors,
-    });
+    );
   } finally {
     await file.close();
   }

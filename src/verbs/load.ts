@@ -47,7 +47,10 @@ export interface Opened {
 }
 
 /** Opens a model and checks names and shapes against its config; reads headers only. */
-export async function openChecked(spec: string, options: { readonly tokenizer?: string } = {}): Promise<Opened> {
+export async function openChecked(
+  spec: string,
+  options: { readonly tokenizer?: string } = {},
+): Promise<Opened> {
   const file = await openModel(spec, options);
   try {
     const model = describe(file.config);
@@ -95,7 +98,8 @@ export async function loadWeights(spec: string, backend: Backend, job: Job = {})
 
 /** The tokenizer that came with a model or was given for it. */
 export function tokenizerOf({ file, model }: Opened): Tokenizer {
-  if (!file.tokenizer) throw new InputError(`${file.name}: comes without a tokenizer; give its file with --tokenizer`);
+  if (!file.tokenizer)
+    throw new InputError(`${file.name}: comes without a tokenizer; give its file with --tokenizer`);
   const tokenizer = tokenizerFrom(file.tokenizer);
   checkVocabulary(file.name, model.config.vocabulary, tokenizer);
   return tokenizer;
