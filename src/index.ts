@@ -17,6 +17,6 @@ export { bench } from "./verbs/bench.ts";
 export { chat } from "./verbs/chat.ts";
 export { compress } from "./verbs/compress.ts";
 export { evaluate } from "./verbs/evaluate.ts";
-export { generate } from "./verbs/generate.ts";
+export { generate, stream } from "./verbs/generate.ts";
 export { inspect } from "./verbs/inspect.ts";
 export { train } from "./verbs/train.ts";

@@ -24,7 +24,9 @@ function prepare(name: string, options: Omit<TrainOptions, "out">): { file: stri
   return { file, out };
 }
 
-test("a run killed at every moment of writing log, checkpoint and model ends in the same bits", { timeout: 180_000 }, async () => {
+test("a run killed at every moment of writing log, checkpoint and model ends in the same bits", {
+  timeout: 180_000,
+}, async () => {
   const options = { recipe: tinyRecipe(text, "float"), backend: "reference" } as const;
   await train({ ...options, out: join(folder, "straight") });
   const { file, out } = prepare("killed", options);
@@ -35,7 +37,9 @@ test("a run killed at every moment of writing log, checkpoint and model ends in 
   // checkpoint is made by the eleventh. After the last checkpoint only the model's moment is left, the first of a round.
   for (let i = 0; !finished && i < 100; i++) {
     const moment = (i % 16) + 1;
-    const { status, signal, stdout, stderr } = spawnSync(process.execPath, [child, file, String(moment)], { encoding: "utf8" });
+    const { status, signal, stdout, stderr } = spawnSync(process.execPath, [child, file, String(moment)], {
+      encoding: "utf8",
+    });
     finished = status === 0;
     if (!finished) expect(signal, stderr).toBe("SIGKILL");
     points.add(stdout);
@@ -97,11 +101,17 @@ test("an aborted run leaves a checkpoint and continues to the same bits", async 
   const reason = new Error("stopped by a test");
   const stopped = train(
     { ...options, out },
-    { signal: controller.signal, onProgress: ({ task, done }) => task === "train" && done === 5 && controller.abort(reason) },
+    {
+      signal: controller.signal,
+      onProgress: ({ task, done }) => task === "train" && done === 5 && controller.abort(reason),
+    },
   );
   await expect(stopped).rejects.toBe(reason);
   const steps: number[] = [];
-  await train({ ...options, out, resume: true }, { onProgress: ({ task, done }) => task === "train" && steps.push(done) });
+  await train(
+    { ...options, out, resume: true },
+    { onProgress: ({ task, done }) => task === "train" && steps.push(done) },
+  );
   expect(steps).toEqual([6, 7, 8, 9, 10, 11, 12]);
   expect(bitsOf(out)).toEqual(bitsOf(join(folder, "straight-abort")));
 });

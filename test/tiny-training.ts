@@ -40,7 +40,12 @@ export function tinyRecipe(text: string, family: "float" | "trilm"): RecipeInput
 }
 
 /** What a finished run must have the same bits of, however often it was interrupted. */
-export function bitsOf(out: string): { weights: string; log: string[]; tokenizer: string; validation: unknown } {
+export function bitsOf(out: string): {
+  weights: string;
+  log: string[];
+  tokenizer: string;
+  validation: unknown;
+} {
   const record = JSON.parse(readFileSync(join(out, "record.json"), "utf8"));
   const lines = readFileSync(join(out, "log.jsonl"), "utf8").trimEnd().split("\n");
   return {

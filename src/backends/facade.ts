@@ -1,4 +1,5 @@
 import { type KernelName, kernels, type Operations, type Procedures, procedures } from "../kernels/index.ts";
+import type { Kernel } from "../kernels/kernel.ts";
 import { InputError, ShapeError, sizeOf, type Tensor, UnsupportedError } from "../tensor/tensor.ts";
 
 /** A tensor of one backend: what it is, and where it lives (`Memory` is an address, or a typed array). */
@@ -32,16 +33,16 @@ export class Handle<Memory> implements Tensor {
   }
 }
 
-/** Arguments that are not plain floats: which one may be packed, which one holds whole numbers. */
-const SPECIAL_ARGUMENTS: Readonly<Record<string, { readonly packed?: number; readonly ids?: number }>> = {
-  embedding: { packed: 0, ids: 1 },
-  linear: { packed: 1 },
-  crossEntropy: { packed: 1, ids: 2 },
-};
+/** What an operation says of its arguments; procedures take plain floats only. */
+function kernelOf(operation: string): Kernel | undefined {
+  return Object.hasOwn(kernels, operation)
+    ? (kernels[operation as KernelName] as unknown as Kernel)
+    : undefined;
+}
 
 /** Whether an operation takes a matrix in a packed format. */
 export function takesPacked(operation: string): boolean {
-  return SPECIAL_ARGUMENTS[operation]?.packed !== undefined;
+  return kernelOf(operation)?.packed !== undefined;
 }
 
 export function isElements(format: string): format is "f32" | "i32" {
@@ -89,17 +90,17 @@ export abstract class Tensors<Memory> {
 
   /** The tensor arguments of an operation, each in a format that the operation reads there. */
   protected inputs(name: string, args: readonly unknown[]): Handle<Memory>[] {
-    const special = SPECIAL_ARGUMENTS[name];
+    const kernel = kernelOf(name);
     const handles: Handle<Memory>[] = [];
     for (let i = 0; i < args.length && typeof args[i] !== "number"; i++) {
       if (typeof args[i] !== "object") break;
       const t = this.handle(name, args[i]);
       const fits =
-        special?.ids === i
+        kernel?.ids === i
           ? t.format === "i32"
-          : t.format === "f32" || (special?.packed === i && t.format !== "i32");
+          : t.format === "f32" || (kernel?.packed === i && t.format !== "i32");
       if (!fits) {
-        const needed = special?.ids === i ? "i32" : special?.packed === i ? "f32 or a packed matrix" : "f32";
+        const needed = kernel?.ids === i ? "i32" : kernel?.packed === i ? "f32 or a packed matrix" : "f32";
         throw new UnsupportedError(`${name}: argument ${i} needs to be ${needed}, got ${t.format}`);
       }
       handles.push(t);

@@ -42,6 +42,8 @@ export const crossEntropy: Kernel<[x: Tensor, w: Tensor, targets: Tensor]> = {
     }
   },
 
+  packed: 1,
+  ids: 2,
   differentiable: [0, 1],
 
   backward([x, w, targets], [, logSums], dloss, [dx, dw], [tokens, dim, vocabulary]) {

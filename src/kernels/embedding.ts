@@ -30,6 +30,8 @@ export const embedding: Kernel<[table: Tensor, ids: Tensor]> = {
     }
   },
 
+  packed: 0,
+  ids: 1,
   differentiable: [0],
 
   backward([, ids], _outputs, dy, [dtable], [tokens, dim, rows]) {

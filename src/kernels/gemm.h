@@ -46,9 +46,10 @@ constexpr int ROWS = 4, VECTORS = 2;
 constexpr int COLUMNS = VECTORS * LANES;
 constexpr int64_t DEPTH = 256;
 
-// A tile task: about 96 rows of C and up to 8 panels of columns.
+// A tile task: up to 96 rows of C, fewer where that would leave less than 16 tasks, and up to 8 panels of columns.
 constexpr int64_t TASK_ROWS = 96 / ROWS;
 constexpr int64_t TASK_COLUMNS = 8;
+constexpr int64_t TASKS = 16;
 // What is packed at a time: 8 MiB of each operand at most.
 constexpr int64_t MOST_ROWS = 2048 / ROWS * ROWS, MOST_COLUMNS = 2048 / COLUMNS * COLUMNS, MOST_DEPTH = 4 * DEPTH;
 
@@ -251,9 +252,10 @@ inline void packedPart(const Run& run, int64_t m, int64_t n, int64_t k, Operand 
     }
   });
 
-  const int64_t rowTasks = panels(aPanels, TASK_ROWS), columnTasks = panels(bPanels, TASK_COLUMNS);
+  const int64_t columnTasks = panels(bPanels, TASK_COLUMNS);
+  const int64_t taskRows = smaller(TASK_ROWS, panels(aPanels * columnTasks, TASKS)), rowTasks = panels(aPanels, taskRows);
   run(rowTasks * columnTasks, [=](int64_t task) {
-    const int64_t firstA = task / columnTasks * TASK_ROWS, lastA = smaller(firstA + TASK_ROWS, aPanels);
+    const int64_t firstA = task / columnTasks * taskRows, lastA = smaller(firstA + taskRows, aPanels);
     const int64_t firstB = task % columnTasks * TASK_COLUMNS, lastB = smaller(firstB + TASK_COLUMNS, bPanels);
     for (int64_t block = 0; block < blocks; block++) {
       const Into how = into == Into::set && block > 0 ? Into::add : into;

@@ -41,6 +41,10 @@ export interface Kernel<Arguments extends readonly unknown[] = readonly unknown[
   numbers(...args: Arguments): readonly number[];
   /** Writes the outputs. */
   forward(inputs: readonly View[], outputs: readonly View[], numbers: readonly number[]): void;
+  /** Position of the input that may be a matrix in a packed format; all others are plain f32. */
+  readonly packed?: number;
+  /** Position of the input that holds whole numbers (i32). */
+  readonly ids?: number;
   /**
    * Which inputs can have a gradient, by position. A packed weight never has
    * one, and the tape asks only for those that lead to a parameter.

@@ -38,6 +38,7 @@ export const linear: Kernel<[x: Tensor, w: Tensor]> = {
     }
   },
 
+  packed: 1,
   differentiable: [0, 1],
 
   backward([x, w], _outputs, dy, [dx, dw], [rows, out, cols]) {

@@ -62,9 +62,10 @@ inline void tileProductColumns(Strided a, const float* b, int64_t bStride, float
 // C (rows, width) = C₀ + A (rows, depth) · B (depth, width), C₀ as `start` says. `width` is a whole number of vectors.
 inline void tileProduct(Strided a, const float* b, int64_t bStride, float* c, int64_t cStride, int64_t rows, int64_t width, int64_t depth,
                         Start start, const float* factors = nullptr) {
+  const auto from = [=](int64_t column) { return factors ? factors + column : nullptr; };
   int64_t j = 0;
-  for (; j + 2 * LANES <= width; j += 2 * LANES) tileProductColumns<2>(a, b + j, bStride, c + j, cStride, rows, depth, start, factors + j);
-  for (; j < width; j += LANES) tileProductColumns<1>(a, b + j, bStride, c + j, cStride, rows, depth, start, factors + j);
+  for (; j + 2 * LANES <= width; j += 2 * LANES) tileProductColumns<2>(a, b + j, bStride, c + j, cStride, rows, depth, start, from(j));
+  for (; j < width; j += LANES) tileProductColumns<1>(a, b + j, bStride, c + j, cStride, rows, depth, start, from(j));
 }
 
 }  // namespace lowbit::LOWBIT_BODY

@@ -53,7 +53,8 @@ test("the word cache gives the library's ids, and decoding gives the text back",
     " ",
     "\n \n",
   ];
-  if (haveShared) texts.push(readFileSync(shared("text-classics", "Anonymous-Aladdin-and-the-Magic-Lamp.md"), "utf8"));
+  if (haveShared)
+    texts.push(readFileSync(shared("text-classics", "Anonymous-Aladdin-and-the-Magic-Lamp.md"), "utf8"));
   const tokenizer = tokenizerFrom(await trainByteLevelBpe(texts, 600));
   const encode = wordCache(tokenizer);
   for (const text of texts) {

@@ -26,7 +26,9 @@ export async function trainByteLevelBpe(
   vocabulary: number,
 ): Promise<TokenizerData & { kind: "huggingface" }> {
   if (vocabulary < 257 || vocabulary > PAIR) {
-    throw new InputError(`bpe: a vocabulary needs 257 to ${PAIR} tokens (256 bytes and ${DOCUMENT}), got ${vocabulary}`);
+    throw new InputError(
+      `bpe: a vocabulary needs 257 to ${PAIR} tokens (256 bytes and ${DOCUMENT}), got ${vocabulary}`,
+    );
   }
   const words = await countedWords(texts);
   const pairs = new PairCounts(words);
@@ -133,7 +135,15 @@ function tokenizerJson(pieces: readonly string[], merges: readonly string[]): ob
     truncation: null,
     padding: null,
     added_tokens: [
-      { id: 0, content: DOCUMENT, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true },
+      {
+        id: 0,
+        content: DOCUMENT,
+        single_word: false,
+        lstrip: false,
+        rstrip: false,
+        normalized: false,
+        special: true,
+      },
     ],
     normalizer: null,
     pre_tokenizer: byteLevel,

@@ -4,7 +4,11 @@ import { byteLevelBytes, byteOfPiece, joinBytes, textOf } from "./bytes.ts";
 import type { Tokenizer, TokenizerData } from "./tokenizer.ts";
 
 interface TokenizerJson {
-  readonly added_tokens: readonly { readonly id: number; readonly content: string; readonly special?: boolean }[];
+  readonly added_tokens: readonly {
+    readonly id: number;
+    readonly content: string;
+    readonly special?: boolean;
+  }[];
   readonly decoder: Decoder | null;
   readonly model: { readonly vocab: Readonly<Record<string, number>> | readonly [string, number][] };
 }

@@ -71,7 +71,8 @@ export function sentencePieceTokenizer(model: Model): Tokenizer {
         const id = idOf.get(clean.slice(span.from, span.to));
         if (id !== undefined) ids.push(id);
         else if (model.byteFallback) {
-          for (const byte of utf8.encode(clean.slice(span.from, span.to))) ids.push(byteIds.get(byte) as number);
+          for (const byte of utf8.encode(clean.slice(span.from, span.to)))
+            ids.push(byteIds.get(byte) as number);
         } else if (!unknownBefore) ids.push(model.unknown); // neighbours that are unknown are one piece
         unknownBefore = id === undefined;
       };
@@ -170,7 +171,8 @@ function viterbi(model: Model, idOf: ReadonlyMap<string, number>, spellings: rea
       at += width;
     }
     const spans: Span[] = [];
-    for (let end = to; end > from; end = before[end - from]) spans.push({ from: before[end - from], to: end });
+    for (let end = to; end > from; end = before[end - from])
+      spans.push({ from: before[end - from], to: end });
     return spans.reverse();
   };
 }

@@ -23,7 +23,8 @@ test("a pass visits every window once; the next one in another order", () => {
   const order = new BatchOrder(7, 24, 4);
   expect(order.stepsPerPass).toBe(6);
   const passes = [0, 1].map((pass) => [0, 1, 2, 3, 4, 5].flatMap((i) => order.at(pass * 6 + i)));
-  for (const pass of passes) expect([...pass].sort((a, b) => a - b)).toEqual(Array.from({ length: 24 }, (_, i) => i));
+  for (const pass of passes)
+    expect([...pass].sort((a, b) => a - b)).toEqual(Array.from({ length: 24 }, (_, i) => i));
   expect(passes[0]).not.toEqual(passes[1]);
 });
 

@@ -21,7 +21,11 @@ export function windowCount(tokens: number, context: number): number {
 }
 
 /** The batch made of these windows, in this order. */
-export async function readBatch(file: TokenFile, windows: readonly number[], context: number): Promise<Batch> {
+export async function readBatch(
+  file: TokenFile,
+  windows: readonly number[],
+  context: number,
+): Promise<Batch> {
   const inputs = new Int32Array(windows.length * context);
   const targets = new Int32Array(windows.length * context);
   for (const [i, window] of windows.entries()) {
@@ -46,7 +50,9 @@ export class BatchOrder {
 
   constructor(seed: number, windows: number, batch: number) {
     if (windows < 1) {
-      throw new InputError("data.text: is shorter than one context; needs more text or a smaller model.context");
+      throw new InputError(
+        "data.text: is shorter than one context; needs more text or a smaller model.context",
+      );
     }
     this.#seed = seed;
     this.#windows = windows;

@@ -25,7 +25,11 @@ const KEPT = 2;
  * renamed. Whatever is interrupted, the newest file with a checkpoint's name
  * is whole. All but the last two are removed.
  */
-export async function writeCheckpoint(folder: string, checkpoint: Checkpoint, reached: Reached): Promise<void> {
+export async function writeCheckpoint(
+  folder: string,
+  checkpoint: Checkpoint,
+  reached: Reached,
+): Promise<void> {
   const { join } = paths();
   const parts = new Map<string, Part>();
   for (const [name, data] of checkpoint.tensors) {
@@ -65,7 +69,9 @@ export async function readCheckpoint(folder: string): Promise<Checkpoint | undef
   try {
     const { tensors: stored, metadata } = await readHeader(source);
     if (metadata.lowbit !== "checkpoint" || metadata.version !== "1") {
-      throw new InputError(`${name}: needs a lowbit checkpoint of version 1, met version ${metadata.version}`);
+      throw new InputError(
+        `${name}: needs a lowbit checkpoint of version 1, met version ${metadata.version}`,
+      );
     }
     const tensors = new Map<string, Float32Array>();
     for (const tensor of stored.values()) {

@@ -18,7 +18,8 @@ export async function findCorpus(text: string, heldOut: readonly string[]): Prom
   const files = found === "folder" ? await filesIn(text) : [text];
   const names = new Set(files.map((path) => basename(path)));
   for (const name of heldOut) {
-    if (!names.has(name)) throw new InputError(`data.heldOut: ${name} is not among the ${names.size} files of ${text}`);
+    if (!names.has(name))
+      throw new InputError(`data.heldOut: ${name} is not among the ${names.size} files of ${text}`);
   }
   const held = new Set(heldOut);
   const training = files.filter((path) => !held.has(basename(path)));

@@ -23,7 +23,8 @@ export async function storedWeights(
     const W = matrix(parameters.get(name)!.length / cols, cols, parameters.get(name)!);
     const format = formatByName(role === "linear" ? formats.linear : formats.other);
     if (role === "linear" && rounding) {
-      if (format.kind !== "group") throw new InputError(`formats.linear: ${rounding.name} needs a packed format, got ${format.name}`);
+      if (format.kind !== "group")
+        throw new InputError(`formats.linear: ${rounding.name} needs a packed format, got ${format.name}`);
       weights.set(name, await rounding.export(W, format, { ...job, backend }, {}));
     } else {
       const { data } = encode(format, W);
@@ -42,7 +43,10 @@ export function runStored(
   const weights = new Map<string, Tensor>();
   for (const { name, shape, role } of model.tensors) {
     const weight = stored.get(name)!;
-    weights.set(name, backend.upload(role === "norm" ? hostTensor(shape, decodeWeight(weight).data) : weight));
+    weights.set(
+      name,
+      backend.upload(role === "norm" ? hostTensor(shape, decodeWeight(weight).data) : weight),
+    );
   }
   const rope = backend.upload(ropeTable(model.config, model.config.context));
   return {

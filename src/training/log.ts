@@ -1,7 +1,7 @@
 import type { FileHandle } from "node:fs/promises";
-import { fs } from "./node.ts";
-import type { Reached } from "./checkpoint.ts";
 import { InputError } from "../tensor/tensor.ts";
+import type { Reached } from "./checkpoint.ts";
+import { fs } from "./node.ts";
 
 /** What is known of one step. */
 export interface LogLine {
@@ -27,7 +27,10 @@ export interface TimedLine extends LogLine {
 /** The lines of a log. */
 export async function readLog(path: string): Promise<TimedLine[]> {
   const text = await fs().readFile(path, "utf8");
-  return text.split("\n").filter(Boolean).map((line) => JSON.parse(line));
+  return text
+    .split("\n")
+    .filter(Boolean)
+    .map((line) => JSON.parse(line));
 }
 
 /** log.jsonl, one line a step. */

@@ -34,19 +34,29 @@ test("defaults are filled in", () => {
 
 test("an unknown key is named, with the nearest known one of its object", () => {
   expect(failure({ bach: 4 })).toBe("r.yaml: unknown key bach; did you mean batch?");
-  expect(failure({ model: { ...minimal.model, layer: 3 } })).toContain("unknown key model.layer; did you mean model.layers?");
+  expect(failure({ model: { ...minimal.model, layer: 3 } })).toContain(
+    "unknown key model.layer; did you mean model.layers?",
+  );
   expect(failure({ schedule: { ...minimal.schedule, warm: 3 } })).toContain("did you mean schedule.warmup?");
   expect(failure({ optimizer: { weight_decay: 0 } })).toContain("did you mean optimizer.weightDecay?");
-  expect(failure({ data: { ...minimal.data, tokenizer: { trian: 300 } } })).toContain("did you mean data.tokenizer.train?");
-  expect(failure({}, ["schedule.peek=1"])).toContain("unknown key schedule.peek; did you mean schedule.peak?");
+  expect(failure({ data: { ...minimal.data, tokenizer: { trian: 300 } } })).toContain(
+    "did you mean data.tokenizer.train?",
+  );
+  expect(failure({}, ["schedule.peek=1"])).toContain(
+    "unknown key schedule.peek; did you mean schedule.peak?",
+  );
 });
 
 test("a wrong value is named by its path", () => {
   expect(failure({ family: "ternary" })).toMatch(/^r\.yaml: family: /);
   expect(failure({ batch: 0 })).toMatch(/^r\.yaml: batch: /);
   expect(failure({ schedule: { kind: "linear" } })).toMatch(/^r\.yaml: schedule\.kind: /);
-  expect(failure({ data: { ...minimal.data, tokenizer: {} } })).toContain("data.tokenizer: needs either train or file");
-  expect(failure({ model: { ...minimal.model, heads: 3 } })).toContain("model.heads 3 must divide model.dim 8");
+  expect(failure({ data: { ...minimal.data, tokenizer: {} } })).toContain(
+    "data.tokenizer: needs either train or file",
+  );
+  expect(failure({ model: { ...minimal.model, heads: 3 } })).toContain(
+    "model.heads 3 must divide model.dim 8",
+  );
   expect(failure({ microBatch: 3 })).toContain("microBatch 3 must divide batch 4");
   expect(failure({ family: "trilm" })).toContain("use int2");
   expect(failure({ formats: { linear: "tq2_0" } })).toContain("cannot hold a float model");
@@ -56,7 +66,12 @@ test("a wrong value is named by its path", () => {
 });
 
 test("overrides reach nested keys, are YAML, and leave the input alone", () => {
-  const recipe = read({}, ["schedule.peak=0.5", "model.tiedHead=true", "optimizer.clip=0", "data.heldOut=[x, y]"]);
+  const recipe = read({}, [
+    "schedule.peak=0.5",
+    "model.tiedHead=true",
+    "optimizer.clip=0",
+    "data.heldOut=[x, y]",
+  ]);
   expect(recipe.schedule).toMatchObject({ peak: 0.5 });
   expect(recipe.model.tiedHead).toBe(true);
   expect(recipe.optimizer.clip).toBe(0);

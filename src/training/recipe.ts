@@ -30,7 +30,10 @@ const schema = z.strictObject({
     /** Either a vocabulary size to train one on the training text, or a tokenizer.json. */
     tokenizer: z
       .strictObject({ train: count.optional(), file: z.string().min(1).optional() })
-      .refine(({ train, file }) => (train === undefined) !== (file === undefined), "needs either train or file"),
+      .refine(
+        ({ train, file }) => (train === undefined) !== (file === undefined),
+        "needs either train or file",
+      ),
   }),
   /** Sequences of `context` tokens in a step. */
   batch: count,
@@ -113,17 +116,26 @@ export function readRecipe(input: unknown, where: string, set: readonly string[]
     if (!fits) throw new InputError(`${where}: ${what}`);
   };
   needs(model.dim % model.heads === 0, `model.heads ${model.heads} must divide model.dim ${model.dim}`);
-  needs((model.dim / model.heads) % 2 === 0, `model.dim / model.heads must be even, got ${model.dim / model.heads}`);
+  needs(
+    (model.dim / model.heads) % 2 === 0,
+    `model.dim / model.heads must be even, got ${model.dim / model.heads}`,
+  );
   needs(model.heads % kvHeads === 0, `model.kvHeads ${kvHeads} must divide model.heads ${model.heads}`);
   needs(batch % microBatch === 0, `microBatch ${microBatch} must divide batch ${batch}`);
 
   const ternary = ["tq2_0", "tq1_0", "int2"];
   const linear = formats.linear ?? (family === "trilm" ? "tq2_0" : "f16");
   if (family === "float") {
-    needs(!ternary.includes(linear), `formats.linear ${linear} cannot hold a float model; train it in f16 and compress it`);
+    needs(
+      !ternary.includes(linear),
+      `formats.linear ${linear} cannot hold a float model; train it in f16 and compress it`,
+    );
   } else if (linear.startsWith("tq")) {
     const fits = model.dim % 256 === 0 && model.ffn % 256 === 0;
-    needs(fits, `formats.linear ${linear} needs rows of 256·n weights, dim is ${model.dim} and ffn ${model.ffn}; use int2`);
+    needs(
+      fits,
+      `formats.linear ${linear} needs rows of 256·n weights, dim is ${model.dim} and ffn ${model.ffn}; use int2`,
+    );
   }
   return { ...recipe, model: { ...model, kvHeads }, microBatch, formats: { ...formats, linear } };
 }

@@ -53,7 +53,10 @@ export async function openRunFolder(
   const folder = { out, work: join(out, WORK), log: join(out, "log.jsonl") };
   const begun = join(folder.work, RUN);
   if ((await whatIs(begun)) === "file") {
-    if (!resume) throw new InputError(`${name}: holds a run that is not finished; continue it with --resume, or choose another folder`);
+    if (!resume)
+      throw new InputError(
+        `${name}: holds a run that is not finished; continue it with --resume, or choose another folder`,
+      );
     checkIdentity(name, (await readJson(begun)) as Identity, identity);
     await removeTemporaries(out);
     return folder;

@@ -6,40 +6,21 @@ import { llama } from "../models/llama.ts";
 import type { Model } from "../models/model.ts";
 import type { Running } from "../models/run.ts";
 import { decayAt, rateAt } from "../optimization/schedules.ts";
-import type { Fingerprint, Job } from "../record/record.ts";
+import type { Job } from "../record/record.ts";
 import type { Weight } from "../tensor/weight.ts";
 import { BatchOrder, readBatch, spread, windowCount } from "./batches.ts";
 import { type Reached, readCheckpoint, writeCheckpoint } from "./checkpoint.ts";
-import { type Corpus, findCorpus, fingerprints, texts } from "./corpus.ts";
 import { runStored, storedWeights } from "./finish.ts";
-import { Log, type LogLine, readLog } from "./log.ts";
-import { paths } from "./node.ts";
+import { Log, readLog } from "./log.ts";
 import type { Recipe } from "./recipe.ts";
 import type { RunFolder } from "./run-folder.ts";
-import { openTokens, type TokenFile, writeTokens } from "./token-file.ts";
+import { openText, type Sources, type TokenizedText } from "./text.ts";
+import type { TokenFile } from "./token-file.ts";
 import { Trainer } from "./trainer.ts";
-import { readVocabulary, trainVocabulary, type Vocabulary } from "./vocabulary.ts";
+import type { Vocabulary } from "./vocabulary.ts";
 
 /** Windows of held-out text that are measured while training; at the end it is all of them. */
 const VALIDATION_WINDOWS = 64;
-
-/** The files that a recipe names. */
-export interface Sources {
-  readonly corpus: Corpus;
-  readonly tokenizer: string | undefined;
-  /** All of them by content: training files, held-out files, tokenizer. */
-  readonly data: readonly Fingerprint[];
-}
-
-/** Finds and hashes what a recipe in folder `base` reads. */
-export async function findSources(recipe: Recipe, base: string): Promise<Sources> {
-  const { resolve } = paths();
-  const corpus = await findCorpus(resolve(base, recipe.data.text), recipe.data.heldOut);
-  const { file } = recipe.data.tokenizer;
-  const tokenizer = file === undefined ? undefined : resolve(base, file);
-  const data = await fingerprints([...corpus.training, ...corpus.heldOut, ...(tokenizer === undefined ? [] : [tokenizer])]);
-  return { corpus, tokenizer, data };
-}
 
 /** A model that has been trained, as it will be stored. */
 export interface Trained {
@@ -62,6 +43,18 @@ export interface Trained {
   };
 }
 
+/** What the parts of a run share. */
+interface Run {
+  readonly recipe: Recipe;
+  readonly steps: number;
+  readonly order: BatchOrder;
+  readonly text: TokenizedText;
+  readonly folder: RunFolder;
+  readonly trainer: Trainer;
+  readonly job: Job;
+  readonly reached: Reached;
+}
+
 /**
  * Trains in a run's folder, from its newest checkpoint where there is one.
  *
@@ -71,60 +64,105 @@ export interface Trained {
  */
 export async function runTraining(
   recipe: Recipe,
-  { corpus, tokenizer: tokenizerFile }: Sources,
+  sources: Sources,
   folder: RunFolder,
   backend: Backend,
   job: Job,
   reached: Reached = () => {},
 ): Promise<Trained> {
-  const { join } = paths();
-  const { signal } = job;
-  const vocabulary =
-    tokenizerFile === undefined
-      ? await trainVocabulary(corpus.training, recipe.data.tokenizer.train!, folder.work)
-      : await readVocabulary(tokenizerFile);
-  const tokenize = async (name: string, files: readonly string[]): Promise<TokenFile> => {
-    const path = join(folder.work, `${name}.ids`);
-    await writeTokens(path, reporting(texts(files), files.length, job), vocabulary.tokenizer, vocabulary.encode);
-    return openTokens(path, vocabulary.tokenizer.vocabulary);
-  };
-  const training = await tokenize("training", corpus.training);
-  const heldOut = await tokenize("held-out", corpus.heldOut);
+  const text = await openText(recipe, sources, folder.work, job);
+  try {
+    const { context } = recipe.model;
+    const { vocabulary } = text.vocabulary.tokenizer;
+    const order = new BatchOrder(recipe.seed, windowCount(text.training.length, context), recipe.batch);
+    const steps = recipe.steps ?? order.stepsPerPass;
+    const model = llama({
+      architecture: "llama",
+      ...recipe.model,
+      vocabulary,
+      headDim: recipe.model.dim / recipe.model.heads,
+      ropePairing: "halves",
+    });
+    const rounding = recipe.family === "float" ? undefined : trainedRoundings[recipe.family];
+    const trainer = new Trainer(backend, model, recipe, rounding);
+    try {
+      await learn({ recipe, steps, order, text, folder, trainer, job, reached });
+      const windows = spread(windowCount(text.heldOut.length, context), Number.POSITIVE_INFINITY);
+      const measure = (running: Running) => validationLoss(running, text.heldOut, windows, job);
+      const trained = await measured(trainer.running(steps), measure);
+      const weights = await storedWeights(
+        model,
+        await trainer.parameters(),
+        recipe.formats,
+        rounding,
+        backend,
+        job,
+      );
+      const stored = await measured(runStored(model, weights, backend), measure);
+      const trainingSeconds = (await readLog(folder.log)).reduce(
+        (sum, { timing }) => sum + timing.seconds,
+        0,
+      );
+      const tokens = steps * recipe.batch * context;
+      return {
+        model,
+        weights,
+        vocabulary: text.vocabulary,
+        steps,
+        tokens,
+        tokensPerSecond: tokens / trainingSeconds,
+        trainingSeconds,
+        validation: {
+          loss: stored.mean,
+          lossStandardError: stored.standardError ?? null,
+          trainedLoss: trained.mean,
+          tokens: windows.length * context,
+        },
+      };
+    } finally {
+      trainer.dispose();
+    }
+  } finally {
+    await text.close();
+  }
+}
 
-  const { context } = recipe.model;
-  const model = modelOf(recipe, vocabulary.tokenizer.vocabulary);
-  const rounding = recipe.family === "float" ? undefined : trainedRoundings[recipe.family];
-  const order = new BatchOrder(recipe.seed, windowCount(training.length, context), recipe.batch);
-  const heldOutWindows = windowCount(heldOut.length, context);
-  const steps = recipe.steps ?? order.stepsPerPass;
-  const tokensPerStep = recipe.batch * context;
-  const validate = (running: Running, windows: readonly number[], job: Job) =>
-    validationLoss(running, heldOut, windows, context, job);
+/** The steps that are left, with log and checkpoints. */
+async function learn({ recipe, steps, order, text, folder, trainer, job, reached }: Run): Promise<void> {
+  const { schedule, optimizer, validateEvery, checkpointEvery, model } = recipe;
+  const tokensPerStep = recipe.batch * model.context;
+  const someWindows = spread(windowCount(text.heldOut.length, model.context), VALIDATION_WINDOWS);
+  const validate = (running: Running) => validationLoss(running, text.heldOut, someWindows, {});
 
   const checkpoint = await readCheckpoint(folder.work);
+  if (checkpoint) trainer.restore(checkpoint.tensors);
+  const from = checkpoint?.step ?? 0;
   const log = await Log.open(folder.log, checkpoint?.logBytes ?? 0, reached);
-  const trainer = new Trainer(backend, model, recipe, rounding);
+  const began = performance.now();
   try {
-    if (checkpoint) trainer.restore(checkpoint.tensors);
-    const from = checkpoint?.step ?? 0;
-    const began = performance.now();
     for (let step = from + 1; step <= steps; step++) {
       const start = performance.now();
-      const rate = rateAt(recipe.schedule, step - 1, steps);
-      const weightDecay = decayAt(recipe.schedule, recipe.optimizer.weightDecay, step - 1, steps);
-      const batch = await readBatch(training, order.at(step - 1), context);
+      const rate = rateAt(schedule, step - 1, steps);
+      const weightDecay = decayAt(schedule, optimizer.weightDecay, step - 1, steps);
+      const batch = await readBatch(text.training, order.at(step - 1), model.context);
       const { loss, gradientNorm } = await trainer.step(batch, step, rate, weightDecay);
       if (!Number.isFinite(loss)) {
         throw new Error(`train: the loss is ${loss} at step ${step}; lower the learning rate or the clip`);
       }
       const seconds = (performance.now() - start) / 1000;
-      let line: LogLine = { step, tokens: step * tokensPerStep, loss, rate, weightDecay, gradientNorm };
-      if (step % recipe.validateEvery === 0 && step < steps) {
-        const running = trainer.running(step);
-        line = { ...line, validationLoss: (await validate(running, spread(heldOutWindows, VALIDATION_WINDOWS), {})).mean };
-        running.free();
-      }
-      await log.append({ ...line, timing: { seconds, tokensPerSecond: tokensPerStep / seconds } });
+
+      const isValidated = step % validateEvery === 0 && step < steps;
+      const validation = isValidated ? await measured(trainer.running(step), validate) : undefined;
+      await log.append({
+        step,
+        tokens: step * tokensPerStep,
+        loss,
+        rate,
+        weightDecay,
+        gradientNorm,
+        ...(validation ? { validationLoss: validation.mean } : {}),
+        timing: { seconds, tokensPerSecond: tokensPerStep / seconds },
+      });
       const perStep = (performance.now() - began) / 1000 / (step - from);
       job.onProgress?.({
         task: "train",
@@ -134,77 +172,42 @@ export async function runTraining(
         note: `loss ${loss.toFixed(4)}, ${Math.round(tokensPerStep / perStep)} tokens/s, ${duration(perStep * (steps - step))} left`,
       });
       await new Promise((resolve) => setImmediate(resolve)); // lets Ctrl-C in
-      if (step % recipe.checkpointEvery === 0 || step === steps || signal?.aborted) {
+      if (step % checkpointEvery === 0 || step === steps || job.signal?.aborted) {
         const logBytes = await log.sync();
         await writeCheckpoint(folder.work, { step, logBytes, tensors: await trainer.state() }, reached);
       }
-      signal?.throwIfAborted();
+      job.signal?.throwIfAborted();
     }
-
-    const all = spread(heldOutWindows, heldOutWindows);
-    const running = trainer.running(steps);
-    const trained = await validate(running, all, job);
-    running.free();
-    const weights = await storedWeights(model, await trainer.parameters(), recipe.formats, rounding, backend, job);
-    const stored = runStored(model, weights, backend);
-    const final = await validate(stored, all, job);
-    stored.free();
-    const trainingSeconds = (await readLog(folder.log)).reduce((sum, { timing }) => sum + timing.seconds, 0);
-    return {
-      model,
-      weights,
-      vocabulary,
-      steps,
-      tokens: steps * tokensPerStep,
-      tokensPerSecond: (steps * tokensPerStep) / trainingSeconds,
-      trainingSeconds,
-      validation: {
-        loss: final.mean,
-        lossStandardError: final.standardError ?? null,
-        trainedLoss: trained.mean,
-        tokens: all.length * context,
-      },
-    };
   } finally {
-    trainer.dispose();
     await log.close();
-    await training.close();
-    await heldOut.close();
   }
 }
 
-function modelOf({ model }: Recipe, vocabulary: number): Model {
-  return llama({
-    architecture: "llama",
-    ...model,
-    vocabulary,
-    headDim: model.dim / model.heads,
-    ropePairing: "halves",
-  });
+/** Measures a model and frees what it was made of. */
+async function measured<R>(
+  running: Running & { free(): void },
+  measure: (running: Running) => Promise<R>,
+): Promise<R> {
+  try {
+    return await measure(running);
+  } finally {
+    running.free();
+  }
 }
 
+/** Mean over some windows of a text, nats per token; each window is one cluster of the standard error. */
 async function validationLoss(
   running: Running,
-  tokens: TokenFile,
+  file: TokenFile,
   windows: readonly number[],
-  context: number,
   job: Job,
 ): Promise<Estimate> {
+  const { context } = running.model.config;
   const sequences = [];
   for (const window of windows) {
-    sequences.push({ ids: await tokens.slice(window * context, (window + 1) * context + 1), first: 1 });
+    sequences.push({ ids: await file.slice(window * context, (window + 1) * context + 1), first: 1 });
   }
   return meanOfClusters(await losses(running, sequences, job));
-}
-
-/** Passes documents on, says how far it is, and stops when the job is aborted. */
-async function* reporting(documents: AsyncIterable<string>, total: number, { onProgress, signal }: Job) {
-  let done = 0;
-  for await (const document of documents) {
-    signal?.throwIfAborted();
-    yield document;
-    onProgress?.({ task: "tokenize", done: ++done, total, unit: "files" });
-  }
 }
 
 /** 75 -> `1 min 15 s` */

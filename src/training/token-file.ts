@@ -20,7 +20,9 @@ export async function openTokens(path: string, vocabulary: number): Promise<Toke
   const source: ByteSource = await openDisk(path);
   const { Ids, width } = storage(vocabulary);
   if (source.byteLength % width !== 0) {
-    throw new InputError(`${source.name}: ${source.byteLength} bytes are not whole ids of ${width}; delete it and resume`);
+    throw new InputError(
+      `${source.name}: ${source.byteLength} bytes are not whole ids of ${width}; delete it and resume`,
+    );
   }
   return {
     length: source.byteLength / width,

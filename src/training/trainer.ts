@@ -67,7 +67,9 @@ export class Trainer {
     }
     const finite = Number.isFinite(sum);
     if (finite) {
-      const gradients = [...this.#parameters.values()].map((parameter) => this.#tape.gradients.get(parameter)!);
+      const gradients = [...this.#parameters.values()].map(
+        (parameter) => this.#tape.gradients.get(parameter)!,
+      );
       this.#optimizer.step(gradients, step, rate, decay);
     }
     this.#tape.clear();

@@ -1,7 +1,7 @@
-import { openTokenizer, writeFileAtomic } from "../files/index.ts";
 import { whatIs } from "../files/disk.ts";
-import { tokenizerFilesFrom, tokenizerFilesOf } from "../files/tokenizer-files.ts";
 import type { NamedBytes } from "../files/index.ts";
+import { openTokenizer, writeFileAtomic } from "../files/index.ts";
+import { tokenizerFilesFrom, tokenizerFilesOf } from "../files/tokenizer-files.ts";
 import { type Tokenizer, tokenizerFrom, trainByteLevelBpe } from "../tokenizers/index.ts";
 import { wordCache } from "../tokenizers/word-cache.ts";
 import { texts } from "./corpus.ts";
@@ -22,7 +22,11 @@ export async function readVocabulary(file: string): Promise<Vocabulary> {
 }
 
 /** A tokenizer trained on the files, kept in `folder` for when the run is resumed. */
-export async function trainVocabulary(files: readonly string[], size: number, folder: string): Promise<Vocabulary> {
+export async function trainVocabulary(
+  files: readonly string[],
+  size: number,
+  folder: string,
+): Promise<Vocabulary> {
   const { join } = paths();
   if ((await whatIs(join(folder, LAST))) !== "file") {
     const data = await trainByteLevelBpe(texts(files), size);

@@ -1,4 +1,12 @@
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -33,7 +41,11 @@ const refusal = async (work: Promise<unknown>) => {
 test("a finished run is a model folder with tokenizer, recipe, log and record, and nothing else", async () => {
   const record = await run("whole");
   const out = join(folder, "whole");
-  expect(readdirSync(out).filter((name) => !name.startsWith(".")).sort()).toEqual([
+  expect(
+    readdirSync(out)
+      .filter((name) => !name.startsWith("."))
+      .sort(),
+  ).toEqual([
     "README.md",
     "config.json",
     "generation_config.json",
@@ -44,12 +56,17 @@ test("a finished run is a model folder with tokenizer, recipe, log and record, a
     "tokenizer.json",
     "tokenizer_config.json",
   ]);
-  expect(JSON.parse(readFileSync(join(out, "record.json"), "utf8"))).toEqual(JSON.parse(JSON.stringify(record)));
+  expect(JSON.parse(readFileSync(join(out, "record.json"), "utf8"))).toEqual(
+    JSON.parse(JSON.stringify(record)),
+  );
   expect(record).toMatchObject({ verb: "train", seed: 3, steps: 12, tokens: 12 * 4 * 16 });
   expect(record.data.map(({ name }) => name)).toEqual(["a.txt", "b.txt", "c.txt", "held.txt"]);
   expect(JSON.stringify(record)).not.toContain(folder);
 
-  const log = readFileSync(join(out, "log.jsonl"), "utf8").trimEnd().split("\n").map((line) => JSON.parse(line));
+  const log = readFileSync(join(out, "log.jsonl"), "utf8")
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line));
   expect(log.map(({ step }) => step)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
   expect(log.filter((line) => "validationLoss" in line).map(({ step }) => step)).toEqual([4, 8]);
   expect(log[11].loss).toBeLessThan(log[0].loss - 0.5);
@@ -90,7 +107,11 @@ test("micro-batches change the sums' order, not the result", async () => {
 test("the model's loss is what evaluate measures on it", async () => {
   const { validation } = await run("measured");
   const held = readFileSync(join(text, "held.txt"), "utf8");
-  const record = await evaluate({ models: [join(folder, "measured")], text: { name: "held", text: held }, backend });
+  const record = await evaluate({
+    models: [join(folder, "measured")],
+    text: { name: "held", text: held },
+    backend,
+  });
   const evaluated = record.models[0].text;
   // Training leaves out the rest of the text after its last whole window.
   expect(evaluated.tokens - validation.tokens).toBeLessThan(16);
@@ -101,16 +122,24 @@ test("a folder that holds something else is refused and left alone", async () =>
   const out = join(folder, "someone's");
   mkdirSync(out);
   writeFileSync(join(out, "letter.txt"), "Dear all");
-  expect(await refusal(run("someone's"))).toContain("someone's: output folder exists and was not made by lowbit");
+  expect(await refusal(run("someone's"))).toContain(
+    "someone's: output folder exists and was not made by lowbit",
+  );
   expect(readdirSync(out)).toEqual(["letter.txt"]);
 });
 
 test("a run is neither overwritten nor continued as another one", async () => {
   const controller = new AbortController();
   const stop = { signal: controller.signal, onProgress: () => controller.abort(new Error("stop")) };
-  await expect(train({ recipe: tinyRecipe(text, "float"), out: join(folder, "begun"), backend }, stop)).rejects.toThrow("stop");
-  expect(await refusal(run("begun"))).toContain("begun: holds a run that is not finished; continue it with --resume");
-  expect(await refusal(run("begun", { resume: true, set: ["seed=4"] }))).toContain("begun with another recipe");
+  await expect(
+    train({ recipe: tinyRecipe(text, "float"), out: join(folder, "begun"), backend }, stop),
+  ).rejects.toThrow("stop");
+  expect(await refusal(run("begun"))).toContain(
+    "begun: holds a run that is not finished; continue it with --resume",
+  );
+  expect(await refusal(run("begun", { resume: true, set: ["seed=4"] }))).toContain(
+    "begun with another recipe",
+  );
 
   const changed = join(folder, "changed");
   mkdirSync(changed);
@@ -138,10 +167,14 @@ test("a recipe's file: paths start from its folder, errors name it, nothing is w
   writeFileSync(file, stringify({ ...tinyRecipe("text", "float"), steps: 1 }));
   expect((await run("from-file", { recipe: file })).steps).toBe(1);
   writeFileSync(file, stringify({ ...tinyRecipe("text", "float"), layers: 1 }));
-  expect(await refusal(run("never", { recipe: file }))).toMatch(/^recipe\.yaml: unknown key layers; did you mean /);
+  expect(await refusal(run("never", { recipe: file }))).toMatch(
+    /^recipe\.yaml: unknown key layers; did you mean /,
+  );
   writeFileSync(file, "family: [");
   expect(await refusal(run("never", { recipe: file }))).toMatch(/^recipe\.yaml: needs YAML; /);
-  expect(await refusal(run("never", { recipe: join(folder, "absent.yaml") }))).toContain("absent.yaml: no such file");
+  expect(await refusal(run("never", { recipe: join(folder, "absent.yaml") }))).toContain(
+    "absent.yaml: no such file",
+  );
   expect(existsSync(join(folder, "never"))).toBe(false);
 });
 
@@ -155,16 +188,27 @@ test("texts that cannot be learned from are refused", async () => {
     const recipe = tinyRecipe(path, "float");
     return refusal(run(`out-${name}`, { recipe: { ...recipe, data: { ...recipe.data, ...change } } }));
   };
-  expect(await using("latin1", Uint8Array.of(0x47, 0x72, 0xfc, 0xdf, 0x65))).toBe("a.txt: needs text in UTF-8, met bytes that are not");
+  expect(await using("latin1", Uint8Array.of(0x47, 0x72, 0xfc, 0xdf, 0x65))).toBe(
+    "a.txt: needs text in UTF-8, met bytes that are not",
+  );
   expect(await using("empty", "")).toBe("a.txt: is empty; a document needs text");
   expect(await using("short", "Too short.")).toContain("shorter than one context");
-  expect(await using("heldout", "A text. ", { heldOut: ["b.txt"] })).toContain("data.heldOut: b.txt is not among the 2 files");
-  expect(await using("nothing", "A text. ", { heldOut: ["a.txt", "held.txt"] })).toContain("leave some to train on");
+  expect(await using("heldout", "A text. ", { heldOut: ["b.txt"] })).toContain(
+    "data.heldOut: b.txt is not among the 2 files",
+  );
+  expect(await using("nothing", "A text. ", { heldOut: ["a.txt", "held.txt"] })).toContain(
+    "leave some to train on",
+  );
   expect(await using("absent", "A text. ", { text: join(bad, "nowhere") })).toContain("does not exist");
 });
 
 test("a loss that is not a number stops the run and leaves the last checkpoint", async () => {
-  const recipe = { ...tinyRecipe(text, "float"), schedule: { kind: "cosine", peak: 1e38, warmup: 0 } } as const;
-  await expect(run("diverged", { recipe })).rejects.toThrow(/train: the loss is \S+ at step \d+; lower the learning rate/);
+  const recipe = {
+    ...tinyRecipe(text, "float"),
+    schedule: { kind: "cosine", peak: 1e38, warmup: 0 },
+  } as const;
+  await expect(run("diverged", { recipe })).rejects.toThrow(
+    /train: the loss is \S+ at step \d+; lower the learning rate/,
+  );
   expect(existsSync(join(folder, "diverged", "record.json"))).toBe(false);
 });

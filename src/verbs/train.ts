@@ -7,8 +7,9 @@ import { baseName, startRecord } from "../record/make.ts";
 import type { Job, Record } from "../record/record.ts";
 import type { Reached } from "../training/checkpoint.ts";
 import { parseYaml, type RecipeInput, readRecipe } from "../training/recipe.ts";
-import { findSources, runTraining, type Trained } from "../training/run.ts";
+import { runTraining, type Trained } from "../training/run.ts";
 import { closeRunFolder, type Identity, identityOf, openRunFolder } from "../training/run-folder.ts";
+import { findSources } from "../training/text.ts";
 import type { BackendChoice } from "./load.ts";
 
 export interface TrainOptions extends BackendChoice {
@@ -22,7 +23,8 @@ export interface TrainOptions extends BackendChoice {
   readonly set?: readonly string[];
 }
 
-export interface TrainResult extends Pick<Trained, "steps" | "tokens" | "tokensPerSecond" | "trainingSeconds" | "validation"> {
+export interface TrainResult
+  extends Pick<Trained, "steps" | "tokens" | "tokensPerSecond" | "trainingSeconds" | "validation"> {
   readonly identity: Identity;
 }
 
@@ -35,14 +37,20 @@ const LARGEST_RECIPE = 1 << 20;
  * the same backend. `reached` is called between the steps of writing; tests
  * end the process there.
  */
-export async function train(options: TrainOptions, job: Job = {}, reached?: Reached): Promise<Record<TrainResult>> {
+export async function train(
+  options: TrainOptions,
+  job: Job = {},
+  reached?: Reached,
+): Promise<Record<TrainResult>> {
   const { join, dirname } = process.getBuiltinModule("node:path");
   const { out, resume = false, set = [] } = options;
   const { input, where, base } = await readInput(options.recipe, dirname);
   const recipe = readRecipe(input, where, set);
   const sources = await findSources(recipe, base);
   const identity = await identityOf(recipe, sources.data);
-  const finish = startRecord("train", { recipe: { ...recipe, data: { ...recipe.data, text: baseName(recipe.data.text) } } });
+  const finish = startRecord("train", {
+    recipe: { ...recipe, data: { ...recipe.data, text: baseName(recipe.data.text) } },
+  });
 
   const backend = await openBackend(options);
   try {
@@ -51,7 +59,8 @@ export async function train(options: TrainOptions, job: Job = {}, reached?: Reac
     await writeFileAtomic(join(out, "recipe.yaml"), new TextEncoder().encode(stringify(recipe)));
     const trained = await runTraining(recipe, sources, folder, backend, job, reached);
 
-    const { model, weights, vocabulary, steps, tokens, tokensPerSecond, trainingSeconds, validation } = trained;
+    const { model, weights, vocabulary, steps, tokens, tokensPerSecond, trainingSeconds, validation } =
+      trained;
     const { bos, eos } = vocabulary.tokenizer;
     const record = finish(
       backend,
@@ -63,7 +72,11 @@ export async function train(options: TrainOptions, job: Job = {}, reached?: Reac
       ...(eos === undefined ? {} : { eos_token_id: eos }),
     };
     const config: JsonObject = { ...configJson(model.config), ...special };
-    await writeModel(out, { config, into: "beside" }, [...weights], { tokenizerFiles: vocabulary.files, generation: special, record });
+    await writeModel(out, { config, into: "beside" }, [...weights], {
+      tokenizerFiles: vocabulary.files,
+      generation: special,
+      record,
+    });
     reached?.("model written");
     await closeRunFolder(folder);
     return record;
