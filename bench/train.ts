@@ -9,6 +9,7 @@
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { createInterface, type Interface } from "node:readline";
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { Tape } from "../src/autograd/tape.ts";
 import type { Backend } from "../src/backends/backend.ts";
@@ -131,7 +132,7 @@ interface Peer {
 }
 
 async function startPeer(python: string, family: "float" | "ternary"): Promise<Peer> {
-  const script = new URL("peers/train.py", import.meta.url).pathname;
+  const script = fileURLToPath(new URL("peers/train.py", import.meta.url));
   const shape = JSON.stringify({ ...SHAPE, threads, ternary: family === "ternary" });
   const child: ChildProcess = spawn(python, [script, shape], { stdio: ["pipe", "pipe", "inherit"] });
   const lines: Interface = createInterface({ input: child.stdout! });
