@@ -101,6 +101,21 @@ describe("--json prints exactly one document, with the fields that others rely o
     expect(json("generate", "model", "The fox", "--tokens", "5", "--seed", "7").text).toBe(record.text);
   });
 
+  test("chat: a document for each turn", () => {
+    const { status, stdout, stderr } = spawnSync(
+      process.execPath,
+      [cli, "chat", "model", "--tokens", "4", "--seed", "7", "--json", "--quiet"],
+      { cwd: folder, encoding: "utf8", input: "The fox\n sees\n/reset\nThe fox\n" },
+    );
+    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+    const turns = stdout
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    expect(turns).toHaveLength(3);
+    expect(turns[2].text).toBe(turns[0].text);
+  });
+
   test("bench", () => {
     const record = json("bench", "model", "--backend", "reference");
     expect(record.decodeTokensPerSecond).toBeGreaterThan(0);

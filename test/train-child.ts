@@ -1,14 +1,13 @@
 /**
- * Trains as `lowbit train --resume` does, and kills itself without warning at the n-th moment at which a crash would
- * be worst. Arguments: a JSON file of train's options, and n (0: never).
+ * Trains as `lowbit train --resume` does and prints each moment at which a crash would be worst. Given one of them and
+ * a number, it kills itself without warning when it gets there for that time.
  */
-import { readFileSync } from "node:fs";
+import { writeSync } from "node:fs";
 import { train } from "../src/verbs/train.ts";
 
-const [options, moment] = process.argv.slice(2);
-let reached = 0;
-await train(JSON.parse(readFileSync(options, "utf8")), {}, (point) => {
-  if (++reached !== Number(moment)) return;
-  process.stdout.write(point);
-  process.kill(process.pid, "SIGKILL");
+const [options, killAt, count] = process.argv.slice(2);
+let times = 0;
+await train(JSON.parse(options), {}, (point) => {
+  writeSync(1, `${point}\n`); // before the kill
+  if (point === killAt && ++times === Number(count)) process.kill(process.pid, "SIGKILL");
 });

@@ -27,15 +27,24 @@ export function chat(program: Command): void {
 async function converse(model: string, options: ChatCommandOptions): Promise<void> {
   const { json, quiet, tokens = 128, ...settings } = options;
   const conversation = await openChat({ ...settings, model }, { onWarning: warn });
-  const input = createInterface({ input: process.stdin, output: process.stdout, prompt: "> " });
+  const output = json ? undefined : process.stdout;
+  const input = createInterface({ input: process.stdin, output, prompt: "> " });
   let turn: AbortController | undefined;
+  // Lines of a pipe arrive all at once; the pipe's end must not keep those that wait from being answered.
+  let open = true;
+  const prompt = () => {
+    if (open) input.prompt();
+  };
+  input.on("close", () => {
+    open = false;
+  });
   input.on("SIGINT", () => {
     // Ctrl-C stops the model's turn; when it is the person's turn it ends the conversation.
     if (turn) turn.abort();
     else input.close();
   });
   try {
-    input.prompt();
+    prompt();
     for await (const line of input) {
       if (line.trim() === "/reset") conversation.reset();
       else if (line !== "") {
@@ -43,7 +52,7 @@ async function converse(model: string, options: ChatCommandOptions): Promise<voi
         await answer(line, turn.signal);
         turn = undefined;
       }
-      input.prompt();
+      prompt();
     }
   } finally {
     input.close();

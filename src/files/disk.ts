@@ -408,7 +408,8 @@ function readError(path: string, error: unknown): Error {
   }
 }
 
-function writeError(path: string, error: unknown): Error {
+/** What a failed write means to a person, as an InputError where it can be helped; else the error itself. */
+export function writeError(path: string, error: unknown): Error {
   const name = paths().basename(path);
   switch (codeOf(error)) {
     case "ENOSPC":

@@ -251,13 +251,24 @@ LOWBIT_INLINE f32v halves(const uint16_t* p) {
 }
 #endif
 
-// Sum and largest of the lanes, in a fixed order.
+// Sum and largest of the lanes, in one order on every processor: the upper half onto the lower, until one is left.
 LOWBIT_INLINE float sum(f32v a) {
+#if defined(LOWBIT_AVX512) || defined(LOWBIT_AVX2)
+#if defined(LOWBIT_AVX512)
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+#else
+  const __m256 eight = a.v;
+#endif
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+#else
   float t[LANES];
   store(t, a);
   for (int width = LANES / 2; width > 0; width /= 2)
     for (int i = 0; i < width; i++) t[i] += t[i + width];
   return t[0];
+#endif
 }
 LOWBIT_INLINE float largest(f32v a) {
   float t[LANES];

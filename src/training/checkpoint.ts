@@ -1,4 +1,4 @@
-import { list, openDisk, whatIs } from "../files/disk.ts";
+import { list, openDisk, remove, rename, whatIs, writeError } from "../files/disk.ts";
 import { encodeSafetensors, readHeader } from "../files/safetensors.ts";
 import { InputError } from "../tensor/tensor.ts";
 import type { Part } from "../tensor/weight.ts";
@@ -40,23 +40,28 @@ export async function writeCheckpoint(
   const metadata = { lowbit: "checkpoint", version: "1", step: String(step), logBytes: String(logBytes) };
   const bytes = encodeSafetensors(parts, metadata);
 
+  const name = `checkpoint-${String(step).padStart(8, "0")}.safetensors`;
   const temporary = join(folder, "checkpoint.tmp");
-  const file = await fs().open(temporary, "w");
   try {
-    const half = bytes.byteLength >> 1;
-    await file.writeFile(bytes.subarray(0, half));
-    reached("checkpoint half written");
-    await file.writeFile(bytes.subarray(half));
-    reached("checkpoint written");
-    await file.sync();
-  } finally {
-    await file.close();
+    const file = await fs().open(temporary, "w");
+    try {
+      const half = bytes.byteLength >> 1;
+      await file.writeFile(bytes.subarray(0, half));
+      reached("checkpoint half written");
+      await file.writeFile(bytes.subarray(half));
+      reached("checkpoint written");
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    reached("checkpoint synced");
+    await rename(temporary, join(folder, name));
+  } catch (error) {
+    await remove(temporary);
+    throw writeError(name, error);
   }
-  reached("checkpoint synced");
-  await fs().rename(temporary, join(folder, `checkpoint-${String(step).padStart(8, "0")}.safetensors`));
   reached("checkpoint renamed");
-  await syncFolder(folder);
-  for (const name of (await checkpointNames(folder)).slice(0, -KEPT)) await fs().rm(join(folder, name));
+  for (const old of (await checkpointNames(folder)).slice(0, -KEPT)) await remove(join(folder, old));
   reached("old checkpoints removed");
 }
 
@@ -86,15 +91,4 @@ export async function readCheckpoint(folder: string): Promise<Checkpoint | undef
 
 async function checkpointNames(folder: string): Promise<string[]> {
   return (await list(folder)).filter((name) => NAME.test(name)).sort();
-}
-
-/** Forces renames to the disk; Windows has no such call. */
-async function syncFolder(folder: string): Promise<void> {
-  if (process.platform === "win32") return;
-  const handle = await fs().open(folder);
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }

@@ -1,4 +1,5 @@
 import type { FileHandle } from "node:fs/promises";
+import { writeAt, writeError } from "../files/disk.ts";
 import { InputError } from "../tensor/tensor.ts";
 import type { Reached } from "./checkpoint.ts";
 import { fs } from "./node.ts";
@@ -60,9 +61,13 @@ export class Log {
   async append(line: TimedLine): Promise<void> {
     const bytes = new TextEncoder().encode(`${JSON.stringify(line)}\n`);
     const half = bytes.byteLength >> 1;
-    await this.#file.write(bytes, 0, half, this.#bytes);
-    this.#reached("log half written");
-    await this.#file.write(bytes, half, bytes.byteLength - half, this.#bytes + half);
+    try {
+      await writeAt(this.#file, bytes.subarray(0, half), this.#bytes);
+      this.#reached("log half written");
+      await writeAt(this.#file, bytes.subarray(half), this.#bytes + half);
+    } catch (error) {
+      throw writeError("log.jsonl", error);
+    }
     this.#bytes += bytes.byteLength;
     this.#reached("log written");
   }

@@ -1,4 +1,4 @@
-import { openDisk, whatIs } from "../files/disk.ts";
+import { openDisk, remove, rename, whatIs, writeError } from "../files/disk.ts";
 import type { ByteSource } from "../files/file.ts";
 import { InputError } from "../tensor/tensor.ts";
 import type { Tokenizer } from "../tokenizers/index.ts";
@@ -44,17 +44,23 @@ export async function writeTokens(
   if ((await whatIs(path)) === "file") return;
   const { Ids } = storage(tokenizer.vocabulary);
   const start = tokenizer.bos ?? tokenizer.eos;
-  const file = await fs().open(`${path}.tmp`, "w");
+  const temporary = `${path}.tmp`;
   try {
-    for await (const text of documents) {
-      if (start !== undefined) await file.writeFile(Ids.of(start));
-      await file.writeFile(Ids.from(encode(text)));
+    const file = await fs().open(temporary, "w");
+    try {
+      for await (const text of documents) {
+        if (start !== undefined) await file.writeFile(Ids.of(start));
+        await file.writeFile(Ids.from(encode(text)));
+      }
+      await file.sync();
+    } finally {
+      await file.close();
     }
-    await file.sync();
-  } finally {
-    await file.close();
+    await rename(temporary, path);
+  } catch (error) {
+    await remove(temporary);
+    throw writeError(path, error);
   }
-  await fs().rename(`${path}.tmp`, path);
 }
 
 function storage(vocabulary: number) {

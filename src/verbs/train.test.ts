@@ -212,3 +212,21 @@ test("a loss that is not a number stops the run and leaves the last checkpoint",
   );
   expect(existsSync(join(folder, "diverged", "record.json"))).toBe(false);
 });
+
+test("a full disk is one line, removes what was half written, and the run goes on when there is room", async () => {
+  const { out, ...options } = {
+    recipe: tinyRecipe(text, "float"),
+    out: join(folder, "full"),
+    backend,
+  } as const;
+  for (const point of ["checkpoint written", "log half written"]) {
+    const full = (met: string) => {
+      if (met === point) throw Object.assign(new Error("no space left on device"), { code: "ENOSPC" });
+    };
+    expect(await refusal(train({ ...options, out, resume: true }, {}, full))).toMatch(
+      /^(checkpoint-00000003\.safetensors|log\.jsonl): the disk is full; nothing was changed; make room/,
+    );
+    expect(readdirSync(join(out, "work")).filter((name) => name.endsWith(".tmp"))).toEqual([]);
+  }
+  expect((await train({ ...options, out, resume: true })).steps).toBe(12);
+});
