@@ -64,7 +64,11 @@ async function converse(model: string, options: ChatCommandOptions): Promise<voi
     let made = 0;
     let text = "";
     try {
-      for await (const step of conversation.say(line, { ...settings, tokens }, { signal, onWarning: warn })) {
+      for await (const step of conversation.say(
+        line,
+        { topP: 0.9, ...settings, tokens },
+        { signal, onWarning: warn },
+      )) {
         made++;
         text += step.text;
         if (!json) process.stdout.write(step.text);

@@ -1,6 +1,9 @@
 import { DOCUMENT, WORD } from "./bpe-trainer.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
+/** About 100 MB; a text of more words than this loses its memory now and then. */
+const MOST_WORDS = 1_000_000;
+
 /**
  * The same ids as `tokenizer.encode`, word by word with a memory of the words
  * seen: for long texts and tokenizers made by `trainByteLevelBpe`, whose merges
@@ -11,7 +14,10 @@ export function wordCache(tokenizer: Tokenizer): (text: string) => Int32Array {
   const seen = new Map<string, Int32Array>();
   const idsOf = (word: string) => {
     let ids = seen.get(word);
-    if (!ids) seen.set(word, (ids = tokenizer.encode(word)));
+    if (!ids) {
+      if (seen.size === MOST_WORDS) seen.clear();
+      seen.set(word, (ids = tokenizer.encode(word)));
+    }
     return ids;
   };
   return (text) => {

@@ -59,6 +59,9 @@ test("a wrong value is named by its path", () => {
   );
   expect(failure({ microBatch: 3 })).toContain("microBatch 3 must divide batch 4");
   expect(failure({ family: "trilm" })).toContain("use int2");
+  expect(failure({ family: "trilm", formats: { linear: "f16" } })).toContain(
+    "does not pack what trilm trains",
+  );
   expect(failure({ formats: { linear: "tq2_0" } })).toContain("cannot hold a float model");
   expect(() => readRecipe([], "r.yaml")).toThrow(/^r\.yaml: recipe: /);
   expect(() => readRecipe(null, "r.yaml")).toThrow(/^r\.yaml: recipe: /);

@@ -130,10 +130,14 @@ export function readRecipe(input: unknown, where: string, set: readonly string[]
       !ternary.includes(linear),
       `formats.linear ${linear} cannot hold a float model; train it in f16 and compress it`,
     );
-  } else if (linear.startsWith("tq")) {
+  } else {
+    needs(
+      ternary.includes(linear),
+      `formats.linear ${linear} does not pack what ${family} trains; use ${ternary.join(", ")}`,
+    );
     const fits = model.dim % 256 === 0 && model.ffn % 256 === 0;
     needs(
-      fits,
+      linear === "int2" || fits,
       `formats.linear ${linear} needs rows of 256·n weights, dim is ${model.dim} and ffn ${model.ffn}; use int2`,
     );
   }

@@ -178,6 +178,18 @@ test("a recipe's file: paths start from its folder, errors name it, nothing is w
   expect(existsSync(join(folder, "never"))).toBe(false);
 });
 
+test("a tokenizer's file takes the place of a trained one", async () => {
+  await run("trains-one", { set: ["steps=1"] });
+  const file = join(folder, "trains-one", "tokenizer.json");
+  const recipe = tinyRecipe(text, "float");
+  const { data } = await run("reads-one", {
+    recipe: { ...recipe, steps: 1, data: { ...recipe.data, tokenizer: { file } } },
+  });
+  expect(data.map(({ name }) => name)).toContain("tokenizer.json");
+  const bits = (name: string) => bitsOf(join(folder, name));
+  expect(bits("reads-one")).toEqual(bits("trains-one"));
+});
+
 test("texts that cannot be learned from are refused", async () => {
   const bad = join(folder, "bad");
   const using = (name: string, content: Uint8Array | string, change: object = {}) => {
