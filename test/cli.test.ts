@@ -16,7 +16,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { stringify } from "yaml";
 import { tinyRecipe, writeTinyText } from "./tiny-training.ts";
 
-const cli = join(import.meta.dirname, "../src/commands/cli.ts");
+const cli = join(import.meta.dirname, "../bin/lowbit.mjs");
 
 let folder = "";
 const at = (...parts: string[]) => join(folder, ...parts);

@@ -1,6 +1,3 @@
-#!/usr/bin/env node
-import { realpathSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import { Command } from "commander";
 import { lowbitVersion } from "../record/version.ts";
 import { bench } from "./bench.ts";
@@ -20,13 +17,4 @@ export async function main(args: readonly string[]): Promise<number> {
     .version(lowbitVersion);
   for (const define of [inspect, evaluate, compress, train, generate, chat, bench, doctor]) define(program);
   return runCommand(program, args);
-}
-
-if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
-  // A reader that goes away (`| head`) is not an error of ours.
-  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code === "EPIPE") process.exit(0);
-    throw error;
-  });
-  process.exitCode = await main(process.argv.slice(2));
 }

@@ -34,7 +34,7 @@ const utf8 = new TextEncoder();
 export function huggingfaceTokenizer(data: TokenizerData & { kind: "huggingface" }): Tokenizer {
   const json = checked(data.tokenizer);
   const config = data.config as Readonly<Record<string, unknown>>;
-  const library = new Library(data.tokenizer, data.config);
+  const library = open(data);
 
   const entries = Array.isArray(json.model.vocab)
     ? json.model.vocab.map(([piece], id): [string, number] => [piece, id])
@@ -65,7 +65,8 @@ export function huggingfaceTokenizer(data: TokenizerData & { kind: "huggingface"
 
   const named = (key: string, usual: readonly string[]): number | undefined => {
     const token = config[key];
-    const content = typeof token === "string" ? token : (token as { content?: string } | null)?.content;
+    if (token === null) return undefined; // the model was made without
+    const content = typeof token === "string" ? token : (token as { content?: string } | undefined)?.content;
     if (content !== undefined) return library.token_to_id(content);
     return usual.map((spelling) => special.get(spelling)).find((id) => id !== undefined);
   };
@@ -82,6 +83,15 @@ export function huggingfaceTokenizer(data: TokenizerData & { kind: "huggingface"
     },
     piece: (id) => pieces[id] ?? "",
   };
+}
+
+/** The library throws plain errors, at what a file lacks and at what it holds that the library does not know. */
+function open(data: TokenizerData & { kind: "huggingface" }): Library {
+  try {
+    return new Library(data.tokenizer, data.config);
+  } catch (error) {
+    throw new InputError(`tokenizer.json: cannot be used: ${(error as Error).message.split("\n", 1)[0]}`);
+  }
 }
 
 function checked(tokenizer: object): TokenizerJson {

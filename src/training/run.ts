@@ -169,7 +169,7 @@ async function learn({ recipe, steps, order, text, folder, trainer, job, reached
         done: step,
         total: steps,
         unit: "steps",
-        note: `loss ${loss.toFixed(4)}, ${Math.round(tokensPerStep / perStep)} tokens/s, ${duration(perStep * (steps - step))} left`,
+        note: `loss ${loss.toFixed(4)}, ${Math.round(tokensPerStep / perStep)} tokens/s`,
       });
       await new Promise((resolve) => setImmediate(resolve)); // lets Ctrl-C in
       if (step % checkpointEvery === 0 || step === steps || job.signal?.aborted) {
@@ -208,12 +208,4 @@ async function validationLoss(
     sequences.push({ ids: await file.slice(window * context, (window + 1) * context + 1), first: 1 });
   }
   return meanOfClusters(await losses(running, sequences, job));
-}
-
-/** 75 -> `1 min 15 s` */
-function duration(seconds: number): string {
-  const whole = Math.round(seconds);
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
 }
