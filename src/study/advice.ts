@@ -16,8 +16,8 @@ export interface Advice {
 
 /**
  * Which bit width to take: the smallest file whose paired loss increase over
- * the reference has a 95 % upper limit below the tolerance; else none. A
- * candidate whose interval is not known (fewer than two windows) never passes.
+ * the reference has a 95 % upper limit below the tolerance; else none. Of files
+ * of one size the one that loses least. A candidate whose interval is not known (fewer than two windows) never passes.
  */
 export function advise(candidates: readonly Candidate[], tolerance = TOLERANCE): Advice {
   const rule = `the smallest file whose paired loss increase has a 95 % upper limit below ${tolerance} nats per token`;
@@ -25,7 +25,7 @@ export function advise(candidates: readonly Candidate[], tolerance = TOLERANCE):
   const passing = candidates
     .filter((c) => !c.reference && c.difference?.high !== undefined && c.difference.high < tolerance)
     .filter((c) => reference === undefined || c.bytes < reference.bytes)
-    .sort((a, b) => a.bytes - b.bytes);
+    .sort((a, b) => a.bytes - b.bytes || a.difference!.mean - b.difference!.mean);
   const best = passing[0];
   if (!best) {
     const sentence = `Advice: keep the ${reference?.name ?? "original"}; no smaller file stays below a loss increase of ${tolerance} nats per token with 95 % certainty.`;

@@ -42,14 +42,14 @@ const CALIBRATION = 12_288;
 const DECODED = 64;
 
 /**
- * The formats of the comparison: per row at 8 and 6 bits, groups below, and at 2 bits
- * an offset and a clip search, without which two bits hold nothing.
+ * The formats of the comparison: per row at 8 and 6 bits; below, groups with a
+ * clip search, which at 3 bits halves the loss; at 2 bits an offset as well.
  */
 const FORMATS: readonly { readonly label: string; readonly format: Format }[] = [
   { label: "int8", format: integer(8) },
   { label: "int6", format: integer(6) },
-  { label: "int4-g128", format: integer(4, { group: 128 }) },
-  { label: "int3-g128", format: integer(3, { group: 128 }) },
+  { label: "int4-g128", format: clipped(integer(4, { group: 128 })) },
+  { label: "int3-g128", format: clipped(integer(3, { group: 128 })) },
   { label: "int2-offset-g64", format: clipped(integer(2, { group: 64, offset: true })) },
 ];
 const METHODS = ["rtn", "gptq"] as const;

@@ -7,17 +7,22 @@ const FONT = "system-ui, sans-serif";
 // A 2-bit model without training can lose several nats; above this the picture would show nothing else.
 const TALLEST = 1.5;
 
-/** Loss against bits per weight of the whole file, with 95 % intervals of each model's own loss; an SVG. */
+/**
+ * Loss against bits per weight of the whole file; an SVG. Bars are the 95 %
+ * intervals of the paired difference from the reference, set on its loss: the
+ * uncertainty that all models share moves them together and is left out.
+ */
 export async function lossChart(candidates: readonly Candidate[]): Promise<string> {
   const best = Math.min(...candidates.map((c) => c.loss.mean));
   const ceiling = best + TALLEST;
+  const base = candidates.find((c) => c.reference)?.loss.mean ?? best;
   const values = candidates.map((c) => ({
     name: c.name,
     family: LABELS[c.family],
     bits: c.bitsPerWeight.total,
     loss: Math.min(c.loss.mean, ceiling),
-    low: Math.min(c.loss.mean - 1.96 * (c.loss.standardError ?? 0), ceiling),
-    high: Math.min(c.loss.mean + 1.96 * (c.loss.standardError ?? 0), ceiling),
+    low: Math.min(c.difference?.low === undefined ? c.loss.mean : base + c.difference.low, ceiling),
+    high: Math.min(c.difference?.high === undefined ? c.loss.mean : base + c.difference.high, ceiling),
     above: c.loss.mean > ceiling,
   }));
   const color = {
@@ -39,8 +44,8 @@ export async function lossChart(candidates: readonly Candidate[]): Promise<strin
     scale: { zero: false, nice: true, padding: 8 },
   };
   return svg({
-    width: 640,
-    height: 360,
+    width: 820,
+    height: 380,
     data: { values },
     layer: [
       {

@@ -36,14 +36,14 @@ export async function reportHtml(record: Record<Comparison>): Promise<string> {
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>lowbit report: how few bits?</title>
 <style>
-  body { font: 15px/1.5 system-ui, sans-serif; color: #111827; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
+  body { font: 15px/1.5 system-ui, sans-serif; color: #111827; max-width: 82rem; margin: 2rem auto; padding: 0 1rem; }
   h1 { font-size: 1.5rem; margin-bottom: 0.25rem; }
   h2 { font-size: 1.1rem; margin-top: 2.25rem; }
   .advice { background: #eff6ff; border-left: 4px solid #2563eb; padding: 0.75rem 1rem; font-size: 1.05rem; }
   .note { color: #4b5563; }
   .wide { overflow-x: auto; }
   table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; font-size: 13px; }
-  th, td { padding: 0.3rem 0.55rem; text-align: right; border-bottom: 1px solid #e5e7eb; }
+  th, td { padding: 0.3rem 0.5rem; text-align: right; border-bottom: 1px solid #e5e7eb; }
   th { font-weight: 600; color: #374151; }
   th:first-child, td:first-child { text-align: left; }
   tr.chosen td { background: #eff6ff; font-weight: 600; }
@@ -68,7 +68,7 @@ ${rows}
 
 <h2>Loss against bits per weight</h2>
 ${loss}
-<p class="note">Bars are 95 % intervals of each model's own loss. Because all models were measured on the same windows, their differences (Δ loss in the table) are known much better than the bars suggest. A triangle marks a loss above the picture.</p>
+<p class="note">Bars are the 95 % intervals of Δ loss, set on the loss of ${htmlText(reference)}: all models were measured on the same windows, so their differences are known much better than each loss by itself (± error in the table). A triangle marks a loss above the picture.</p>
 
 <h2>Error of each layer</h2>
 <div class="wide">${layers}</div>
