@@ -6,7 +6,9 @@ import { join } from "node:path";
 
 const [out, name] = process.argv.slice(2);
 if (!out || !name) {
-  console.error("bundle: needs the folder of a finished training and a name: node scripts/bundle.ts OUT NAME");
+  console.error(
+    "bundle: needs the folder of a finished training and a name: node scripts/bundle.ts OUT NAME",
+  );
   process.exit(2);
 }
 const KEPT = [
@@ -26,5 +28,7 @@ mkdirSync(target, { recursive: true });
 for (const file of KEPT) copyFileSync(join(out, file), join(target, file));
 const steps = readFileSync(join(out, "log.jsonl"), "utf8").trimEnd().split("\n");
 // Validation losses are rare and all stay.
-const thinned = steps.filter((line, i) => (i + 1) % EVERY === 0 || line.includes('"validationLoss"') || i === 0);
+const thinned = steps.filter(
+  (line, i) => (i + 1) % EVERY === 0 || line.includes('"validationLoss"') || i === 0,
+);
 writeFileSync(join(target, "log.jsonl"), `${thinned.join("\n")}\n`);
