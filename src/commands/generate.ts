@@ -21,14 +21,15 @@ export function generate(program: Command): void {
       options: SharedOptions & Omit<GenerateOptions, "model" | "prompt">,
     ) => {
       const { json, quiet, ...settings } = options;
-      if (!json) process.stdout.write(prompt);
+      // The prompt is shown when its continuation comes, not before a model that turns out to be missing.
+      let before = prompt;
+      const print = (text: string) => {
+        process.stdout.write(before + text);
+        before = "";
+      };
       await execute(
         options,
-        (job) =>
-          generateText(
-            { ...settings, model, prompt },
-            json ? job : { ...job, onText: (text) => void process.stdout.write(text) },
-          ),
+        (job) => generateText({ ...settings, model, prompt }, json ? job : { ...job, onText: print }),
         (record) => {
           if (!quiet) {
             const rate = record.tokensPerSecond.toFixed(0);

@@ -94,7 +94,8 @@ async function openCheckpoint(path: string): Promise<ModelFile> {
 async function bundledFolder(spec: string): Promise<string> {
   const { fileURLToPath } = process.getBuiltinModule("node:url");
   const root = fileURLToPath(new URL("../../bundled", import.meta.url));
-  const names = (await whatIs(root)) === "folder" ? await list(root) : [];
+  const entries = (await whatIs(root)) === "folder" ? await list(root) : [];
+  const names = entries.filter((entry) => !entry.includes(".")); // folders of models, beside a README
   const name = spec.slice("bundled:".length);
   if (names.includes(name)) return `${root}/${name}`;
   const there = names.length === 0 ? "none came with this package" : `there is ${names.join(", ")}`;

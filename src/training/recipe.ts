@@ -165,7 +165,11 @@ function problem(issue: z.core.$ZodIssue): string {
     const nearest = nearestName(key, keysAt(schema, path));
     return `unknown key ${[...path, key].join(".")}; did you mean ${[...path, nearest].join(".")}?`;
   }
-  return `${path.join(".") || "recipe"}: ${issue.message}`;
+  const where = path.join(".") || "recipe";
+  if (issue.code === "invalid_type" && issue.message.endsWith("received undefined")) {
+    return `${where} is missing; it needs ${issue.expected === "object" ? "keys of its own" : `a ${issue.expected}`}`;
+  }
+  return `${where}: ${issue.message}`;
 }
 
 /** Keys that the schema knows below a path; of alternatives, those of all of them. */
