@@ -107,15 +107,17 @@ export function backendSuite(name: string, open: (options: BackendOptions) => Pr
     });
   });
 
-  test(`backend ${name} gives the same bits on one thread and on two`, async () => {
+  test(`backend ${name} gives the same bits on one, two, three and five threads`, async () => {
     const results: Elements[][] = [];
-    for (const threads of [1, 2]) {
+    for (const threads of [1, 2, 3, 5]) {
       const backend = await open({ threads });
       results.push(await largeResults(backend));
       backend.dispose();
+      if (threads > backend.threads) break; // has one thread whatever is wanted
     }
-    for (const [i, one] of results[0].entries())
-      expect(sameBits(one, results[1][i]), `result ${i}`).toBe(true);
+    for (const others of results.slice(1)) {
+      for (const [i, one] of results[0].entries()) expect(sameBits(one, others[i]), `result ${i}`).toBe(true);
+    }
   });
 }
 
@@ -257,6 +259,7 @@ async function largeResults(backend: Backend): Promise<Elements[]> {
     ["add", floats([300, 255]), floats([300, 255])],
     ["swiglu", floats([300, 255]), floats([300, 255])],
     ["rmsNorm", floats([300, 255]), floats([255]), 1e-5],
+    ["rope", floats([300, 64]), floats([310, 16]), 16, 300, 7, 1],
     ["attention", floats([300, 64]), floats([300, 32]), floats([300, 32]), 4, 2, 2, 0],
     ["attention", floats([1, 64]), floats([700, 32]), floats([700, 32]), 4, 2, 1, 699],
     ["linear", floats([300, 257]), floats([513, 257])],
@@ -292,6 +295,20 @@ async function largeResults(backend: Backend): Promise<Elements[]> {
   results.push(await backend.read(gram));
   backend.cholesky(gram, backend.zeros([2]), 0, 257);
   results.push(await backend.read(gram));
+  const [solved, errors] = [backend.upload(floats([257, 130])), backend.upload(floats([257, 130]))];
+  backend.triangularSolve(gram, solved, 0, 0, 130);
+  results.push(await backend.read(solved));
+  backend.gptqUpdate(solved, errors, gram, 0, 128, 128, 257);
+  results.push(await backend.read(solved));
+  const [u, s, v] = [backend.upload(floats([130, 67])), backend.zeros([67]), backend.zeros([67, 67])];
+  backend.svd(u, s, v);
+  for (const t of [u, s, v]) results.push(await backend.read(t));
+  const moments = [floats([100_003]), floats([100_003]), floats([100_003], 0.1)].map((t) =>
+    backend.upload(t),
+  );
+  const second = backend.zeros([100_003]);
+  backend.adamw(moments[0], moments[1], moments[2], second, norm, 1e-3, 0.9, 0.95, 1e-8, 0.1, 7, 1);
+  for (const t of [moments[0], moments[2], second]) results.push(await backend.read(t));
   return results;
 }
 

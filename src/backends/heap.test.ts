@@ -1,7 +1,14 @@
 import { describe, expect, test } from "vitest";
 import { encode, formatByName } from "../formats/index.ts";
 import { generator, normals } from "../tensor/random.ts";
-import { hostTensor, InputError, matrix, type Tensor, UnsupportedError } from "../tensor/tensor.ts";
+import {
+  hostTensor,
+  InputError,
+  matrix,
+  ShapeError,
+  type Tensor,
+  UnsupportedError,
+} from "../tensor/tensor.ts";
 import { packedWeight } from "../tensor/weight.ts";
 import type { HeapBackend } from "./heap.ts";
 import { native } from "./native.ts";
@@ -102,6 +109,14 @@ describe.each(backends)("memory of %s", (_, open) => {
     backend.dispose();
   });
 
+  test("takes no elements of another size", async () => {
+    const backend = await open();
+    const doubles = new Float64Array(4) as unknown as Float32Array;
+    expect(() => backend.upload({ shape: [4], format: "f32", data: doubles })).toThrow(ShapeError);
+    expect(() => backend.write(backend.zeros([4]), doubles)).toThrow(ShapeError);
+    backend.dispose();
+  });
+
   test("is not touched through a tensor that was freed", async () => {
     const backend = await open();
     const x = backend.zeros([4]);
@@ -111,7 +126,26 @@ describe.each(backends)("memory of %s", (_, open) => {
     expect(() => backend.free(x)).toThrow("was freed");
     expect(await backend.read(view)).toEqual(new Float32Array(4));
     backend.dispose();
+    await expect(backend.read(view)).rejects.toThrow("was disposed");
+    expect(() => backend.write(view, new Float32Array(4))).toThrow("was disposed");
   });
+});
+
+test("a trap in a task ends the call, whichever thread met it, and the backend after it", async () => {
+  for (let round = 0; round < 8; round++) {
+    const { heap } = await wasmHeap({}, 2, () => {});
+    const add = heap.names.indexOf("add");
+    const n = 16 * 4096;
+    const y = heap.allocate(4 * n);
+    heap.commands.set([y, 0, y, 0, y, 0, n]);
+    heap.run(add); // so that the worker is awake
+    // Tasks of 4096 elements (add.cpp): what the last one reads lies beyond the memory, which has not grown yet.
+    const x = heap.commands.buffer.byteLength - 4 * (n - 4096);
+    heap.commands.set([x, 0, x, 0, y, 0, n]);
+    expect(() => heap.run(add)).toThrow(WebAssembly.RuntimeError);
+    expect(() => heap.run(heap.names.indexOf("fill"))).toThrow("open another backend");
+    heap.close();
+  }
 });
 
 test.each([1, 2])(

@@ -165,9 +165,9 @@ class HeapCore extends Tensors<Place> {
 
   upload(value: HostTensor | Weight): Tensor {
     if ("data" in value) {
-      if (value.data.length !== sizeOf(value.shape)) {
+      if (value.data.byteLength !== 4 * sizeOf(value.shape)) {
         throw new ShapeError(
-          `upload: ${value.shape.join("×")} needs ${sizeOf(value.shape)} values, got ${value.data.length}`,
+          `upload: ${value.shape.join("×")} needs ${sizeOf(value.shape)} values of 4 bytes, got ${value.data.byteLength} bytes`,
         );
       }
       const t = this.#fresh(value.shape, value.data instanceof Int32Array ? "i32" : "f32");
@@ -187,7 +187,7 @@ class HeapCore extends Tensors<Place> {
     const blocks: Block[] = [];
     try {
       const descriptor = new Float64Array(DESCRIPTOR);
-      descriptor.set([stemNumber(format.stem), rows, cols, groupSize(format, cols)]);
+      descriptor.set([stemNumber(format.stem), rows, cols, groupSize(format, rows, cols)]);
       for (const [i, { name: part }] of format.parts(rows, cols).entries()) {
         const block = this.#allocate(parts[part].bytes.byteLength);
         blocks.push(block);
@@ -219,7 +219,7 @@ class HeapCore extends Tensors<Place> {
 
   write(t: Tensor, data: Elements): void {
     const { memory, shape, format } = this.elements("write", t);
-    const fits = data.length === sizeOf(shape) && data instanceof Int32Array === (format === "i32");
+    const fits = data.byteLength === 4 * sizeOf(shape) && data instanceof Int32Array === (format === "i32");
     if (!fits) {
       throw new ShapeError(
         `write: ${format} ${shape.join("×")} needs ${sizeOf(shape)} values of its type, got ${data.length}`,
@@ -250,6 +250,16 @@ class HeapCore extends Tensors<Place> {
     this.#heap.close();
   }
 
+  /** Views too: what they look into was given back by dispose(). */
+  protected override handle(where: string, t: unknown): Handle<Place> {
+    this.#needOpen();
+    return super.handle(where, t);
+  }
+
+  #needOpen(): void {
+    if (this.#disposed) throw new UnsupportedError(`${this.name}: this backend was disposed; open another`);
+  }
+
   protected release(t: Handle<Place>): void {
     if (this.#living.delete(t)) this.#release(t);
   }
@@ -274,7 +284,7 @@ class HeapCore extends Tensors<Place> {
   }
 
   #allocate(bytes: number): Block {
-    if (this.#disposed) throw new UnsupportedError(`${this.name}: this backend was disposed; open another`);
+    this.#needOpen();
     const address = Number.isSafeInteger(bytes) ? this.#heap.allocate(bytes) : 0;
     if (address === 0) {
       throw new UnsupportedError(
@@ -294,7 +304,6 @@ class HeapCore extends Tensors<Place> {
     outputs: readonly (Handle<Place> | null)[],
   ): void {
     try {
-      if (this.#disposed) throw new UnsupportedError(`${this.name}: this backend was disposed; open another`);
       if (entry < 0) {
         throw new UnsupportedError(`${this.name}: ${name} is not in this build; run npm install again`);
       }

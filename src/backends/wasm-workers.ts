@@ -29,17 +29,20 @@ const START_MILLISECONDS = 20_000;
 /**
  * The whole life of a worker, as text: it works wherever this file ends up,
  * in a bundle too. `post` tells the starter that it is about to wait for
- * tasks; worker() returns when the backend is disposed.
+ * tasks; worker() returns when the backend is disposed. A trap in a task is
+ * told to the caller, which waits for that task, through fail().
  */
 const LIFE = `
   async function live({ module, memory, index, stackTop, threadLocals }, post) {
+    let exports;
     try {
-      const { exports } = await WebAssembly.instantiate(module, { env: { memory } });
+      exports = (await WebAssembly.instantiate(module, { env: { memory } })).exports;
       exports.__stack_pointer.value = stackTop | 0;
       exports.__wasm_init_tls(threadLocals | 0);
       post("ready");
       exports.worker(index);
     } catch (error) {
+      exports?.fail();
       post(String(error));
     }
   }

@@ -92,6 +92,7 @@ function heapOver(exports: Exports, memory: WebAssembly.Memory, close: () => voi
   const stack = exports.__stack_pointer;
   const top = stack.value;
   const stacks = exports.bytesInUse();
+  let broken = false;
   return {
     allocate: (bytes) => exports.allocate(bytes),
     release: exports.release,
@@ -109,12 +110,16 @@ function heapOver(exports: Exports, memory: WebAssembly.Memory, close: () => voi
     },
     names: Array.from({ length: exports.count() }, (_, entry) => text(memory, exports.name(entry))),
     run(entry) {
+      if (broken) throw new UnsupportedError("wasm: a kernel ended in a trap before; open another backend");
       try {
         exports.run(entry);
       } catch (error) {
         stack.value = top;
-        if (!exports.outOfMemory()) throw error;
-        throw new UnsupportedError("wasm: out of memory for intermediate results; use smaller batches");
+        if (exports.outOfMemory()) {
+          throw new UnsupportedError("wasm: out of memory for intermediate results; use smaller batches");
+        }
+        broken = true; // workers may still be at its tasks
+        throw error;
       }
     },
     bytesInUse: () => exports.bytesInUse() - stacks,

@@ -101,6 +101,7 @@ function entryOf(weight: Weight): JsonObject {
       return {
         kind: e.kind,
         shape,
+        codeBits: e.codeBits,
         book: entryOf(e.book),
         ...(e.decoder === undefined ? {} : { decoder: e.decoder }),
       };
@@ -266,10 +267,16 @@ export function assemblyOf(name: string, entry: Json, find: FindPart): Assembly 
         if (book.shape.length !== 2 || vector === 0 || cols % vector !== 0) {
           throw new InputError(`${where}: a book of shape ${text(book.shape)} cannot fill rows of ${cols}`);
         }
-        const codes = part("codes", { elements: (rows * cols) / vector });
+        const { codeBits } = json;
+        if (typeof codeBits !== "number" || !Number.isInteger(codeBits) || codeBits < 1 || codeBits > 16) {
+          throw new InputError(`${where}: codeBits must be a whole number from 1 to 16`);
+        }
+        const bytes = Math.ceil(((cols / vector) * codeBits) / 8);
+        const codes = part("codes", { dtype: "u8", shape: [rows, bytes] });
         return node(`codebook(${book.format})`, async (read) => ({
           kind,
           codes: await read(codes),
+          codeBits,
           book: await book.build(read),
           ...(decoder === undefined ? {} : { decoder }),
         }));

@@ -52,10 +52,16 @@ function everyKind(): [string, Weight][] {
       }),
     ],
     ["product", weight([3, 64], { kind: "product", factors: [plain([3, 5]), plain([5, 64])] })],
-    ["codebook", weight([3, 64], { kind: "codebook", codes: part("u8", [3, 16], 1), book })],
+    ["codebook", weight([3, 64], { kind: "codebook", codes: part("u8", [3, 16], 1), codeBits: 8, book })],
     [
       "codebook.again",
-      weight([3, 64], { kind: "codebook", codes: part("u8", [3, 16], 1), book, decoder: "affine" }),
+      weight([3, 64], {
+        kind: "codebook",
+        codes: part("u8", [3, 16], 1),
+        codeBits: 8,
+        book,
+        decoder: "affine",
+      }),
     ],
     [
       "scaled",

@@ -54,11 +54,29 @@ describe("decodeWeight", () => {
 
   it("codebook: rows of vectors out of the book", () => {
     const book = plain(matrix(3, 2, Float32Array.of(0, 1, 2, 3, 4, 5)));
-    const codes = partOf("u16", [2, 2], Uint16Array.of(2, 0, 1, 1));
-    const m = decodeWeight(weight({ kind: "codebook", codes, book }, [2, 4]));
+    const codes = partOf("u8", [2, 1], Uint8Array.of(0b00_10, 0b01_01)); // the first code in the low bits
+    const m = decodeWeight(weight({ kind: "codebook", codes, codeBits: 2, book }, [2, 4]));
     expect([...m.data]).toEqual([4, 5, 0, 1, 2, 3, 2, 3]);
-    const decoder = weight({ kind: "codebook", codes, book, decoder: "hnerv" }, [2, 4]);
+    const decoder = weight({ kind: "codebook", codes, codeBits: 2, book, decoder: "hnerv" }, [2, 4]);
     expect(() => decodeWeight(decoder)).toThrow(UnsupportedError);
+    const outside = partOf("u8", [2, 1], Uint8Array.of(0b11_10, 0));
+    expect(() =>
+      decodeWeight(weight({ kind: "codebook", codes: outside, codeBits: 2, book }, [2, 4])),
+    ).toThrow("code 3 is outside its codebook of 3 entries");
+  });
+
+  it("codebook: codes of 12 bits cross bytes", () => {
+    const book = plain(
+      matrix(
+        4096,
+        1,
+        Float32Array.from({ length: 4096 }, (_, i) => i),
+      ),
+    );
+    // 0xabc and 0x123, low bits first: bc, 3a, 12
+    const codes = partOf("u8", [1, 3], Uint8Array.of(0xbc, 0x3a, 0x12));
+    const m = decodeWeight(weight({ kind: "codebook", codes, codeBits: 12, book }, [1, 2]));
+    expect([...m.data]).toEqual([0xabc, 0x123]);
   });
 
   it("scaleRows and scaleColumns: powers of two move exponents", () => {

@@ -1,5 +1,13 @@
 import { bf16FromBits } from "../tensor/half.ts";
-import { type Matrix, matrix, row, ShapeError, sizeOf, UnsupportedError } from "../tensor/tensor.ts";
+import {
+  InputError,
+  type Matrix,
+  matrix,
+  row,
+  ShapeError,
+  sizeOf,
+  UnsupportedError,
+} from "../tensor/tensor.ts";
 import type { Part, Weight } from "../tensor/weight.ts";
 import { elements, type Parts } from "./format.ts";
 
@@ -29,9 +37,16 @@ export function composeWeight(weight: Weight, decodePacked: DecodePacked): Matri
     case "codebook": {
       if (e.decoder) throw new UnsupportedError(`weight: codebook decoder ${e.decoder} is not known here`);
       const book = compose(e.book);
-      const codes = numbersOf(e.codes);
       const data = new Float32Array(rows * cols);
-      for (const [v, code] of codes.entries()) data.set(row(book, code), v * book.cols);
+      for (let r = 0; r < rows; r++) {
+        for (let v = 0; v < cols / book.cols; v++) {
+          const code = codeAt(e.codes, r, v, e.codeBits);
+          if (code >= book.rows) {
+            throw new InputError(`weight: code ${code} is outside its codebook of ${book.rows} entries`);
+          }
+          data.set(row(book, code), r * cols + v * book.cols);
+        }
+      }
       return matrix(rows, cols, data);
     }
     case "scaleRows": {
@@ -112,4 +127,12 @@ function numbersOf(part: Part): ArrayLike<number> & { entries(): Iterable<[numbe
     case "bf16":
       return Float32Array.from(elements(part, Uint16Array), bf16FromBits);
   }
+}
+
+/** Code v of row r: `bits` bits (at most 16) of a little-endian stream that starts on a byte in every row. */
+function codeAt({ bytes, shape }: Part, r: number, v: number, bits: number): number {
+  const first = v * bits;
+  const at = r * shape[1] + (first >>> 3);
+  const window = bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16); // beyond the end: undefined << n is 0
+  return (window >>> (first & 7)) & ((1 << bits) - 1);
 }

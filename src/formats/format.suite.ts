@@ -20,7 +20,9 @@ export interface Facts {
 export function formatSuite(format: Format, facts: Facts): void {
   describe(format.name, () => {
     const widths =
-      format.groupShape.kind === "group" ? [1, 3].map((n) => n * groupSize(format, 0)) : [1, 3, 17, 255, 256];
+      format.groupShape.kind === "group"
+        ? [1, 3].map((n) => n * groupSize(format, 1, 0))
+        : [1, 3, 17, 255, 256];
 
     it("stores what bitsPerWeight says", () => {
       for (const cols of widths) {
@@ -75,7 +77,7 @@ export function formatSuite(format: Format, facts: Facts): void {
 /** What holds for formats of codes and group parameters. */
 function groupSuite(format: GroupFormat, facts: Facts, widths: readonly number[]): void {
   const cols = widths[widths.length - 1];
-  const groups = (width: number) => (width === 0 ? 0 : width / groupSize(format, width));
+  const groups = (width: number) => (width === 0 ? 0 : width / groupSize(format, 1, width));
   const one = (w: Float32Array) => decode(format, encode(format, matrix(1, w.length, w)), 1, w.length);
 
   it("gives every code its value, at every place of a row", () => {
@@ -143,7 +145,7 @@ function groupSuite(format: GroupFormat, facts: Facts, widths: readonly number[]
   });
 
   it("stores parameters that survive storage", () => {
-    const w = normals(generator(6), groupSize(format, cols), 0.05);
+    const w = normals(generator(6), groupSize(format, 1, cols), 0.05);
     const { scale, offset } = format.fitGroup(w);
     expect(Math.f16round(scale)).toBe(scale);
     expect(Math.f16round(offset)).toBe(offset);
@@ -162,12 +164,12 @@ function groupSuite(format: GroupFormat, facts: Facts, widths: readonly number[]
 }
 
 function someParameters(format: GroupFormat, seed: number): Parameters {
-  return format.fitGroup(normals(generator(seed), groupSize(format, 256), 0.1));
+  return format.fitGroup(normals(generator(seed), groupSize(format, 1, 256), 0.1));
 }
 
 function someCodes(format: GroupFormat, random: Random, rows: number, cols: number): Coded {
   const codes = Uint8Array.from({ length: rows * cols }, () => Math.floor(random() * format.codeCount));
-  const parameters = Array.from({ length: (rows * cols) / groupSize(format, cols) }, (_, g) =>
+  const parameters = Array.from({ length: (rows * cols) / groupSize(format, rows, cols) }, (_, g) =>
     someParameters(format, g),
   );
   expect(valuesOf(format, { codes, parameters }).every(Number.isFinite)).toBe(true);

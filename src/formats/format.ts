@@ -1,4 +1,4 @@
-import { InputError, type Matrix, row } from "../tensor/tensor.ts";
+import { InputError, type Matrix } from "../tensor/tensor.ts";
 import type { Part, Parts, PartType } from "../tensor/weight.ts";
 
 /**
@@ -82,15 +82,16 @@ export interface OpaqueFormat extends Layout {
 
 export type Format = GroupFormat | OpaqueFormat;
 
-/** Weights per group along a row of `cols`. */
-export function groupSize(format: Format, cols: number): number {
+/** Weights per group of a matrix (rows, cols): neighbours in row-major order, part of a row or whole rows. */
+export function groupSize(format: Format, rows: number, cols: number): number {
   const shape = format.groupShape;
   switch (shape.kind) {
     case "element":
       return 1;
     case "row":
-    case "tensor":
       return cols;
+    case "tensor":
+      return rows * cols;
     default:
       return shape.size;
   }
@@ -99,13 +100,14 @@ export function groupSize(format: Format, cols: number): number {
 /** Parameters of every group of W (rows, cols), row by row; `importance` (cols) is that of a column. */
 export function fitGroups(format: GroupFormat, W: Matrix, importance?: Float32Array): Parameters[] {
   format.parts(W.rows, W.cols); // refuses a row that whole groups do not fill
-  const size = groupSize(format, W.cols);
+  const { rows, cols, data } = W;
+  const size = groupSize(format, rows, cols);
+  const period = Math.max(size, cols); // a group of whole rows has every column more than once
+  const weights = importance && Float32Array.from({ length: period }, (_, i) => importance[i % cols]);
   const parameters: Parameters[] = [];
-  for (let r = 0; r < W.rows; r++) {
-    const w = row(W, r);
-    for (let c = 0; c < W.cols; c += size) {
-      parameters.push(format.fitGroup(w.subarray(c, c + size), importance?.subarray(c, c + size)));
-    }
+  for (let from = 0; from < data.length; from += size) {
+    const at = from % period;
+    parameters.push(format.fitGroup(data.subarray(from, from + size), weights?.subarray(at, at + size)));
   }
   return parameters;
 }
@@ -113,7 +115,7 @@ export function fitGroups(format: GroupFormat, W: Matrix, importance?: Float32Ar
 /** Each group of W (rows, cols) fitted for itself, each weight at the code nearest to it. */
 export function roundToNearest(format: GroupFormat, W: Matrix, importance?: Float32Array): Coded {
   const parameters = fitGroups(format, W, importance);
-  const size = groupSize(format, W.cols);
+  const size = groupSize(format, W.rows, W.cols);
   const codes = new Uint8Array(W.data.length);
   for (const [g, group] of parameters.entries()) {
     for (let i = 0; i < size; i++) codes[g * size + i] = format.nearest(W.data[g * size + i], group, i);

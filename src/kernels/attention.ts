@@ -1,5 +1,5 @@
 import { ShapeError, type Tensor } from "../tensor/tensor.ts";
-import { EXP_ERROR, gamma, type Kernel, matrixShape, TINY, UNIT, type View } from "./kernel.ts";
+import { EXP_ERROR, gamma, type Kernel, matrixShape, needWhole, TINY, UNIT, type View } from "./kernel.ts";
 
 type Numbers = readonly number[];
 
@@ -29,7 +29,11 @@ export const attention: Kernel<
         `attention: v needs the shape of k, ${k.shape.join("×")}, got ${v.shape.join("×")}`,
       );
     }
-    if (!(heads >= 1 && kvHeads >= 1) || heads % kvHeads !== 0 || width % heads !== 0) {
+    needWhole("attention: heads", heads, 1);
+    needWhole("attention: kvHeads", kvHeads, 1);
+    needWhole("attention: batch", batch);
+    needWhole("attention: from", from);
+    if (heads % kvHeads !== 0 || width % heads !== 0) {
       throw new ShapeError(`attention: ${heads} heads over ${kvHeads} do not divide rows of ${width}`);
     }
     if (keyWidth !== (width / heads) * kvHeads) {
@@ -41,7 +45,7 @@ export const attention: Kernel<
         `attention: ${rows} queries and ${keyRows} keys do not divide into ${batch} sequences`,
       );
     }
-    if (from < 0 || perSequence(keyRows, batch) < from + time) {
+    if (perSequence(keyRows, batch) < from + time) {
       throw new ShapeError(
         `attention: ${time} queries from position ${from} need ${from + time} keys, got ${perSequence(keyRows, batch)}`,
       );

@@ -1,5 +1,5 @@
 import { ShapeError, type Tensor } from "../tensor/tensor.ts";
-import { matrixShape, type Procedure } from "./kernel.ts";
+import { matrixShape, needWhole, type Procedure } from "./kernel.ts";
 
 /** Copies rows (tokens, dim) into a cache (capacity, dim), as its rows at … at+tokens−1. */
 export const cacheAppend: Procedure<[cache: Tensor, rows: Tensor, at: number]> = {
@@ -7,7 +7,8 @@ export const cacheAppend: Procedure<[cache: Tensor, rows: Tensor, at: number]> =
     const [capacity, dim] = matrixShape("cacheAppend: cache", cache);
     const [tokens, width] = matrixShape("cacheAppend: rows", rows);
     if (width !== dim) throw new ShapeError(`cacheAppend: rows need ${dim} values, got ${width}`);
-    if (at < 0 || at + tokens > capacity) {
+    needWhole("cacheAppend: at", at);
+    if (at + tokens > capacity) {
       throw new ShapeError(
         `cacheAppend: rows ${at} … ${at + tokens - 1} need more than the cache's ${capacity}`,
       );

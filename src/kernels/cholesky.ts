@@ -1,5 +1,5 @@
 import { ShapeError, type Tensor } from "../tensor/tensor.ts";
-import { matrixShape, needMatrix, needSize, type Procedure } from "./kernel.ts";
+import { matrixShape, needMatrix, needSize, needWhole, type Procedure } from "./kernel.ts";
 
 /**
  * Cholesky factorization A = L·Lᵀ of a symmetric positive definite matrix,
@@ -19,7 +19,9 @@ export const cholesky: Procedure<[a: Tensor, status: Tensor, from: number, to: n
     const [n] = matrixShape("cholesky: a", a);
     needMatrix("cholesky: a", a, n, n);
     needSize("cholesky: status", status, 2);
-    if (!(0 <= from && from <= to && to <= n)) {
+    needWhole("cholesky: from", from);
+    needWhole("cholesky: to", to);
+    if (!(from <= to && to <= n)) {
       throw new ShapeError(`cholesky: columns ${from} … ${to} are not in 0 … ${n}`);
     }
   },

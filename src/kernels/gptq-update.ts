@@ -1,5 +1,5 @@
 import { ShapeError, type Tensor } from "../tensor/tensor.ts";
-import { gamma, matrixShape, needMatrix, type Procedure, TINY } from "./kernel.ts";
+import { gamma, matrixShape, needMatrix, needWhole, type Procedure, TINY } from "./kernel.ts";
 
 /**
  * Spreads the quantization errors of columns fromJ … toJ−1 over columns
@@ -20,7 +20,9 @@ export const gptqUpdate: Procedure<
       [fromJ, toJ],
       [fromK, toK],
     ]) {
-      if (!(0 <= from && from <= to && to <= cols)) {
+      needWhole("gptqUpdate: from", from);
+      needWhole("gptqUpdate: to", to);
+      if (!(from <= to && to <= cols)) {
         throw new ShapeError(`gptqUpdate: columns ${from} … ${to} are not in 0 … ${cols}`);
       }
     }

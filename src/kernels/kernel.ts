@@ -163,6 +163,13 @@ export function matrixShape(where: string, t: Tensor): readonly [rows: number, c
   return t.shape as readonly [number, number];
 }
 
+/** Throws a ShapeError unless a size or place is a whole number from `least` on: what C++ would divide or count by. */
+export function needWhole(where: string, value: number, least = 0): void {
+  if (!(Number.isInteger(value) && value >= least)) {
+    throw new ShapeError(`${where} needs to be a whole number from ${least} on, got ${value}`);
+  }
+}
+
 /** Throws a ShapeError unless t's elements are of that type. */
 export function needFormat(where: string, t: Tensor, format: "f32" | "i32"): void {
   if (t.format !== format) throw new ShapeError(`${where} needs ${format} elements, got ${t.format}`);

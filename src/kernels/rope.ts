@@ -1,5 +1,5 @@
 import { ShapeError, type Tensor } from "../tensor/tensor.ts";
-import { gamma, type Kernel, lastOf, matrixShape, rowsOf, TINY, type View } from "./kernel.ts";
+import { gamma, type Kernel, lastOf, matrixShape, needWhole, rowsOf, TINY, type View } from "./kernel.ts";
 
 type Numbers = readonly number[];
 
@@ -21,13 +21,16 @@ export const rope: Kernel<
 > = {
   outputs(x, table, headDim, time, from) {
     const [positions, width] = matrixShape("rope: table", table);
+    needWhole("rope: headDim", headDim, 2);
+    needWhole("rope: time", time, rowsOf(x) === 0 ? 0 : 1);
+    needWhole("rope: from", from);
     if (headDim % 2 !== 0 || width !== headDim) {
       throw new ShapeError(`rope: table needs rows of headDim ${headDim}, an even number, got ${width}`);
     }
     if (lastOf(x) % headDim !== 0) {
       throw new ShapeError(`rope: x needs rows of whole heads of ${headDim}, got ${x.shape.join("×")}`);
     }
-    if (from < 0 || from + Math.min(time, rowsOf(x)) > positions) {
+    if (from + Math.min(time, rowsOf(x)) > positions) {
       throw new ShapeError(
         `rope: positions ${from} … ${from + time - 1} need more than the table's ${positions}`,
       );

@@ -29,6 +29,7 @@ struct Pool {
   int32_t asleep;
   alignas(128) int32_t finished;  // what the caller sleeps on
   int32_t caller_asleep;
+  int32_t broken;  // a worker ended in a trap: its tasks will never be done
 };
 Pool pool;
 
@@ -74,6 +75,7 @@ extern "C" void lowbit_pool_run(int64_t tasks, void (*body)(void* context, int64
   const int64_t mine = work(number, body, context, tasks);
   inside = false;
   for (int spins = 0; __atomic_load_n(&pool.done, __ATOMIC_SEQ_CST) + mine < tasks; spins++) {
+    if (__atomic_load_n(&pool.broken, __ATOMIC_SEQ_CST)) __builtin_trap();
     if (!may_sleep || spins < SPINS) continue;
     const int32_t seen = __atomic_load_n(&pool.finished, __ATOMIC_SEQ_CST);
     __atomic_store_n(&pool.caller_asleep, 1, __ATOMIC_SEQ_CST);
@@ -93,6 +95,13 @@ extern "C" __attribute__((export_name("stop"))) void lowbit_stop() {
   allowed = 1;
   __atomic_store_n(&pool.posted, STOP, __ATOMIC_SEQ_CST);
   __builtin_wasm_memory_atomic_notify(&pool.posted, 0xffffffff);
+}
+
+// Called by a worker that met a trap; the caller, which would wait for it forever, meets one too.
+extern "C" __attribute__((export_name("fail"))) void lowbit_fail() {
+  __atomic_store_n(&pool.broken, 1, __ATOMIC_SEQ_CST);
+  __atomic_fetch_add(&pool.finished, 1, __ATOMIC_SEQ_CST);
+  __builtin_wasm_memory_atomic_notify(&pool.finished, 1);
 }
 
 // The life of a worker; returns when stop() was called.

@@ -1,5 +1,5 @@
 import { ShapeError, type Tensor } from "../tensor/tensor.ts";
-import { matrixShape, needMatrix, type Procedure } from "./kernel.ts";
+import { matrixShape, needMatrix, needWhole, type Procedure } from "./kernel.ts";
 
 /**
  * Solves L·X = B, or Lᵀ·X = B when transposed is 1, in place, for columns
@@ -16,7 +16,9 @@ export const triangularSolve: Procedure<
   check(l, b, _transposed, from, to) {
     const [n, m] = matrixShape("triangularSolve: b", b);
     needMatrix("triangularSolve: l", l, n, n);
-    if (!(0 <= from && from <= to && to <= m)) {
+    needWhole("triangularSolve: from", from);
+    needWhole("triangularSolve: to", to);
+    if (!(from <= to && to <= m)) {
       throw new ShapeError(`triangularSolve: columns ${from} … ${to} are not in 0 … ${m}`);
     }
   },

@@ -44,7 +44,7 @@ function magnitudes(name: string, parts: Parts, rows: number, cols: number): Flo
   const format = formatByName(name);
   if (format.kind === "opaque") return format.decode(parts, rows, cols).map(Math.abs);
   const { codes, parameters } = format.unpack(parts, rows, cols);
-  const size = groupSize(format, cols);
+  const size = groupSize(format, rows, cols);
   return Float32Array.from(codes, (code, at) => {
     const group = parameters[Math.floor(at / size)];
     const first = format.value(0, group, at % size);

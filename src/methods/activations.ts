@@ -1,3 +1,5 @@
+import { InputError } from "../tensor/tensor.ts";
+
 /** What every calibration sequence looks like between two blocks: sequence j is (tokens of j, dim) floats. */
 export interface Activations {
   read(j: number): Promise<Float32Array>;
@@ -47,8 +49,14 @@ async function onDisk(sizes: readonly number[]): Promise<Activations> {
     },
     async write(j, data) {
       const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-      for (let done = 0; done < bytes.length; ) {
-        done += (await file.write(bytes, done, bytes.length - done, places[j] + done)).bytesWritten;
+      try {
+        for (let done = 0; done < bytes.length; ) {
+          done += (await file.write(bytes, done, bytes.length - done, places[j] + done)).bytesWritten;
+        }
+      } catch (error) {
+        throw new InputError(
+          `${folder}: calibration activations cannot be written (${(error as Error).message}); make room, or set TMPDIR to a disk that has some`,
+        );
       }
     },
     async close() {

@@ -41,11 +41,16 @@ export const gptq: Rounding<GptqOptions> = {
     }
     const { rows, cols } = source;
     format.parts(rows, cols); // refuses a row that whole groups do not fill
-    const size = groupSize(format, cols);
-    const groups = cols / size;
+    const size = groupSize(format, rows, cols);
+    const groupOf = (r: number, column: number) => Math.floor((r * cols + column) / size);
     const pause = pauses({ signal });
 
     const H = (await backend.read(hessian)) as Float32Array; // (cols, cols)
+    if (!Number.isFinite(meanDiagonal(H, cols))) {
+      throw new InputError(
+        "gptq: calibration data gives an H that is not finite; use other text, or rtn without it",
+      );
+    }
     const W = withoutDead(source, H); // (rows, cols)
     const importance = Float32Array.from({ length: cols }, (_, j) => H[j * cols + j]);
     const order = actOrder ? descending(importance) : ascending(cols); // order[j]: the j-th column to be quantized
@@ -53,8 +58,8 @@ export const gptq: Rounding<GptqOptions> = {
     const U = await upperInverse(backend, reorder(H, order), { signal }); // (cols, cols) H⁻¹ = Uᵀ·U
 
     const codes = new Uint8Array(rows * cols);
-    const fixed = staticGroups || groups === 1;
-    const parameters = fixed ? fitGroups(format, W, importance) : new Array<Parameters>(rows * groups);
+    const fixed = staticGroups || size >= cols;
+    const parameters = fixed ? fitGroups(format, W, importance) : new Array<Parameters>((rows * cols) / size);
     const width = fixed ? block : Math.ceil(block / size) * size; // a group is never cut
 
     const w = backend.upload(hostTensor([cols, rows], transpose(W, order)));
@@ -70,20 +75,20 @@ export const gptq: Rounding<GptqOptions> = {
           const wj = blockW.subarray((j - from) * rows, (j - from + 1) * rows);
           const error = blockErrors.subarray((j - from) * rows, (j - from + 1) * rows);
           const column = order[j];
-          const group = Math.floor(column / size);
 
           if (!fixed && j % size === 0) {
             const now = new Float32Array(size);
             for (let r = 0; r < rows; r++) {
               for (let i = 0; i < size; i++) now[i] = blockW[(j - from + i) * rows + r];
-              parameters[r * groups + group] = format.fitGroup(now, importance.subarray(j, j + size));
+              parameters[groupOf(r, column)] = format.fitGroup(now, importance.subarray(j, j + size));
             }
           }
 
           for (let r = 0; r < rows; r++) {
-            const p = parameters[r * groups + group];
-            const code = format.nearest(wj[r], p, column % size);
-            error[r] = (wj[r] - format.value(code, p, column % size)) / U[j * cols + j];
+            const p = parameters[groupOf(r, column)];
+            const index = (r * cols + column) % size;
+            const code = format.nearest(wj[r], p, index);
+            error[r] = (wj[r] - format.value(code, p, index)) / U[j * cols + j];
             codes[r * cols + column] = code;
           }
           for (let k = j + 1; k < to; k++) {

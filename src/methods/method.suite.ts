@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Backend } from "../backends/backend.ts";
 import { type Coded, type GroupFormat, groupSize, valuesOf } from "../formats/format.ts";
-import { clipped, formatByName, integer } from "../formats/index.ts";
+import { clipped, formatByName, formats, integer } from "../formats/index.ts";
 import { generator, normals } from "../tensor/random.ts";
 import { hostTensor, InputError, matrix } from "../tensor/tensor.ts";
 import { type GptqOptions, gptq } from "./gptq.ts";
@@ -56,6 +56,24 @@ export function methodSuite(open: () => Promise<Backend>): void {
     const identity = new Float32Array(64 * 64);
     for (let i = 0; i < 64; i++) identity[i * 65] = 1;
     const independent: Toy = { W: matrix(9, 64, normals(generator(3), 9 * 64)), H: identity };
+
+    it("refuses an H that is not finite", async () => {
+      for (const value of [Number.NaN, Infinity]) {
+        const H = identity.slice();
+        H[65 * 3] = value;
+        await expect(quantize({ ...independent, H }, integer(4))).rejects.toThrow("H that is not finite");
+      }
+    });
+
+    it("with H = I it is round to nearest, bit for bit, in every format of codes, also of groups wider than its block", async () => {
+      const H = new Float32Array(256 * 256);
+      for (let i = 0; i < 256; i++) H[i * 257] = 1;
+      const wide: Toy = { W: matrix(3, 256, normals(generator(4), 3 * 256)), H };
+      for (const format of formats.values()) {
+        if (format.kind !== "group") continue;
+        expect(await quantize(wide, format), format.name).toEqual(await nearest(wide, format));
+      }
+    });
 
     it.each(["int8", "int4", "int3-offset", "int2-g32", "int4-offset-g64"])(
       "with H = I it is round to nearest, bit for bit: %s",
@@ -151,7 +169,7 @@ async function plainLoop(
   open: () => Promise<Backend>,
 ): Promise<Coded> {
   const { rows, cols } = W;
-  const size = groupSize(format, cols);
+  const size = groupSize(format, rows, cols);
   const order = Array.from({ length: cols }, (_, j) => j);
   if (actOrder) order.sort((a, b) => H[b * cols + b] - H[a * cols + a]);
   const mean = order.reduce((sum, j) => sum + H[j * cols + j], 0) / cols;

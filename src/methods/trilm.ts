@@ -61,12 +61,13 @@ export const trilmRounding: Rounding<TernaryOptions> = {
   async quantize(W, format, _context, { shards = { count: 1, along: "rows" } } = {}) {
     const { rows, cols, data } = W;
     format.parts(rows, cols); // refuses a row that whole groups do not fill
-    const size = groupSize(format, cols);
+    const size = groupSize(format, rows, cols);
     const found = ternaryScales(W, size);
     if (found) return codesOf(W, format, (r, c) => found[(r * cols + c) / size]);
 
     const length = (shards.along === "rows" ? rows : cols) / shards.count;
-    if (!Number.isInteger(length) || (shards.along === "cols" && length % size !== 0)) {
+    const neighbours = shards.along === "rows" ? length * cols : length;
+    if (!Number.isInteger(length) || (shards.count > 1 && neighbours % size !== 0)) {
       throw new InputError(
         `trilm: ${shards.count} shards along the ${shards.along} of ${rows}×${cols} must each hold whole groups of ${size}`,
       );
@@ -101,7 +102,7 @@ function ternaryScales({ data }: Matrix, size: number): number[] | undefined {
 /** Each weight at the level nearest to it, the scale of a group being that of its first weight (r, c). */
 function codesOf(W: Matrix, format: GroupFormat, scaleAt: (r: number, c: number) => number): Coded {
   const { rows, cols, data } = W;
-  const size = groupSize(format, cols);
+  const size = groupSize(format, rows, cols);
   const codes = new Uint8Array(data.length);
   const parameters = Array.from({ length: (rows * cols) / size }, (_, g) => {
     const from = g * size;

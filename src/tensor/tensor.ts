@@ -63,7 +63,19 @@ export class UnsupportedError extends Error {
   override readonly name = "UnsupportedError";
 }
 
-/** Bad input or wrong usage: the command line prints its one line and exits with status 2. */
+/**
+ * Bad input or wrong usage: the command line prints its one line and exits with status 2. Names out of strangers'
+ * files stand in it, so control characters are spelled out and the middle of a very long line is left out.
+ */
 export class InputError extends Error {
   override readonly name = "InputError";
+  constructor(message: string) {
+    const line = message.replace(/[\p{Cc}\u2028\u2029]/gu, (character) =>
+      JSON.stringify(character).slice(1, -1),
+    );
+    super(line.length > LONGEST_LINE ? `${line.slice(0, 600)} … ${line.slice(-300)}` : line);
+  }
 }
+
+/** A long path fits; a shape of a million sizes does not. */
+const LONGEST_LINE = 2000;

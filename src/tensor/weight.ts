@@ -22,7 +22,8 @@ export type Parts = Readonly<Record<string, Part>>;
  *   sum            A + B + …
  *   product        A · B · …  (matrix product)
  *   lowRank        A · B,  A (rows, rank), B (rank, cols)
- *   codebook       row r, vector v = book[codes[r, v]], passed through the decoder if there is one
+ *   codebook       row r, vector v = book[code(r, v)], passed through the decoder if there is one;
+ *                  each row of codes is a little-endian bit stream of `codeBits` a code, from a byte on
  *   scaleRows      diag(s) · A
  *   scaleColumns   A · diag(s)
  *   permuteColumns column c of the result is column order[c] of A
@@ -33,7 +34,13 @@ export type Expression =
   | { readonly kind: "sum"; readonly terms: readonly Weight[] }
   | { readonly kind: "product"; readonly factors: readonly Weight[] }
   | { readonly kind: "lowRank"; readonly a: Weight; readonly b: Weight }
-  | { readonly kind: "codebook"; readonly codes: Part; readonly book: Weight; readonly decoder?: string }
+  | {
+      readonly kind: "codebook";
+      readonly codes: Part;
+      readonly codeBits: number;
+      readonly book: Weight;
+      readonly decoder?: string;
+    }
   | { readonly kind: "scaleRows"; readonly scales: Part; readonly of: Weight }
   | { readonly kind: "scaleColumns"; readonly scales: Part; readonly of: Weight }
   | { readonly kind: "permuteColumns"; readonly order: Part; readonly of: Weight }
