@@ -11,10 +11,4 @@ if (Number.parseInt(process.versions.node, 10) < NEEDED) {
 }
 const source = new URL("../src/commands/cli.ts", import.meta.url);
 const { main } = await import(existsSync(source) ? source.href : "../dist/commands/cli.js");
-
-// A reader that goes away (`| head`) is not an error of ours.
-process.stdout.on("error", (error) => {
-  if (error.code === "EPIPE") process.exit(0);
-  throw error;
-});
 process.exitCode = await main(process.argv.slice(2));

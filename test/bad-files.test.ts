@@ -23,8 +23,10 @@ import {
 } from "../src/files/index.ts";
 import { openLlama2c } from "../src/files/llama2c.ts";
 import { encodeSafetensors, readHeader } from "../src/files/safetensors.ts";
+import { describe as describeModel } from "../src/models/index.ts";
 import { InputError } from "../src/tensor/tensor.ts";
 import { packedWeight, type Weight } from "../src/tensor/weight.ts";
+import { tokenizerFrom } from "../src/tokenizers/index.ts";
 import { shared } from "./shared.ts";
 
 /** Files that are damaged or hostile: each gives one clear line, as an InputError (exit status 2), before anything large is allocated. */
@@ -166,6 +168,21 @@ describe("safetensors", () => {
     await refused(read(safetensors('{"__metadata__":{"a":1}}', 0)), "__metadata__ must hold strings only");
     await refused(read(safetensors('{"a":null}', 0)), "tensor a: needs dtype, shape and two data_offsets");
   });
+
+  test("a header that would overflow a stack, and names that would break a line or fill the screen", async () => {
+    const deep = (open: string, close: string) => `{"a":${open.repeat(1e5)}1${close.repeat(1e5)}}`;
+    await refused(read(safetensors(deep("[", "]"), 0)), "header: JSON nested deeper than 100");
+    await refused(read(safetensors(deep('{"a":', "}"), 0)), "header: JSON nested deeper than 100");
+    await refused(
+      read(safetensors(`{"${"\\n".repeat(1e6)}":1}`, 0)),
+      "needs dtype, shape and two data_offsets",
+    );
+    await refused(read(safetensors(`{"a\\nb\\u001b":1}`, 0)), "tensor a\\nb\\u001b: needs dtype");
+    const long = await read(safetensors(`{"a":${entry("x".repeat(1e6), [1], 0, 1)}}`, 1)).catch(
+      (error) => error,
+    );
+    expect(long.message.length).toBeLessThan(1000);
+  });
 });
 
 describe("folders", () => {
@@ -215,6 +232,14 @@ describe("folders", () => {
     );
     await refused(source.read("lm_head.weight"), "has no tensor lm_head.weight");
     await close();
+  });
+
+  test("a config that asks for more blocks than there is memory to list", async () => {
+    const config = { hidden_size: 2, num_attention_heads: 1, num_hidden_layers: 2 ** 24 };
+    await refused(
+      () => describeModel({ ...config, vocab_size: 2, max_position_embeddings: 2, intermediate_size: 2 }),
+      "config: num_hidden_layers must be a whole number from 1 to 16384, got 16777216",
+    );
   });
 
   test("vocabulary larger than the tokenizer", async () => {
@@ -429,6 +454,17 @@ describe("tokenizers", () => {
       write("tok.txt", ""),
       "needs a tokenizer.json, a SentencePiece .model or a llama2.c tok*.bin",
     );
+    for (const damage of [
+      { model: { vocab: null } },
+      { model: { vocab: { a: -1 } } },
+      { model: { vocab: { a: 2 ** 40 } } },
+      { model: { vocab: [1] } },
+      { model: { vocab: { a: 0 } }, added_tokens: { id: 1 } },
+      { model: { vocab: { a: 0 } }, added_tokens: [{ id: 1 }] },
+    ]) {
+      const data = await write("tokenizer.json", JSON.stringify(damage));
+      await refused(() => tokenizerFrom(data), "tokenizer.json: needs ");
+    }
     await refused(openTokenizer(join(folder, "absent.model")), "absent.model: no such file or folder");
   });
 

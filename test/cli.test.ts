@@ -101,19 +101,20 @@ describe("--json prints exactly one document, with the fields that others rely o
     expect(json("generate", "model", "The fox", "--tokens", "5", "--seed", "7").text).toBe(record.text);
   });
 
-  test("chat: a document for each turn", () => {
+  test("chat: one document, with a turn for each line", () => {
     const { status, stdout, stderr } = spawnSync(
       process.execPath,
       [cli, "chat", "model", "--tokens", "4", "--seed", "7", "--json", "--quiet"],
       { cwd: folder, encoding: "utf8", input: "The fox\n sees\n/reset\nThe fox\n" },
     );
     expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
-    const turns = stdout
-      .trimEnd()
-      .split("\n")
-      .map((line) => JSON.parse(line));
-    expect(turns).toHaveLength(3);
+    const { turns, text, tokens, tokensPerSecond, verb } = JSON.parse(stdout);
+    expect(verb).toBe("chat");
+    expect(turns.map(({ said }: { said: string }) => said)).toEqual(["The fox", " sees", "The fox"]);
     expect(turns[2].text).toBe(turns[0].text);
+    expect(text).toBe(turns.map((turn: { text: string }) => turn.text).join(""));
+    expect(tokens).toBe(turns.reduce((sum: number, turn: { tokens: number }) => sum + turn.tokens, 0));
+    expect(tokensPerSecond).toBeGreaterThan(0);
   });
 
   test("bench", () => {
@@ -270,6 +271,46 @@ describe("bad input has status 2 and one line", () => {
     cpSync(at("model"), at("bare"), { recursive: true });
     rmSync(at("bare/tokenizer.json"));
     expectRefused(["evaluate", "bare", "--text", "text/a.txt", "--quiet"], /--tokenizer/);
+  });
+});
+
+/** A pseudo terminal: Python is there wherever the addon was built. */
+const PTY = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)";
+const havePython = spawnSync("python3", ["-c", "import pty"]).status === 0;
+
+describe.skipIf(!havePython)("on a terminal", () => {
+  /** What is written to the screen, as it is; a key is pressed each time that a prompt appears. */
+  const screen = async (keys: readonly string[], ...args: string[]) => {
+    const child = spawn("python3", ["-c", PTY, process.execPath, cli, ...args], { cwd: folder });
+    let shown = "";
+    let pressed = 0;
+    child.stdout.setEncoding("utf8").on("data", (text) => {
+      shown += text;
+      // `> ` and the cursor behind it: readline listens.
+      if (pressed < keys.length && shown.split("> \x1b[3G").length > pressed + 1)
+        child.stdin.write(keys[pressed++]);
+    });
+    const [status] = await once(child, "close");
+    expect(status, shown).toBe(0);
+    return shown;
+  };
+  const options = ["--tokens", "8", "--temperature", "0"];
+
+  test("generate takes the progress bar away before its text, and leaves the text alone", async () => {
+    const { text } = JSON.parse(
+      lowbit("generate", "model", "The fox", ...options, "--json", "--quiet").stdout,
+    );
+    const shown = await screen([], "generate", "model", "The fox", ...options);
+    const lines = `The fox${text}`.replaceAll("\n", "\r\n");
+    const from = shown.indexOf(lines);
+    expect(from, shown).toBeGreaterThan(0);
+    expect(shown.slice(0, from).endsWith("\r\x1b[K")).toBe(true);
+    expect(shown.slice(from + lines.length)).toMatch(/^\r\n\[8 tokens, \d+ tokens\/s, seed \d+\]\r\n$/);
+  });
+
+  test("chat prompts, answers, and ends with Ctrl-D", async () => {
+    const shown = await screen(["The fox\n", "\x04"], "chat", "model", ...options);
+    expect(shown.match(/\[8 tokens, \d+ tokens\/s\]/g)).toHaveLength(1);
   });
 });
 

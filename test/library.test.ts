@@ -1,4 +1,8 @@
-import { existsSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { expect, test } from "vitest";
 import { generate, stream } from "../src/index.ts";
 import { shared } from "./shared.ts";
@@ -39,3 +43,26 @@ test.skipIf(!existsSync(model))(
     expect(tokens).toBe(3);
   },
 );
+
+test("the README's example runs as it is written", () => {
+  const root = join(import.meta.dirname, "..");
+  const code = /```ts\n([\s\S]*?)```/.exec(readFileSync(join(root, "README.md"), "utf8"))?.[1] ?? "";
+  expect(code).toContain('from "lowbit"');
+  const folder = mkdtempSync(join(tmpdir(), "lowbit-readme-"));
+  try {
+    const index = pathToFileURL(join(root, "src/index.ts")).href;
+    writeFileSync(join(folder, "example.mts"), code.replace('"lowbit"', JSON.stringify(index)));
+    copyFileSync(join(root, "examples/stories.txt"), join(folder, "book.txt"));
+    const { status, stdout, stderr } = spawnSync(process.execPath, ["example.mts"], {
+      cwd: folder,
+      encoding: "utf8",
+    });
+    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+    const [loss, ...story] = stdout.split("\n");
+    expect(Number(loss)).toBeGreaterThan(3);
+    expect(Number(loss)).toBeLessThan(4);
+    expect(story.join("\n").length).toBeGreaterThan(20);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});

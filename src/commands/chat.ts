@@ -1,8 +1,9 @@
 import { createInterface } from "node:readline/promises";
 import type { Command } from "commander";
 import type { SamplingOptions } from "../generation/sampling.ts";
-import { chat as openChat } from "../verbs/chat.ts";
-import { type SharedOptions, samplingOptions, sharedOptions, wholeNumber } from "./command.ts";
+import type { Job, Record } from "../record/record.ts";
+import { type ChatResult, type Conversation, chat as openChat } from "../verbs/chat.ts";
+import { execute, type SharedOptions, samplingOptions, sharedOptions, wholeNumber } from "./command.ts";
 
 interface ChatCommandOptions extends SharedOptions, SamplingOptions {
   readonly tokens?: number;
@@ -21,15 +22,38 @@ export function chat(program: Command): void {
     "same seed, same text (default: drawn)",
     wholeNumber(0, 2 ** 32 - 1),
   );
-  sharedOptions(command.option("--tokenizer <file>", "tok*.bin, *.model or tokenizer.json")).action(converse);
+  sharedOptions(command.option("--tokenizer <file>", "tok*.bin, *.model or tokenizer.json")).action(
+    (model: string, options: ChatCommandOptions) =>
+      execute(
+        options,
+        async (job, clear) => {
+          const { backend, threads, tokenizer } = options;
+          const conversation = await openChat({ model, backend, threads, tokenizer }, job);
+          clear();
+          try {
+            return await converse(conversation, options, job);
+          } finally {
+            await conversation.close();
+          }
+        },
+        () => "", // it was said while it came
+      ),
+  );
 }
 
-async function converse(model: string, options: ChatCommandOptions): Promise<void> {
-  const { json, quiet, tokens = 128, ...settings } = options;
-  const conversation = await openChat({ ...settings, model }, { onWarning: warn });
+/** Reads lines and answers each, until Ctrl-D, the pipe's end, or Ctrl-C while the person writes. */
+async function converse(
+  conversation: Conversation,
+  options: ChatCommandOptions,
+  job: Job,
+): Promise<Record<ChatResult>> {
+  const { json, quiet, tokens = 128, temperature, topK, topP = 0.9, minP } = options;
+  const firstSeed = options.seed ?? Math.floor(Math.random() * 2 ** 31);
   const output = json ? undefined : process.stdout;
   const input = createInterface({ input: process.stdin, output, prompt: "> " });
   let turn: AbortController | undefined;
+  // Turns of one text draw differently; a text begun anew with the same seed draws as before.
+  let seed = firstSeed;
   // Lines of a pipe arrive all at once; the pipe's end must not keep those that wait from being answered.
   let open = true;
   const prompt = () => {
@@ -43,46 +67,48 @@ async function converse(model: string, options: ChatCommandOptions): Promise<voi
     if (turn) turn.abort();
     else input.close();
   });
+  // A signal from elsewhere, or Ctrl-C without a terminal, ends all.
+  const end = () => {
+    turn?.abort();
+    input.close();
+  };
+  job.signal?.addEventListener("abort", end);
   try {
     prompt();
     for await (const line of input) {
-      if (line.trim() === "/reset") conversation.reset();
-      else if (line !== "") {
+      job.signal?.throwIfAborted();
+      if (line.trim() === "/reset") {
+        conversation.reset();
+        seed = firstSeed;
+      } else if (line !== "") {
         turn = new AbortController();
         await answer(line, turn.signal);
         turn = undefined;
+        seed = (seed + 1) % 2 ** 32;
       }
       prompt();
     }
+    job.signal?.throwIfAborted();
+    return await conversation.record();
   } finally {
+    job.signal?.removeEventListener("abort", end);
     input.close();
-    await conversation.close();
   }
 
   async function answer(line: string, signal: AbortSignal): Promise<void> {
     const started = performance.now();
+    const settings = { tokens, temperature, topK, topP, minP, seed };
     let made = 0;
-    let text = "";
     try {
-      for await (const step of conversation.say(
-        line,
-        { topP: 0.9, ...settings, tokens },
-        { signal, onWarning: warn },
-      )) {
+      for await (const { text } of conversation.say(line, settings, { signal, onWarning: job.onWarning })) {
         made++;
-        text += step.text;
-        if (!json) process.stdout.write(step.text);
+        if (!json) process.stdout.write(text);
       }
     } catch (error) {
       if (!signal.aborted) throw error;
     }
-    const tokensPerSecond = (1000 * made) / (performance.now() - started);
-    if (json) process.stdout.write(`${JSON.stringify({ text, tokens: made, tokensPerSecond })}\n`);
-    else process.stdout.write("\n");
-    if (!quiet) process.stderr.write(`[${made} tokens, ${tokensPerSecond.toFixed(0)} tokens/s]\n`);
+    if (!json) process.stdout.write("\n");
+    const rate = (1000 * made) / (performance.now() - started);
+    if (!quiet) process.stderr.write(`[${made} tokens, ${rate.toFixed(0)} tokens/s]\n`);
   }
-}
-
-function warn(message: string): void {
-  process.stderr.write(`warning: ${message}\n`);
 }

@@ -2,6 +2,7 @@ import { type Command, CommanderError, InvalidArgumentError, Option } from "comm
 import type { Job } from "../record/record.ts";
 import { InputError, ShapeError, UnsupportedError } from "../tensor/tensor.ts";
 import { ProgressBar } from "./progress.ts";
+import { printable } from "./table.ts";
 
 /** Options that every command which computes has. */
 export interface SharedOptions {
@@ -56,10 +57,14 @@ export function samplingOptions(command: Command): Command {
     );
 }
 
-/** Runs a verb for a command: progress and warnings on stderr, Ctrl-C as an abort, the record on stdout. */
+/**
+ * Runs a verb for a command: progress and warnings on stderr, Ctrl-C as an
+ * abort, the record on stdout. A verb that writes text of its own while it
+ * works calls `clear` before, which takes the progress bar off the screen.
+ */
 export async function execute<R>(
   options: SharedOptions,
-  verb: (job: Job) => Promise<R>,
+  verb: (job: Job, clear: () => void) => Promise<R>,
   show: (result: R) => string,
 ): Promise<void> {
   const bar = options.quiet ? undefined : new ProgressBar(process.stderr);
@@ -72,15 +77,17 @@ export async function execute<R>(
   process.on("SIGINT", interrupt);
   process.on("SIGTERM", interrupt);
   try {
-    const result = await verb({
+    const clear = () => bar?.clear();
+    const job: Job = {
       signal: controller.signal,
       onProgress: (progress) => bar?.show(progress),
       onWarning: (message) => {
-        bar?.clear();
-        process.stderr.write(`warning: ${message}\n`);
+        clear();
+        process.stderr.write(`warning: ${printable(message)}\n`);
       },
-    });
-    bar?.clear();
+    };
+    const result = await verb(job, clear);
+    clear();
     const text = options.json ? JSON.stringify(result, null, 2) : show(result);
     if (text !== "") process.stdout.write(`${text}\n`);
   } finally {
@@ -95,6 +102,11 @@ export async function runCommand(program: Command, args: readonly string[]): Pro
   for (const command of [program, ...program.commands]) {
     command.exitOverride().showHelpAfterError("(add --help for the options)");
   }
+  // A reader that goes away (`| head`) is not an error of ours.
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") process.exit(0);
+    throw error;
+  });
   try {
     await program.parseAsync(args, { from: "user" });
     return 0;
@@ -115,7 +127,7 @@ function explain(error: unknown): number {
     error instanceof ShapeError ||
     isMissingFile(error);
   const message = error instanceof Error ? error.message : String(error);
-  process.stderr.write(`lowbit: ${message.split("\n")[0]}\n`);
+  process.stderr.write(`lowbit: ${printable(message.split("\n")[0])}\n`);
   if (process.env.LOWBIT_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`);
   return badInput ? 2 : 1;
 }

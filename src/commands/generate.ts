@@ -23,13 +23,16 @@ export function generate(program: Command): void {
       const { json, quiet, ...settings } = options;
       // The prompt is shown when its continuation comes, not before a model that turns out to be missing.
       let before = prompt;
-      const print = (text: string) => {
-        process.stdout.write(before + text);
-        before = "";
-      };
       await execute(
         options,
-        (job) => generateText({ ...settings, model, prompt }, json ? job : { ...job, onText: print }),
+        (job, clear) => {
+          const onText = (text: string) => {
+            clear();
+            process.stdout.write(before + text);
+            before = "";
+          };
+          return generateText({ ...settings, model, prompt }, json ? job : { ...job, onText });
+        },
         (record) => {
           if (!quiet) {
             const rate = record.tokensPerSecond.toFixed(0);

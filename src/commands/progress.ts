@@ -1,4 +1,5 @@
 import type { Progress } from "../record/record.ts";
+import { cut, printable } from "./table.ts";
 
 interface Screen {
   readonly isTTY?: boolean;
@@ -18,6 +19,7 @@ export class ProgressBar {
   #task = "";
   #started = 0;
   #from = 0;
+  #last = 0;
   #drawn = Number.NEGATIVE_INFINITY;
   #visible = false;
 
@@ -28,19 +30,21 @@ export class ProgressBar {
 
   show(progress: Progress): void {
     const now = this.#now();
-    if (progress.task !== this.#task) {
+    // Counting anew is another piece of work of the same kind: the next model to load.
+    if (progress.task !== this.#task || progress.done < this.#last) {
       this.#task = progress.task;
       this.#started = now;
       // A resumed job starts at its checkpoint: rate and time left count from there.
       this.#from = progress.done;
       if (!this.#screen.isTTY) this.#drawn = now;
     }
+    this.#last = progress.done;
     const wait = this.#screen.isTTY ? REDRAW_MS : LINE_MS;
     if (now - this.#drawn < wait && progress.done < progress.total) return;
     this.#drawn = now;
-    const line = progressLine(progress, this.#from, (now - this.#started) / 1000);
+    const line = printable(progressLine(progress, this.#from, (now - this.#started) / 1000));
     if (this.#screen.isTTY) {
-      this.#screen.write(`\r\x1b[K${line.slice(0, (this.#screen.columns ?? 120) - 1)}`);
+      this.#screen.write(`\r\x1b[K${cut(line, (this.#screen.columns || 80) - 1)}`);
       this.#visible = true;
     } else if (now - this.#started >= LINE_MS) {
       this.#screen.write(`${line}\n`);
@@ -62,7 +66,7 @@ export function progressLine(progress: Progress, from: number, seconds: number):
   const bar = "█".repeat(filled) + "░".repeat(WIDTH - filled);
   const rate = seconds > 0 ? (done - from) / seconds : 0;
   const left = rate > 0 && done < total ? `  ${duration((total - done) / rate)} left` : "";
-  const speed = rate > 0 ? `  ${short(rate)} ${unit}/s` : "";
+  const speed = rate > 0 ? `  ${unit === "bytes" ? size(rate) : `${short(rate)} ${unit}`}/s` : "";
   const count = unit === "bytes" ? `${size(done)}/${size(total)}` : `${short(done)}/${short(total)} ${unit}`;
   return `${task} ${bar} ${count}${speed}${left}${note ? `  ${note}` : ""}`;
 }

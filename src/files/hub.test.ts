@@ -19,6 +19,8 @@ interface Hub {
   readonly requests: string[];
   /** Called for each file's answer; true when it has answered in its own way. */
   misbehave?: (request: IncomingMessage, response: ServerResponse, file: Buffer) => boolean;
+  /** Where the files are, when the hub does not hold them itself. */
+  redirect?: string;
   /** Sizes that the list of files gives instead of the true ones. */
   readonly sizes: Record<string, number>;
   files: Record<string, Buffer>;
@@ -98,6 +100,8 @@ function answer(request: IncomingMessage, response: ServerResponse): ServerRespo
       }),
     );
   }
+  if (hub.redirect !== undefined && request.socket.localPort === (server.address() as AddressInfo).port)
+    return response.writeHead(302, { Location: `${hub.redirect}${path}` }).end();
   const name = path.split(`/resolve/${hub.commit}/`)[1];
   const file = hub.files[name];
   if (file === undefined) {
@@ -274,10 +278,31 @@ test("status 401 and 404, wrong tokens and wrong names are one line each", async
     "HF_TOKEN: a token of the Hugging Face hub begins with hf_",
   );
   await refused("hf:private/model", "hf_right");
-  for (const spec of ["hf:tiny", "hf:a/b/c", "hf:../x", "hf:a/..", "hf:a/b@", "hf:a b/c"]) {
+  for (const spec of ["hf:tiny", "hf:a/b/c", "hf:../x", "hf:a/..", "hf:a/b@", "hf:a/b@..", "hf:a b/c"]) {
     await expect(refused(spec)).rejects.toThrow(`${spec}: needs hf:OWNER/NAME or hf:OWNER/NAME@REVISION`);
   }
   expect(existsSync(join(cache, "x"))).toBe(false);
+});
+
+test("the token goes to the hub alone, not to the host that it redirects downloads to", async () => {
+  const met: (string | undefined)[] = [];
+  const store = createServer((request, response) => {
+    met.push(request.headers.authorization);
+    response.setHeader("X-Cache", "Hit from cloudfront"); // makes the library remember this host's address
+    answer(request, response);
+  });
+  await new Promise<void>((resolve) => store.listen(0, "127.0.0.1", resolve));
+  const { port } = store.address() as AddressInfo;
+  try {
+    hub.redirect = `http://127.0.0.1:${port}`;
+    const folder = await hubFolder(`hf:${NAME}`, { hub: { ...settings, token: "hf_right" } });
+    expect(readFileSync(join(folder, "model.safetensors")).equals(WEIGHTS)).toBe(true);
+    expect(met.length).toBeGreaterThanOrEqual(4);
+    expect(met.every((authorization) => authorization === undefined)).toBe(true);
+  } finally {
+    store.closeAllConnections();
+    await new Promise((resolve) => store.close(resolve));
+  }
 });
 
 test("a hub that cannot be reached is one line, with the cached copy as the way out where there is one", async () => {

@@ -96,7 +96,11 @@ export async function hubFolder(spec: string, options: HubOptions = {}): Promise
 function parseSpec(spec: string): { name: string; revision: string } {
   const match = /^hf:([\w.-]+\/[\w.-]+)(?:@(.+))?$/.exec(spec);
   const [, name, revision = "main"] = match ?? [];
-  if (name === undefined || name.split("/").some((part) => /^\.+$/.test(part)) || /[\s\0]/.test(revision)) {
+  if (
+    name === undefined ||
+    name.split("/").some((part) => /^\.+$/.test(part)) ||
+    /[\s\0]|^\.+$/.test(revision)
+  ) {
     throw new InputError(`${spec}: needs hf:OWNER/NAME or hf:OWNER/NAME@REVISION`);
   }
   return { name, revision };
@@ -154,8 +158,13 @@ async function connect(
     hubUrl: endpoint,
     accessToken: token,
     fetch: async (url: string | URL | Request, init?: RequestInit) => {
-      const response = await fetch(url, { ...init, signal });
-      const range = new Headers(init?.headers).get("Range");
+      const headers = new Headers(init?.headers);
+      // The library goes straight to a host that it was once redirected to; the token is for the hub alone.
+      const { origin } = new URL(url instanceof Request ? url.url : url);
+      const isToken = headers.get("Authorization") === `Bearer ${token}`;
+      if (isToken && origin !== new URL(endpoint).origin) headers.delete("Authorization");
+      const response = await fetch(url, { ...init, headers, signal });
+      const range = headers.get("Range");
       // A server that ignores Range sends the file from its start again.
       if (range !== null && response.status === 200 && !range.startsWith("bytes=0-")) {
         await response.body?.cancel();

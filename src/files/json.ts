@@ -1,6 +1,9 @@
 import { InputError } from "../tensor/tensor.ts";
 import type { Json, JsonObject } from "./file.ts";
 
+/** Configs, indexes and records are a few levels deep; much deeper ones overflow the stack of whoever writes them again. */
+const DEEPEST = 100;
+
 /**
  * The object in a JSON text of UTF-8. Names that occur twice in one object
  * are refused: readers disagree on which of the two counts.
@@ -19,8 +22,7 @@ export function parseJson(bytes: Uint8Array, where: string): JsonObject {
     throw new InputError(`${where}: needs JSON, met ${firstLine((error as Error).message)}`);
   }
   if (!isObject(value)) throw new InputError(`${where}: needs a JSON object, met ${kindOf(value)}`);
-  const twice = repeatedName(text);
-  if (twice !== undefined) throw new InputError(`${where}: the name ${JSON.stringify(twice)} occurs twice`);
+  checkText(text, where);
   return value;
 }
 
@@ -48,19 +50,36 @@ function firstLine(text: string): string {
   return text.split("\n", 1)[0];
 }
 
-/** The first name that one object of a valid JSON text holds twice. */
-function repeatedName(text: string): string | undefined {
-  const open: Set<string>[] = [];
+/**
+ * Looks through a valid JSON text for what readers disagree on or cannot
+ * bear: a name that one object holds twice, and nesting beyond all use.
+ */
+function checkText(text: string, where: string): void {
+  const open: (Set<string> | undefined)[] = []; // names of the objects around, undefined for a list
   let last = "";
-  for (const [token] of text.matchAll(/"[^"\\]*(?:\\.[^"\\]*)*"|[{}:]/g)) {
-    if (token === "{") open.push(new Set());
-    else if (token === "}") open.pop();
-    else if (token === ":") {
-      const names = open[open.length - 1];
-      const name: string = JSON.parse(last);
-      if (names.has(name)) return name;
-      names.add(name);
-    } else last = token;
+  for (let i = 0; i < text.length; i++) {
+    switch (text[i]) {
+      case "{":
+      case "[":
+        open.push(text[i] === "{" ? new Set() : undefined);
+        if (open.length > DEEPEST) throw new InputError(`${where}: JSON nested deeper than ${DEEPEST}`);
+        break;
+      case "}":
+      case "]":
+        open.pop();
+        break;
+      case '"': {
+        const from = i;
+        for (i++; text[i] !== '"'; i++) if (text[i] === "\\") i++;
+        last = text.slice(from, i + 1);
+        break;
+      }
+      case ":": {
+        const names = open[open.length - 1]!;
+        const name: string = JSON.parse(last);
+        if (names.has(name)) throw new InputError(`${where}: the name ${JSON.stringify(name)} occurs twice`);
+        names.add(name);
+      }
+    }
   }
-  return undefined;
 }

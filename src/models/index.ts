@@ -45,7 +45,7 @@ export function describe(config: { readonly [key: string]: unknown }): Model {
     vocabulary: count(config, "vocab_size"),
     context: count(config, "max_position_embeddings"),
     dim,
-    layers: count(config, "num_hidden_layers"),
+    layers: count(config, "num_hidden_layers", undefined, MOST_LAYERS),
     heads,
     kvHeads,
     headDim,
@@ -80,12 +80,19 @@ export function configJson(config: ModelConfig): Record<string, string | number 
 
 // No real model has a dimension above this; a hostile config must not make us allocate for one.
 const LARGEST = 2 ** 24;
+// Nor has one as many blocks; each is nine names before the file is asked for them.
+const MOST_LAYERS = 2 ** 14;
 
-function count(config: { readonly [key: string]: unknown }, key: string, fallback?: number): number {
+function count(
+  config: { readonly [key: string]: unknown },
+  key: string,
+  fallback?: number,
+  most = LARGEST,
+): number {
   const value = config[key] ?? fallback;
-  if (typeof value !== "number" || !Number.isInteger(value) || value < 1 || value > LARGEST) {
+  if (typeof value !== "number" || !Number.isInteger(value) || value < 1 || value > most) {
     throw new InputError(
-      `config: ${key} must be a whole number from 1 to ${LARGEST}, got ${JSON.stringify(value)}`,
+      `config: ${key} must be a whole number from 1 to ${most}, got ${JSON.stringify(value)}`,
     );
   }
   return value;

@@ -10,9 +10,9 @@ import { roundings } from "../methods/index.ts";
 import { type RoundedLayer, type RoundingPlan, roundModel } from "../methods/round-model.ts";
 import type { Model } from "../models/model.ts";
 import type { Running } from "../models/run.ts";
-import { fingerprint, startRecord } from "../record/make.ts";
+import { baseName, fingerprint, startRecord } from "../record/make.ts";
 import type { Job, Record } from "../record/record.ts";
-import { sizeOf, type Tensor } from "../tensor/tensor.ts";
+import { InputError, sizeOf, type Tensor } from "../tensor/tensor.ts";
 import { bytesOf } from "../tensor/weight.ts";
 import { type BackendChoice, backendFor, forKernels, type Loaded, load } from "../verbs/load.ts";
 import { advise } from "./advice.ts";
@@ -61,57 +61,66 @@ const METHODS = ["rtn", "gptq"] as const;
  */
 export async function bitWidths(options: BitWidthsOptions, job: Job = {}): Promise<Record<Comparison>> {
   const finish = startRecord("bit-widths", {
-    float: options.float,
-    trained: options.trained?.model,
+    float: baseName(options.float),
+    ...(options.trained ? { trained: baseName(options.trained.model) } : {}),
     context: CONTEXT,
     calibrationTokens: CALIBRATION,
     formats: FORMATS.map(({ label }) => label),
     methods: METHODS,
   });
+  const data = [
+    await fingerprint(options.text.name, options.text.bytes),
+    await fingerprint(options.calibration.name, options.calibration.bytes),
+  ];
+  if (data[0].sha256 === data[1].sha256) {
+    throw new InputError(
+      `bit-widths: ${options.text.name} is the calibration text too; measure on a text that no model has seen`,
+    );
+  }
   const backend = await backendFor(options, job);
   try {
     const float = await load(options.float, backend, {}, job);
-    const cut = windows(decodeText(options.text.name, options.text.bytes), float.tokenizer, CONTEXT);
-    const base: Baseline = { float, sequences: cut.all, clusters: await losses(float, cut.all, job) };
-    const calibration = calibrationFrom(options.calibration, float);
+    try {
+      const cut = windows(decodeText(options.text.name, options.text.bytes), float.tokenizer, CONTEXT);
+      const base: Baseline = { float, sequences: cut.all, clusters: await losses(float, cut.all, job) };
+      const calibration = calibrationFrom(options.calibration, float);
 
-    const candidates: Candidate[] = [await floatCandidate(base, job)];
-    for (const { label, format } of FORMATS) {
-      for (const method of METHODS) {
-        const name = `${method} ${label}`;
-        job.onProgress?.({
-          task: "compare",
-          done: candidates.length - 1,
-          total: FORMATS.length * METHODS.length + (options.trained ? 1 : 0),
-          unit: "models",
-          note: name,
-        });
-        const plan = { method: roundings[method], linear: format, calibration };
-        candidates.push(await roundedCandidate(name, method, plan, base, quiet(job)));
+      const candidates: Candidate[] = [await floatCandidate(base, job)];
+      const total = FORMATS.length * METHODS.length + (options.trained ? 1 : 0);
+      const announce = (note: string) =>
+        job.onProgress?.({ task: "compare", done: candidates.length - 1, total, unit: "models", note });
+      for (const { label, format } of FORMATS) {
+        for (const method of METHODS) {
+          const name = `${method} ${label}`;
+          announce(name);
+          const plan = { method: roundings[method], linear: format, calibration };
+          candidates.push(await roundedCandidate(name, method, plan, base, quiet(job)));
+        }
       }
+      const models = [await float.fingerprint()];
+      if (options.trained) {
+        announce(options.trained.name);
+        const trained = await load(options.trained.model, backend, {}, quiet(job));
+        try {
+          candidates.push(await trainedCandidate(options.trained.name, trained, base, quiet(job)));
+          models.push(await trained.fingerprint());
+        } finally {
+          await trained.free();
+        }
+      }
+      const tokens = cut.tokens.toLocaleString("en-US");
+      return finish(
+        backend,
+        { models, data },
+        {
+          candidates,
+          advice: advise(candidates),
+          protocol: `Measured on ${options.text.name}: ${tokens} tokens in ${cut.all.length} windows of ${CONTEXT} (stride ${CONTEXT}); calibrated on ${options.calibration.name}.`,
+        },
+      );
+    } finally {
+      await float.free();
     }
-    const models = [await float.fingerprint()];
-    if (options.trained) {
-      const trained = await load(options.trained.model, backend, {}, quiet(job));
-      candidates.push(await trainedCandidate(options.trained.name, trained, base, quiet(job)));
-      models.push(await trained.fingerprint());
-      await trained.free();
-    }
-    await float.free();
-    const data = [
-      await fingerprint(options.text.name, options.text.bytes),
-      await fingerprint(options.calibration.name, options.calibration.bytes),
-    ];
-    const tokens = cut.tokens.toLocaleString("en-US");
-    return finish(
-      backend,
-      { models, data },
-      {
-        candidates,
-        advice: advise(candidates),
-        protocol: `Measured on ${options.text.name}: ${tokens} tokens in ${cut.all.length} windows of ${CONTEXT} (stride ${CONTEXT}); calibrated on ${options.calibration.name}.`,
-      },
-    );
   } finally {
     backend.dispose();
   }

@@ -63,3 +63,8 @@ test("the word cache gives the library's ids, and decoding gives the text back",
     expect(tokenizer.decode(ids)).toBe(text.replaceAll(DOCUMENT, ""));
   }
 });
+
+test("an aborted signal ends the work", async () => {
+  const stopped = AbortSignal.abort(new Error("stopped by a test"));
+  await expect(trainByteLevelBpe(["a a a"], 300, { signal: stopped })).rejects.toThrow("stopped by a test");
+});

@@ -1,3 +1,5 @@
+import { pauses } from "../record/pause.ts";
+import type { Job } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { BYTE_CHARACTERS } from "./bytes.ts";
 import type { TokenizerData } from "./tokenizer.ts";
@@ -24,19 +26,22 @@ const PAIR = 0x10000; // a pair of ids as one number: left·65536 + right
 export async function trainByteLevelBpe(
   texts: Iterable<string> | AsyncIterable<string>,
   vocabulary: number,
+  job: Job = {},
 ): Promise<TokenizerData & { kind: "huggingface" }> {
   if (vocabulary < 257 || vocabulary > PAIR) {
     throw new InputError(
       `bpe: a vocabulary needs 257 to ${PAIR} tokens (256 bytes and ${DOCUMENT}), got ${vocabulary}`,
     );
   }
-  const words = await countedWords(texts);
+  const pause = pauses(job);
+  const words = await countedWords(texts, pause);
   const pairs = new PairCounts(words);
   const pieces = [DOCUMENT, ...BYTE_CHARACTERS];
   const merges: string[] = [];
   const known = new Set(pieces);
 
   while (pieces.length < vocabulary) {
+    await pause();
     const pair = pairs.commonest();
     if (pair === undefined) break;
     const [left, right] = [Math.floor(pair / PAIR), pair % PAIR];
@@ -56,10 +61,14 @@ interface Word {
   symbols: number[];
 }
 
-async function countedWords(texts: Iterable<string> | AsyncIterable<string>): Promise<Word[]> {
+async function countedWords(
+  texts: Iterable<string> | AsyncIterable<string>,
+  pause: () => Promise<void>,
+): Promise<Word[]> {
   const counts = new Map<string, number>();
   for await (const text of texts) {
     for (const part of text.split(DOCUMENT)) {
+      await pause();
       for (const [word] of part.matchAll(WORD)) counts.set(word, (counts.get(word) ?? 0) + 1);
     }
   }

@@ -24,6 +24,9 @@ interface Decoder {
 
 const utf8 = new TextEncoder();
 
+/** Beyond all vocabularies in use; a list is made of as many places as the largest id says. */
+const LARGEST_VOCABULARY = 2 ** 24;
+
 /**
  * A tokenizer.json, encoded by `@huggingface/tokenizers`; bytes and decoding
  * are ours, so that streamed bytes and decoded text are the same thing.
@@ -95,9 +98,24 @@ function open(data: TokenizerData & { kind: "huggingface" }): Library {
 }
 
 function checked(tokenizer: object): TokenizerJson {
-  const json = tokenizer as Partial<TokenizerJson>;
-  if (typeof json.model?.vocab !== "object") {
+  const { model, added_tokens: added, decoder = null } = tokenizer as Partial<TokenizerJson>;
+  const added_tokens = added ?? [];
+  const vocab: unknown = model?.vocab;
+  if (typeof vocab !== "object" || vocab === null) {
     throw new InputError("tokenizer.json: needs a model with a vocab, found none; is it a tokenizer's file?");
   }
-  return { added_tokens: json.added_tokens ?? [], decoder: json.decoder ?? null, model: json.model };
+  const ids = Array.isArray(vocab) ? vocab.keys() : Object.values(vocab);
+  const isId = (id: unknown) =>
+    Number.isInteger(id) && (id as number) >= 0 && (id as number) < LARGEST_VOCABULARY;
+  if (
+    (Array.isArray(vocab) && !vocab.every((entry) => Array.isArray(entry) && typeof entry[0] === "string")) ||
+    ![...ids].every(isId) ||
+    !Array.isArray(added_tokens) ||
+    !added_tokens.every((token) => isId(token?.id) && typeof token.content === "string")
+  ) {
+    throw new InputError(
+      `tokenizer.json: needs pieces and added tokens with ids from 0 to ${LARGEST_VOCABULARY - 1}, met others; damaged?`,
+    );
+  }
+  return { added_tokens, decoder, model: model! };
 }

@@ -57,6 +57,8 @@ test("neighbours that are no piece become one unknown, or their bytes", () => {
     expect(pieces(withBytes, "aé")).toEqual(["a", "<0xC3>", "<0xA9>"]);
     const tokenizer = sentencePieceTokenizer(withBytes);
     expect(tokenizer.decode(tokenizer.encode("a日😀\na"))).toBe("a日😀\na");
+    const damaged = model([...known, ...bytes.slice(0, 0xa9)], { model: kind, byteFallback: true });
+    expect(pieces(damaged, "é")).toEqual(["<unk>", "<unk>"]);
   }
 });
 

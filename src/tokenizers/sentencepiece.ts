@@ -72,7 +72,7 @@ export function sentencePieceTokenizer(model: Model): Tokenizer {
         if (id !== undefined) ids.push(id);
         else if (model.byteFallback) {
           for (const byte of utf8.encode(clean.slice(span.from, span.to)))
-            ids.push(byteIds.get(byte) as number);
+            ids.push(byteIds.get(byte) ?? model.unknown); // a damaged vocabulary lacks some
         } else if (!unknownBefore) ids.push(model.unknown); // neighbours that are unknown are one piece
         unknownBefore = id === undefined;
       };

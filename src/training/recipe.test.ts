@@ -82,3 +82,14 @@ test("overrides reach nested keys, are YAML, and leave the input alone", () => {
   expect(minimal.schedule).toMatchObject({ peak: 0.001 });
   expect(failure({}, ["peak"])).toContain("needs key=value");
 });
+
+test("YAML's own warnings, which have many lines, are not printed", () => {
+  const warned: unknown[] = [];
+  const listen = (warning: unknown) => warned.push(warning);
+  process.on("warning", listen);
+  expect(parseYaml("a: !unknown 1", "r.yaml")).toEqual({ a: "1" });
+  return new Promise<void>((resolve) => setImmediate(resolve)).then(() => {
+    process.off("warning", listen);
+    expect(warned).toEqual([]);
+  });
+});

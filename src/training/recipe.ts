@@ -88,7 +88,7 @@ export interface Recipe extends Omit<Checked, "model" | "microBatch" | "formats"
 /** The object in a recipe's YAML. */
 export function parseYaml(text: string, where: string): unknown {
   try {
-    return parse(text);
+    return parse(text, { logLevel: "error" }); // its warnings are many lines; the schema says what is wrong
   } catch (error) {
     throw new InputError(`${where}: needs YAML; ${(error as Error).message.split("\n", 1)[0]}`);
   }

@@ -146,8 +146,11 @@ async function learn({ recipe, steps, order, text, folder, trainer, job, reached
       const weightDecay = decayAt(schedule, optimizer.weightDecay, step - 1, steps);
       const batch = await readBatch(text.training, order.at(step - 1), model.context);
       const { loss, gradientNorm } = await trainer.step(batch, step, rate, weightDecay);
-      if (!Number.isFinite(loss)) {
-        throw new Error(`train: the loss is ${loss} at step ${step}; lower the learning rate or the clip`);
+      for (const [what, value] of Object.entries({ loss, "gradient's norm": gradientNorm })) {
+        if (!Number.isFinite(value))
+          throw new Error(
+            `train: the ${what} is ${value} at step ${step}; lower the learning rate or the clip`,
+          );
       }
       const seconds = (performance.now() - start) / 1000;
 

@@ -44,7 +44,7 @@ export async function openText(
 ): Promise<TokenizedText> {
   const vocabulary =
     tokenizer === undefined
-      ? await trainVocabulary(corpus.training, recipe.data.tokenizer.train!, folder)
+      ? await trainVocabulary(corpus.training, recipe.data.tokenizer.train!, folder, job)
       : await readVocabulary(tokenizer);
   const write = async (name: string, files: readonly string[]) => {
     const path = paths().join(folder, `${name}.ids`);

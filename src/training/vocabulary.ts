@@ -2,6 +2,7 @@ import { whatIs } from "../files/disk.ts";
 import type { NamedBytes } from "../files/index.ts";
 import { openTokenizer, writeFileAtomic } from "../files/index.ts";
 import { tokenizerFilesFrom, tokenizerFilesOf } from "../files/tokenizer-files.ts";
+import type { Job } from "../record/record.ts";
 import { type Tokenizer, tokenizerFrom, trainByteLevelBpe } from "../tokenizers/index.ts";
 import { wordCache } from "../tokenizers/word-cache.ts";
 import { texts } from "./corpus.ts";
@@ -26,10 +27,11 @@ export async function trainVocabulary(
   files: readonly string[],
   size: number,
   folder: string,
+  job: Job = {},
 ): Promise<Vocabulary> {
   const { join } = paths();
   if ((await whatIs(join(folder, LAST))) !== "file") {
-    const data = await trainByteLevelBpe(texts(files), size);
+    const data = await trainByteLevelBpe(texts(files), size, job);
     await writeFileAtomic(join(folder, "tokenizer_config.json"), jsonBytes(data.config));
     await writeFileAtomic(join(folder, LAST), jsonBytes(data.tokenizer));
   }

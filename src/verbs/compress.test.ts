@@ -1,12 +1,15 @@
 import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { openModel, writeModel } from "../files/index.ts";
 import { decodeWeight, encodeWeight, formatByName } from "../formats/index.ts";
 import { configJson } from "../models/index.ts";
 import { initialize } from "../models/initialize.ts";
 import { llama } from "../models/llama.ts";
+import type { Model } from "../models/model.ts";
 import { generator } from "../tensor/random.ts";
 import { InputError } from "../tensor/tensor.ts";
 import type { Weight } from "../tensor/weight.ts";
@@ -40,9 +43,10 @@ const out = () => join(folder, "out");
 async function write(
   path: string,
   change: (name: string, data: Float32Array) => void = () => {},
+  its: Model = model,
 ): Promise<void> {
   const weights: [string, Weight][] = [];
-  for (const [name, { shape, data }] of initialize(model, generator(1), 0.05)) {
+  for (const [name, { shape, data }] of initialize(its, generator(1), 0.05)) {
     change(name, data as Float32Array);
     weights.push([name, encodeWeight(formatByName("f32"), shape, data as Float32Array)]);
   }
@@ -51,7 +55,7 @@ async function write(
     name,
     bytes: new TextEncoder().encode(JSON.stringify(value)),
   });
-  await writeModel(path, { config: configJson(model.config) }, weights, {
+  await writeModel(path, { config: configJson(its.config) }, weights, {
     tokenizerFiles: [json("tokenizer.json", tokenizer), json("tokenizer_config.json", config)],
   });
 }
@@ -258,5 +262,32 @@ describe("bad input", () => {
     await compress(options, { onWarning: (message) => warnings.push(message) });
     expect(warnings[0]).toContain("is stored as int8 already");
     expect(warnings[1]).toContain("32 tokens are fewer than the 96 inputs");
+  });
+});
+
+describe("memory", () => {
+  it("holds a block or two of the file at a time, however many there are", async () => {
+    setFlagsFromString("--expose-gc");
+    const collect: () => void = runInNewContext("gc");
+    const blockBytes = 4 * (4 * 128 * 128 + 3 * 128 * 256);
+    /** Most bytes in arrays that are still needed, between two matrices. */
+    const peak = async (layers: number) => {
+      const path = join(folder, `blocks-${layers}`);
+      await write(
+        path,
+        undefined,
+        llama({ ...model.config, dim: 128, kvHeads: 4, headDim: 32, ffn: 256, layers }),
+      );
+      let most = 0;
+      const onProgress = () => {
+        collect();
+        most = Math.max(most, process.memoryUsage().arrayBuffers);
+      };
+      const options = { model: path, output: join(folder, `small-${layers}`), format: "int4-g64" };
+      await compress({ ...options, method: "rtn", calibration, samples: 2 }, { onProgress });
+      return most;
+    };
+    const few = await peak(2);
+    expect((await peak(10)) - few).toBeLessThan(3 * blockBytes);
   });
 });

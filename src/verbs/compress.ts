@@ -91,7 +91,7 @@ export async function compress(options: CompressOptions, job: Job = {}): Promise
   } = options;
   const data: Fingerprint[] = [];
   const chosen = recipe === undefined ? checked("compress", given) : await readChoices(recipe, given, data);
-  const opened = await openChecked(spec, { tokenizer });
+  const opened = await openChecked(spec, { tokenizer }, job);
   try {
     const { file, model } = opened;
     const text = calibration && (await textOf(calibration, data));

@@ -106,7 +106,7 @@ export async function evaluate(options: EvaluateOptions, job: Job = {}): Promise
   const { name, bytes } = await textOf(options.text);
   const text = decodeText(name, bytes);
   const specs = options.reference === undefined ? options.models : [options.reference, ...options.models];
-  const context = options.context ?? (await smallestContext(specs, options));
+  const context = options.context ?? (await smallestContext(specs, options, job));
   const finish = startRecord("evaluate", {
     ...options,
     models: options.models.map(baseName),
@@ -119,8 +119,7 @@ export async function evaluate(options: EvaluateOptions, job: Job = {}): Promise
   const backend = await backendFor(options, job);
   try {
     const plan: Plan = { options, context, text, backend, job };
-    const reference =
-      options.reference === undefined ? undefined : await load(options.reference, backend, options, job);
+    const reference = options.reference === undefined ? undefined : await loadFor(plan, options.reference);
     try {
       const { result, startToken } = await evaluateAll(plan, reference);
       const protocol: Protocol =
@@ -145,14 +144,18 @@ interface Plan {
   readonly job: Job;
 }
 
+function loadFor({ options, context, backend, job }: Plan, spec: string): Promise<Loaded> {
+  return load(spec, backend, { tokenizer: options.tokenizer, positions: context }, job);
+}
+
 async function evaluateAll(plan: Plan, reference: Loaded | undefined) {
-  const { options, backend, job } = plan;
+  const { options } = plan;
   const referenceMeasured = reference && (await measure(plan, reference));
   let base = referenceMeasured;
   let startToken = true;
   const models: EvaluatedModel[] = [];
   for (const spec of options.models) {
-    const loaded = await load(spec, backend, options, job);
+    const loaded = await loadFor(plan, spec);
     try {
       startToken = loaded.tokenizer.bos !== undefined;
       const measured = await measure(plan, loaded, reference);
@@ -247,8 +250,11 @@ function sameTokens(a: Sequences, b: Sequences): boolean {
   );
 }
 
-function check({ models, text, separator, documents, stride }: EvaluateOptions): void {
+function check({ models, text, separator, documents, context, stride }: EvaluateOptions): void {
   if (models.length === 0) throw new InputError("evaluate: needs a model, got none");
+  if (context !== undefined && (!Number.isInteger(context) || context < 1)) {
+    throw new InputError(`context: needs a whole number from 1, got ${context}`);
+  }
   if (text === undefined) throw new InputError("evaluate: needs a text to predict; give a file with --text");
   if (documents !== undefined && separator === undefined) {
     throw new InputError("evaluate: --documents needs --separator, which says where documents end");
@@ -265,10 +271,14 @@ async function textOf(
   return { name: text!.name, bytes: new TextEncoder().encode(text!.text) };
 }
 
-async function smallestContext(specs: readonly string[], options: EvaluateOptions): Promise<number> {
+async function smallestContext(
+  specs: readonly string[],
+  options: EvaluateOptions,
+  job: Job,
+): Promise<number> {
   let smallest = Number.POSITIVE_INFINITY;
   for (const spec of specs) {
-    const { file, model } = await openChecked(spec, options);
+    const { file, model } = await openChecked(spec, options, job);
     await file.close();
     smallest = Math.min(smallest, model.config.context);
   }

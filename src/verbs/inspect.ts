@@ -35,9 +35,9 @@ export interface InspectResult {
 }
 
 /** What a model consists of; reads headers only, whatever the size of the file. */
-export async function inspect(options: InspectOptions, _job: Job = {}): Promise<Record<InspectResult>> {
+export async function inspect(options: InspectOptions, job: Job = {}): Promise<Record<InspectResult>> {
   const finish = startRecord("inspect", { model: baseName(options.model) });
-  const { file, model } = await openChecked(options.model);
+  const { file, model } = await openChecked(options.model, {}, job);
   try {
     const roles = new Map(model.tensors.map(({ name, role }) => [name, role]));
     const tensors = file.source.names.map((name): InspectedTensor => {

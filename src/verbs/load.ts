@@ -46,12 +46,17 @@ export interface Opened {
   readonly model: Model;
 }
 
-/** Opens a model and checks names and shapes against its config; reads headers only. */
+/**
+ * Opens a model and checks names and shapes against its config; reads headers
+ * only, after downloading a model of the hub, which the job's signal stops.
+ */
 export async function openChecked(
   spec: string,
-  options: { readonly tokenizer?: string } = {},
+  { tokenizer }: { readonly tokenizer?: string } = {},
+  { signal, onProgress }: Job = {},
 ): Promise<Opened> {
-  const file = await openModel(spec, options);
+  signal?.throwIfAborted();
+  const file = await openModel(spec, { tokenizer, signal, onProgress });
   try {
     const model = describe(file.config);
     checkTensors(file.name, file.source, model.tensors);
@@ -64,18 +69,19 @@ export async function openChecked(
 
 /**
  * Reads a model and its tokenizer. Throws an InputError as `loadWeights` does,
- * and for no tokenizer, or one that is smaller than the model's vocabulary.
+ * and for no tokenizer, or one that is smaller than the model's vocabulary. The
+ * model can then be run at the first `positions` positions, all of its context unless told.
  */
 export async function load(
   spec: string,
   backend: Backend,
-  options: { readonly tokenizer?: string } = {},
+  options: { readonly tokenizer?: string; readonly positions?: number } = {},
   job: Job = {},
 ): Promise<Loaded> {
-  const opened = await openChecked(spec, options);
+  const opened = await openChecked(spec, options, job);
   try {
     const tokenizer = tokenizerOf(opened);
-    return { ...(await uploadAll(opened, backend, job)), tokenizer };
+    return { ...(await uploadAll(opened, backend, job, options.positions)), tokenizer };
   } catch (error) {
     await opened.file.close();
     throw error;
@@ -87,7 +93,7 @@ export async function load(
  * a missing tensor or one of another shape, and for NaN or infinity in the weights.
  */
 export async function loadWeights(spec: string, backend: Backend, job: Job = {}): Promise<LoadedWeights> {
-  const opened = await openChecked(spec);
+  const opened = await openChecked(spec, {}, job);
   try {
     return await uploadAll(opened, backend, job);
   } catch (error) {
@@ -105,10 +111,15 @@ export function tokenizerOf({ file, model }: Opened): Tokenizer {
   return tokenizer;
 }
 
-async function uploadAll({ file, model }: Opened, backend: Backend, job: Job): Promise<LoadedWeights> {
+async function uploadAll(
+  { file, model }: Opened,
+  backend: Backend,
+  job: Job,
+  positions = model.config.context,
+): Promise<LoadedWeights> {
   const weights = new Map<string, Tensor>();
   const bytes = new Map<string, number>();
-  const rope = backend.upload(ropeTable(model.config, model.config.context));
+  const rope = backend.upload(ropeTable(model.config, Math.min(positions, model.config.context)));
   const freeTensors = () => {
     for (const tensor of [...weights.values(), rope]) backend.free(tensor);
   };

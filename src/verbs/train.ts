@@ -1,5 +1,4 @@
 import { stringify } from "yaml";
-import { openBackend } from "../backends/index.ts";
 import { readSmall } from "../files/disk.ts";
 import { type JsonObject, writeFileAtomic, writeModel } from "../files/index.ts";
 import { configJson } from "../models/index.ts";
@@ -10,7 +9,7 @@ import { parseYaml, type RecipeInput, readRecipe } from "../training/recipe.ts";
 import { runTraining, type Trained } from "../training/run.ts";
 import { closeRunFolder, type Identity, identityOf, openRunFolder } from "../training/run-folder.ts";
 import { findSources } from "../training/text.ts";
-import type { BackendChoice } from "./load.ts";
+import { type BackendChoice, backendFor } from "./load.ts";
 
 export interface TrainOptions extends BackendChoice {
   /** A recipe's YAML file; or a recipe itself, whose paths then start from the current folder. */
@@ -44,6 +43,7 @@ export async function train(
 ): Promise<Record<TrainResult>> {
   const { join, dirname } = process.getBuiltinModule("node:path");
   const { out, resume = false, set = [] } = options;
+  job.signal?.throwIfAborted();
   const { input, where, base } = await readInput(options.recipe, dirname);
   const recipe = readRecipe(input, where, set);
   const sources = await findSources(recipe, base);
@@ -52,7 +52,7 @@ export async function train(
     recipe: { ...recipe, data: { ...recipe.data, text: baseName(recipe.data.text) } },
   });
 
-  const backend = await openBackend(options);
+  const backend = await backendFor(options, job);
   try {
     const folder = await openRunFolder(out, identity, resume);
     if (folder.finished) return folder.finished as Record<TrainResult>;
