@@ -29,6 +29,12 @@ const PRODUCTS = { native: 16, wasm: 6 };
 /** OpenBLAS's threads look for work for some time after a product; then they sleep. */
 const REST_MS = 100;
 
+// A backend that does not work here says so in one line.
+process.once("uncaughtException", ({ message }) => {
+  process.stderr.write(`bench: ${message}\n`);
+  process.exit(1);
+});
+
 const { values: options } = parseArgs({
   options: {
     json: { type: "boolean", default: false },

@@ -25,6 +25,12 @@ const TOKENS = SHAPE.time * SHAPE.batch;
 const STEPS_PER_ROUND = { ours: 5, peer: 2 };
 const INSTALL_PEER = "apt-get install python3-torch libopenblas0";
 
+// A backend that does not work here says so in one line.
+process.once("uncaughtException", ({ message }) => {
+  process.stderr.write(`bench: ${message}\n`);
+  process.exit(1);
+});
+
 const { values: options } = parseArgs({
   options: {
     json: { type: "boolean", default: false },
