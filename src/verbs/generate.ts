@@ -4,6 +4,7 @@ import { Session } from "../generation/session.ts";
 import { baseName, startRecord } from "../record/make.ts";
 import type { Job, Record } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
+import type { Tokenizer } from "../tokenizers/tokenizer.ts";
 import { type BackendChoice, backendFor, load } from "./load.ts";
 
 export interface GenerateOptions extends BackendChoice, SamplingOptions {
@@ -108,8 +109,12 @@ function settle(options: GenerateOptions): Settings {
 async function open(settings: Settings, job: Job) {
   const backend = await backendFor(settings, job);
   try {
-    const loaded = await load(settings.model, backend, settings, job);
-    const prompt = promptIds(loaded.tokenizer, settings.prompt);
+    let prompt: Int32Array = new Int32Array();
+    const positions = (tokenizer: Tokenizer) => {
+      prompt = promptIds(tokenizer, settings.prompt);
+      return prompt.length + settings.tokens;
+    };
+    const loaded = await load(settings.model, backend, { tokenizer: settings.tokenizer, positions }, job);
     const session = new Session(loaded, prompt.length + settings.tokens);
     const close = async () => {
       session.free();

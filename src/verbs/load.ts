@@ -75,13 +75,18 @@ export async function openChecked(
 export async function load(
   spec: string,
   backend: Backend,
-  options: { readonly tokenizer?: string; readonly positions?: number } = {},
+  options: {
+    readonly tokenizer?: string;
+    readonly positions?: number | ((tokenizer: Tokenizer) => number);
+  } = {},
   job: Job = {},
 ): Promise<Loaded> {
   const opened = await openChecked(spec, options, job);
   try {
     const tokenizer = tokenizerOf(opened);
-    return { ...(await uploadAll(opened, backend, job, options.positions)), tokenizer };
+    const { positions } = options;
+    const needed = typeof positions === "function" ? positions(tokenizer) : positions;
+    return { ...(await uploadAll(opened, backend, job, needed)), tokenizer };
   } catch (error) {
     await opened.file.close();
     throw error;
