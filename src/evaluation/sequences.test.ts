@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { Tokenizer } from "../tokenizers/tokenizer.ts";
-import { counted, decodeText, documents, type Sequences, windows } from "./sequences.ts";
+import { counted, documents, type Sequences, windows } from "./sequences.ts";
 
 /** Every byte is a token; 256 starts a text, unless told otherwise. */
 function byteTokenizer(bos?: number): Tokenizer {
@@ -79,16 +79,5 @@ describe("documents", () => {
 
   test("a text of separators only has nothing to predict", () => {
     expect(() => documents("||", byteTokenizer(256), 4, "|")).toThrow("no token to predict");
-  });
-});
-
-describe("decodeText", () => {
-  test("names a text that is empty or not UTF-8", () => {
-    expect(() => decodeText("a.txt", new TextEncoder().encode(" \n"))).toThrow("a.txt: is empty");
-    expect(() => decodeText("a.txt", Uint8Array.of(0x61, 0xff))).toThrow("a.txt: needs UTF-8");
-  });
-
-  test("takes off a byte order mark", () => {
-    expect(decodeText("a.txt", Uint8Array.of(0xef, 0xbb, 0xbf, 0x61))).toBe("a");
   });
 });

@@ -24,18 +24,6 @@ export function counted({ ids, first }: Sequence): number {
   return ids.length - first;
 }
 
-/** UTF-8 text without a byte order mark; an InputError when it is not UTF-8 or has nothing but white space. */
-export function decodeText(name: string, bytes: Uint8Array): string {
-  let text: string;
-  try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch {
-    throw new InputError(`${name}: needs UTF-8 text, met bytes that are not; convert it first`);
-  }
-  if (text.trim() === "") throw new InputError(`${name}: is empty; give a text with something to predict`);
-  return text;
-}
-
 /**
  * One running text in windows. Every token is predicted once, from at least
  * context − stride and at most `context` tokens before it (fewer at the start);

@@ -12,6 +12,7 @@ export { claimFolder, isOurs, readText, writeFileAtomic } from "./disk.ts";
 export type { ByteSource, Json, JsonObject, ModelFile, NamedBytes, TensorSource } from "./file.ts";
 export { memorySource } from "./memory.ts";
 export { outlineOf, packedOutline, type WeightOutline } from "./outline.ts";
+export { decodeText } from "./text.ts";
 export { openTokenizer } from "./tokenizer-files.ts";
 export { type ModelContents, modelWriter, type WriterOptions, writeModel } from "./write-model.ts";
 

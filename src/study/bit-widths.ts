@@ -1,7 +1,8 @@
 import { compare as compareModels } from "../evaluation/divergence.ts";
 import { losses } from "../evaluation/loss.ts";
-import { decodeText, type Sequence, windows } from "../evaluation/sequences.ts";
+import { type Sequence, windows } from "../evaluation/sequences.ts";
 import { type Cluster, meanOfClusters, pairedDifference } from "../evaluation/statistics.ts";
+import { decodeText } from "../files/index.ts";
 import type { Format } from "../formats/format.ts";
 import { clipped, integer } from "../formats/index.ts";
 import { generate, promptIds } from "../generation/generate.ts";

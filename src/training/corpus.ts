@@ -1,4 +1,5 @@
-import { list, openDisk, whatIs } from "../files/disk.ts";
+import { list, readText, whatIs } from "../files/disk.ts";
+import { decodeText } from "../files/text.ts";
 import { fingerprint } from "../record/make.ts";
 import type { Fingerprint } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
@@ -42,30 +43,13 @@ async function filesIn(folder: string): Promise<string[]> {
 /** Size and hash of each file. */
 export async function fingerprints(files: readonly string[]): Promise<Fingerprint[]> {
   const prints: Fingerprint[] = [];
-  for (const path of files) prints.push(await fingerprint(paths().basename(path), await readAll(path)));
+  for (const path of files) prints.push(await fingerprint(paths().basename(path), await readText(path)));
   return prints;
 }
 
 /** The documents, one at a time; an InputError names a file that is empty or not UTF-8. */
 export async function* texts(files: readonly string[]): AsyncGenerator<string> {
   for (const path of files) {
-    let text: string;
-    try {
-      text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(await readAll(path));
-    } catch (error) {
-      if (!(error instanceof TypeError)) throw error;
-      throw new InputError(`${paths().basename(path)}: needs text in UTF-8, met bytes that are not`);
-    }
-    if (text === "") throw new InputError(`${paths().basename(path)}: is empty; a document needs text`);
-    yield text;
-  }
-}
-
-async function readAll(path: string): Promise<Uint8Array<ArrayBuffer>> {
-  const file = await openDisk(path);
-  try {
-    return Uint8Array.from(await file.slice(0, file.byteLength));
-  } finally {
-    await file.close();
+    yield decodeText(paths().basename(path), await readText(path));
   }
 }

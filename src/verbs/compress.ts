@@ -1,6 +1,5 @@
 import { z } from "zod";
-import { decodeText } from "../evaluation/sequences.ts";
-import { modelWriter, readText } from "../files/index.ts";
+import { decodeText, modelWriter, readText } from "../files/index.ts";
 import { clipped, formatByName } from "../formats/index.ts";
 import { calibrationWindows } from "../methods/calibration.ts";
 import { roundingByName } from "../methods/index.ts";

@@ -1,7 +1,7 @@
 import type { Backend } from "../backends/backend.ts";
 import { compare, type Divergence } from "../evaluation/divergence.ts";
 import { losses } from "../evaluation/loss.ts";
-import { decodeText, documents, type Sequences, windows } from "../evaluation/sequences.ts";
+import { documents, type Sequences, windows } from "../evaluation/sequences.ts";
 import {
   bitsPerByte,
   type Cluster,
@@ -9,7 +9,7 @@ import {
   pairedDifference,
   perplexity,
 } from "../evaluation/statistics.ts";
-import { readText } from "../files/index.ts";
+import { decodeText, readText } from "../files/index.ts";
 import { baseName, fingerprint, startRecord } from "../record/make.ts";
 import type { Fingerprint, Job, Record } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";

@@ -201,9 +201,9 @@ test("texts that cannot be learned from are refused", async () => {
     return refusal(run(`out-${name}`, { recipe: { ...recipe, data: { ...recipe.data, ...change } } }));
   };
   expect(await using("latin1", Uint8Array.of(0x47, 0x72, 0xfc, 0xdf, 0x65))).toBe(
-    "a.txt: needs text in UTF-8, met bytes that are not",
+    "a.txt: needs UTF-8 text, met bytes that are not; convert it first",
   );
-  expect(await using("empty", "")).toBe("a.txt: is empty; a document needs text");
+  expect(await using("empty", "")).toBe("a.txt: is empty; give a text with something in it");
   expect(await using("short", "Too short.")).toContain("shorter than one context");
   expect(await using("heldout", "A text. ", { heldOut: ["b.txt"] })).toContain(
     "data.heldOut: b.txt is not among the 2 files",
