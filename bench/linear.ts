@@ -21,6 +21,7 @@ import type { Backend } from "../src/backends/backend.ts";
 import { native } from "../src/backends/native.ts";
 import { wasm } from "../src/backends/wasm.ts";
 import { hostTensor } from "../src/tensor/tensor.ts";
+import { median, sayErrorsInOneLine, secondsOf } from "./bench.ts";
 
 const SIZE = 1024;
 const JAX_FOLDER = join(tmpdir(), "lowbit-bench-peers");
@@ -29,11 +30,7 @@ const PRODUCTS = { native: 16, wasm: 6 };
 /** OpenBLAS's threads look for work for some time after a product; then they sleep. */
 const REST_MS = 100;
 
-// A backend that does not work here says so in one line.
-process.once("uncaughtException", ({ message }) => {
-  process.stderr.write(`bench: ${message}\n`);
-  process.exit(1);
-});
+sayErrorsInOneLine();
 
 const { values: options } = parseArgs({
   options: {
@@ -89,7 +86,7 @@ async function compare(kind: "native" | "wasm", backend: Backend, found: Found):
   const ours: number[] = [];
   const theirs: number[] = [];
   for (let round = -1; round < Number(options.rounds); round++) {
-    const seconds = Array.from({ length: PRODUCTS[kind] }, () => timed(multiply));
+    const seconds = Array.from({ length: PRODUCTS[kind] }, () => secondsOf(multiply));
     const answer = await peer?.products(PRODUCTS[kind]);
     if (answer && answer.element !== element) {
       throw new Error(`bench:linear: ${found.name} gives ${answer.element} where ${kind} gives ${element}`);
@@ -160,18 +157,8 @@ async function start(name: string, program: string, args: string[]): Promise<Pee
   };
 }
 
-function timed(run: () => void): number {
-  const start = performance.now();
-  run();
-  return (performance.now() - start) / 1000;
-}
-
 function gflops(seconds: readonly number[]): number {
   return Math.round((2 * SIZE ** 3) / median(seconds) / 1e8) / 10;
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1];
 }
 
 function describe({ backend, gflops, peerName, peer, ratio, install }: Result): string {

@@ -19,17 +19,14 @@ import { llama } from "../src/models/llama.ts";
 import { ropeTable } from "../src/models/rope-table.ts";
 import { generator } from "../src/tensor/random.ts";
 import { hostTensor, type Tensor } from "../src/tensor/tensor.ts";
+import { median, sayErrorsInOneLine, secondsOf } from "./bench.ts";
 
 const SHAPE = { dim: 256, layers: 6, heads: 8, ffn: 688, vocabulary: 4096, time: 256, batch: 8 };
 const TOKENS = SHAPE.time * SHAPE.batch;
 const STEPS_PER_ROUND = { ours: 5, peer: 2 };
 const INSTALL_PEER = "apt-get install python3-torch libopenblas0";
 
-// A backend that does not work here says so in one line.
-process.once("uncaughtException", ({ message }) => {
-  process.stderr.write(`bench: ${message}\n`);
-  process.exit(1);
-});
+sayErrorsInOneLine();
 
 const { values: options } = parseArgs({
   options: {
@@ -66,7 +63,7 @@ async function compare(family: "float" | "ternary", python: string | null): Prom
   step();
   await peer?.steps(1);
   for (let round = 0; round < Number(options.rounds); round++) {
-    for (let i = 0; i < STEPS_PER_ROUND.ours; i++) ours.push(seconds(step));
+    for (let i = 0; i < STEPS_PER_ROUND.ours; i++) ours.push(secondsOf(step));
     theirs.push(...((await peer?.steps(STEPS_PER_ROUND.peer)) ?? []));
     console.error(
       `${family}, round ${round + 1}: ${speed(ours)} tokens/s${peer ? `, PyTorch ${speed(theirs)}` : ""}`,
@@ -186,7 +183,7 @@ function profile(family: "float" | "ternary"): void {
   backend.adamw = (...args) => timed("adamw", () => adamw(...args));
   step();
   sums.clear();
-  const steps = Array.from({ length: 5 }, () => seconds(step));
+  const steps = Array.from({ length: 5 }, () => secondsOf(step));
   console.log(`${family}: ${(1000 * median(steps)).toFixed(1)} ms per step, ${speed(steps)} tokens/s`);
   const rows = [...sums].map(
     ([name, times]) => [name, times.reduce((a, b) => a + b) / steps.length] as const,
@@ -200,18 +197,7 @@ function describe(family: string, { tokensPerSecond, peer, ratio }: Result): str
   return `${family}: ${tokensPerSecond} tokens/s; ${beside}`;
 }
 
-function seconds(step: () => void): number {
-  const start = performance.now();
-  step();
-  return (performance.now() - start) / 1000;
-}
-
 /** Tokens per second at the median step. */
 function speed(steps: readonly number[]): number {
   return Math.round(TOKENS / median(steps));
-}
-
-function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)];
 }

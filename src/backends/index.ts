@@ -1,6 +1,7 @@
 import { InputError, UnsupportedError } from "../tensor/tensor.ts";
 import type { Backend, BackendOptions } from "./backend.ts";
 import { native } from "./native.ts";
+import { isNode } from "./node.ts";
 import { openReference } from "./reference.ts";
 import { type WasmOptions, wasm } from "./wasm.ts";
 
@@ -39,7 +40,7 @@ export async function openBackend(
     }
     return openers[name](options);
   }
-  if (!inNode()) return wasm(options);
+  if (!isNode()) return wasm(options);
   try {
     return native(options);
   } catch (error) {
@@ -47,8 +48,4 @@ export async function openBackend(
     options.onWarning?.(`${error.message}; wasm is used`);
     return wasm(options);
   }
-}
-
-function inNode(): boolean {
-  return typeof process !== "undefined" && typeof process.getBuiltinModule === "function";
 }

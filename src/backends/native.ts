@@ -1,6 +1,7 @@
 import { UnsupportedError } from "../tensor/tensor.ts";
 import type { BackendOptions } from "./backend.ts";
 import { type HeapBackend, heapBackend } from "./heap.ts";
+import { isNode } from "./node.ts";
 
 /** What napi.cpp exports. */
 interface Addon {
@@ -79,7 +80,7 @@ export function native(options: BackendOptions = {}): HeapBackend {
  * found at run time and through Node's own `require`, so that bundles for browsers contain nothing of it.
  */
 function loadAddon(): Addon {
-  if (typeof process === "undefined" || typeof process.getBuiltinModule !== "function") {
+  if (!isNode()) {
     throw new UnsupportedError("native: needs Node 24; use wasm in a browser");
   }
   const { createRequire } = process.getBuiltinModule("node:module");

@@ -1,3 +1,4 @@
+import { isNode } from "./node.ts";
 /** Workers that run tasks of the pool in threads-wasm.cpp, in Node and in browsers. */
 export interface Workers {
   /** How many started. */
@@ -96,10 +97,6 @@ export async function startWorkers(
       for (const worker of running) worker.terminate();
     },
   };
-}
-
-function isNode(): boolean {
-  return typeof process !== "undefined" && typeof process.getBuiltinModule === "function";
 }
 
 async function startInNode(task: Task): Promise<Running> {

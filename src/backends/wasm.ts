@@ -1,6 +1,7 @@
 import { UnsupportedError } from "../tensor/tensor.ts";
 import type { BackendOptions } from "./backend.ts";
 import { type Heap, type HeapBackend, heapBackend } from "./heap.ts";
+import { isNode } from "./node.ts";
 import { startWorkers, type Workers } from "./wasm-workers.ts";
 
 export interface WasmOptions extends BackendOptions {
@@ -206,9 +207,7 @@ function maySleep(): boolean {
 }
 
 function processors(): number {
-  if (typeof process !== "undefined" && process.getBuiltinModule) {
-    return process.getBuiltinModule("node:os").availableParallelism();
-  }
+  if (isNode()) return process.getBuiltinModule("node:os").availableParallelism();
   return globalThis.navigator?.hardwareConcurrency ?? 1;
 }
 

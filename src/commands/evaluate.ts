@@ -1,4 +1,5 @@
 import { type Command, Option } from "commander";
+import { differenceText } from "../evaluation/words.ts";
 import type { Record } from "../record/record.ts";
 import { type EvaluateOptions, type EvaluateResult, evaluate as evaluateModels } from "../verbs/evaluate.ts";
 import { execute, type SharedOptions, sharedOptions, wholeNumber } from "./command.ts";
@@ -49,10 +50,9 @@ function show(record: Record<EvaluateResult>): string {
     ];
     if (!compared) return row;
     const d = m.difference;
-    const interval = d && d.low !== null && d.high !== null ? ` [${signed(d.low)}, ${signed(d.high)}]` : "";
     return [
       ...row,
-      d ? `${signed(d.loss)}${interval}` : "",
+      d ? differenceText(d.loss, d.low, d.high) : "",
       m.divergence ? m.divergence.klMean.toPrecision(3) : "",
       m.divergence ? m.divergence.kl99.toPrecision(3) : "",
       m.divergence ? `${(100 * m.divergence.sameTop1).toFixed(1)} %` : "",
@@ -63,8 +63,4 @@ function show(record: Record<EvaluateResult>): string {
       ? `windows of ${protocol.context} tokens, stride ${protocol.stride}`
       : `documents alone, cut to ${protocol.context} tokens`;
   return `${table(header, rows)}\n\n${cut}${protocol.startToken ? ", start token first" : ""}; loss in nats per token`;
-}
-
-function signed(value: number): string {
-  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(4)}`;
 }

@@ -1,5 +1,6 @@
 import { InputError } from "../tensor/tensor.ts";
 import type { ByteSource } from "./file.ts";
+import { fs, paths } from "./node.ts";
 
 /**
  * Files of this machine: the only place where models meet `node:fs`.
@@ -9,10 +10,6 @@ import type { ByteSource } from "./file.ts";
  * name by rename. On any failure the temporary is removed and what was there
  * before is untouched.
  */
-
-// Node's modules are asked for when they are used, so that a browser bundle of the package holds no import of them.
-const fs = () => process.getBuiltinModule("node:fs/promises");
-const paths = () => process.getBuiltinModule("node:path");
 
 /** Larger single reads than this fail on some systems. */
 const LARGEST_PIECE = 2 ** 30;

@@ -1,8 +1,68 @@
 import { halfEven } from "../tensor/rounding.ts";
-import { type Parameters, storeF16 } from "./format.ts";
+import { checkGroup, type GroupFormat, type Parameters, partOf, storeF16 } from "./format.ts";
 
 /** Weights that share one scale in ggml's ternary formats. */
 export const BLOCK = 256;
+
+/** What sets ggml's ternary formats apart: how the 256 codes of a block become bytes; its scale stands behind them. */
+interface BlockLayout {
+  readonly name: string;
+  readonly spec: string;
+  readonly codeBits: number;
+  /** Bytes of the codes of a block. */
+  readonly codeBytes: number;
+  /** Writes the codes of a block (BLOCK) into `bytes` (codeBytes), which are 0. */
+  write(codes: Uint8Array, bytes: Uint8Array): void;
+  /** Code n of a block (codeBytes). */
+  read(bytes: Uint8Array, n: number): number;
+}
+
+/** A format of blocks of 256 ternary weights: codes, then one fp16 scale; one part, `codes` (rows, bytes of a row). */
+export function ternaryBlocks({ name, spec, codeBits, codeBytes, write, read }: BlockLayout): GroupFormat {
+  const blockBytes = codeBytes + 2;
+  const parts: GroupFormat["parts"] = (rows, cols) => {
+    checkGroup(name, cols, BLOCK);
+    return [{ name: "codes", dtype: "u8", shape: [rows, (cols / BLOCK) * blockBytes] }];
+  };
+  return {
+    kind: "group",
+    name,
+    stem: name,
+    spec,
+    codeBits,
+    codeCount: 3,
+    groupShape: { kind: "group", size: BLOCK },
+    parts,
+    fitGroup: (w, importance) => fitTernary(name, w, importance),
+    nearest: nearestTernary,
+    value: (code, { scale }) => scale * (code - 1),
+
+    pack({ codes, parameters }, rows, cols) {
+      const [{ shape }] = parts(rows, cols);
+      const bytes = new Uint8Array(rows * shape[1]);
+      const view = new DataView(bytes.buffer);
+      for (const [block, { scale }] of parameters.entries()) {
+        const at = block * blockBytes;
+        write(codes.subarray(block * BLOCK, (block + 1) * BLOCK), bytes.subarray(at, at + codeBytes));
+        view.setFloat16(at + codeBytes, scale, true);
+      }
+      return { codes: partOf("u8", shape, bytes) };
+    },
+
+    unpack({ codes: { bytes } }, rows, cols) {
+      const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+      const codes = new Uint8Array(rows * cols);
+      const parameters: Parameters[] = [];
+      for (let block = 0; block < codes.length / BLOCK; block++) {
+        const at = block * blockBytes;
+        const stored = bytes.subarray(at, at + codeBytes);
+        for (let n = 0; n < BLOCK; n++) codes[block * BLOCK + n] = read(stored, n);
+        parameters.push({ scale: view.getFloat16(at + codeBytes, true), offset: 0 });
+      }
+      return { codes, parameters };
+    },
+  };
+}
 
 /**
  * The ternary group {−s, 0, s} of least error Σ m·(w − ŵ)², m the importance.

@@ -1,7 +1,4 @@
-import { checkGroup, type GroupFormat, type Parameters, partOf } from "./format.ts";
-import { BLOCK, fitTernary, nearestTernary } from "./ternary.ts";
-
-const BYTES = 54;
+import { BLOCK, ternaryBlocks } from "./ternary.ts";
 
 /**
  * TQ1_0: ternary, five weights to a byte, fp16 scale. 54 bytes per 256
@@ -19,55 +16,17 @@ const BYTES = 54;
  *
  *   value = scale·(digit − 1)
  */
-export const tq1_0: GroupFormat = {
-  kind: "group",
+export const tq1_0 = ternaryBlocks({
   name: "tq1_0",
-  stem: "tq1_0",
   spec: "https://github.com/ggml-org/ggml/blob/master/src/ggml-quants.c (dequantize_row_tq1_0)",
   codeBits: 1.625, // 52 of the 54 bytes
-  codeCount: 3,
-  groupShape: { kind: "group", size: BLOCK },
-
-  parts(rows, cols) {
-    checkGroup("tq1_0", cols, BLOCK);
-    return [{ name: "codes", dtype: "u8", shape: [rows, (cols / BLOCK) * BYTES] }];
+  codeBytes: 52,
+  write(codes, bytes) {
+    for (let n = 0; n < BLOCK; n++) bytes[BYTE_OF[n]] += codes[n] * (81 / POWER_OF[n]); // v ≤ 242
+    for (let b = 0; b < bytes.length; b++) bytes[b] = Math.ceil((256 * bytes[b]) / 243);
   },
-
-  fitGroup: (w, importance) => fitTernary("tq1_0", w, importance),
-  nearest: nearestTernary,
-  value: (code, { scale }) => scale * (code - 1),
-
-  pack({ codes, parameters }, rows, cols) {
-    const [{ shape }] = tq1_0.parts(rows, cols);
-    const bytes = new Uint8Array(rows * shape[1]);
-    const view = new DataView(bytes.buffer);
-    const numbers = new Uint8Array(52);
-    for (const [block, { scale }] of parameters.entries()) {
-      const at = block * BYTES;
-      numbers.fill(0);
-      for (let n = 0; n < BLOCK; n++) numbers[BYTE_OF[n]] += codes[block * BLOCK + n] * (81 / POWER_OF[n]);
-      for (let b = 0; b < 52; b++) bytes[at + b] = Math.ceil((256 * numbers[b]) / 243);
-      view.setFloat16(at + 52, scale, true);
-    }
-    return { codes: partOf("u8", shape, bytes) };
-  },
-
-  unpack(parts, rows, cols) {
-    const { bytes } = parts.codes;
-    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    const codes = new Uint8Array(rows * cols);
-    const parameters: Parameters[] = [];
-    for (let block = 0; block < codes.length / BLOCK; block++) {
-      const at = block * BYTES;
-      for (let n = 0; n < BLOCK; n++) {
-        const fraction = (bytes[at + BYTE_OF[n]] * POWER_OF[n]) & 255;
-        codes[block * BLOCK + n] = (3 * fraction) >> 8;
-      }
-      parameters.push({ scale: view.getFloat16(at + 52, true), offset: 0 });
-    }
-    return { codes, parameters };
-  },
-};
+  read: (bytes, n) => (3 * ((bytes[BYTE_OF[n]] * POWER_OF[n]) & 255)) >> 8,
+});
 
 /** Byte of weight n, and 3 to the power of its digit's place. */
 const BYTE_OF = new Uint8Array(BLOCK);

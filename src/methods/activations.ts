@@ -1,3 +1,4 @@
+import { fs, paths } from "../files/node.ts";
 import { InputError } from "../tensor/tensor.ts";
 
 /** What every calibration sequence looks like between two blocks: sequence j is (tokens of j, dim) floats. */
@@ -30,8 +31,8 @@ function inMemory(): Activations {
 
 // Node's modules are asked for when they are used, so that a browser bundle of the package holds no import of them.
 async function onDisk(sizes: readonly number[]): Promise<Activations> {
-  const { mkdtemp, open, rm } = process.getBuiltinModule("node:fs/promises");
-  const { join } = process.getBuiltinModule("node:path");
+  const { mkdtemp, open, rm } = fs();
+  const { join } = paths();
   const folder = await mkdtemp(join(process.getBuiltinModule("node:os").tmpdir(), "lowbit-activations-"));
   const file = await open(join(folder, "sequences"), "w+");
   const places = [0];

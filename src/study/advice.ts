@@ -1,3 +1,4 @@
+import { signed } from "../evaluation/words.ts";
 import type { Candidate } from "./candidate.ts";
 
 /**
@@ -36,8 +37,4 @@ export function advise(candidates: readonly Candidate[], tolerance = TOLERANCE):
     : "";
   const sentence = `Advice: take ${best.name} (${best.bitsPerWeight.linear.toFixed(2)} bits per weight in its linear layers${times}); it is the smallest file whose loss increase stays below ${tolerance} nats per token with 95 % certainty (upper limit ${signed(best.difference!.high!)}).`;
   return { rule, tolerance, choice: best.name, sentence };
-}
-
-function signed(value: number): string {
-  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(4)}`;
 }

@@ -8,14 +8,15 @@ import { clipped, integer } from "../formats/index.ts";
 import { generate, promptIds } from "../generation/generate.ts";
 import { Session } from "../generation/session.ts";
 import { roundings } from "../methods/index.ts";
-import { type RoundedLayer, type RoundingPlan, roundModel } from "../methods/round-model.ts";
+import { type RoundingPlan, roundedModel } from "../methods/round-model.ts";
 import type { Model } from "../models/model.ts";
 import type { Running } from "../models/run.ts";
+import { runStored, storedBits } from "../models/stored.ts";
 import { baseName, fingerprint, startRecord } from "../record/make.ts";
 import type { Job, Record } from "../record/record.ts";
-import { InputError, sizeOf, type Tensor } from "../tensor/tensor.ts";
+import { InputError } from "../tensor/tensor.ts";
 import { bytesOf } from "../tensor/weight.ts";
-import { type BackendChoice, backendFor, forKernels, type Loaded, load } from "../verbs/load.ts";
+import { type BackendChoice, backendFor, type Loaded, load } from "../verbs/load.ts";
 import { advise } from "./advice.ts";
 import type { Candidate } from "./candidate.ts";
 import type { Comparison } from "./report.ts";
@@ -143,13 +144,12 @@ function calibrationFrom(text: NamedText, { tokenizer }: Loaded): Int32Array[] {
 
 async function floatCandidate(base: Baseline, job: Job): Promise<Candidate> {
   const { file, model } = base.float;
-  const stored = new Map(model.tensors.map(({ name }) => [name, file.source.bytes(name)]));
   return {
     name: "float f16",
     family: "float",
     format: "f16",
     reference: true,
-    ...sizes(model, stored),
+    ...sizes(model, (tensor) => file.source.bytes(tensor)),
     loss: meanOfClusters(base.clusters),
     tokensPerSecond: await decodeSpeed(base.float, base.float, job),
     layers: [],
@@ -158,14 +158,13 @@ async function floatCandidate(base: Baseline, job: Job): Promise<Candidate> {
 
 async function trainedCandidate(name: string, trained: Loaded, base: Baseline, job: Job): Promise<Candidate> {
   const { file, model } = trained;
-  const stored = new Map(model.tensors.map((spec) => [spec.name, file.source.bytes(spec.name)]));
   const linear = model.tensors.find(({ role }) => role === "linear")!;
   return {
     name,
     family: "ternary",
     format: file.source.format(linear.name),
     reference: false,
-    ...sizes(model, stored),
+    ...sizes(model, (tensor) => file.source.bytes(tensor)),
     ...(await compare(trained, base, job)),
     tokensPerSecond: await decodeSpeed(trained, base.float, job),
     layers: [],
@@ -179,37 +178,26 @@ async function roundedCandidate(
   base: Baseline,
   job: Job,
 ): Promise<Candidate> {
-  const { backend, model, file, rope } = base.float;
-  const specs = new Map(model.tensors.map((spec) => [spec.name, spec]));
+  const { backend, model, file } = base.float;
   const started = performance.now();
-  const weights = new Map<string, Tensor>();
-  const stored = new Map<string, number>();
-  const layers: RoundedLayer[] = [];
+  const input = { model, source: file.source, backend, name: file.name };
+  const { weights, layers } = await roundedModel(input, plan, job);
+  const seconds = (performance.now() - started) / 1000;
+  const running = runStored(model, weights, backend);
   try {
-    for await (const rounded of roundModel(
-      { model, source: file.source, backend, name: file.name },
-      plan,
-      job,
-    )) {
-      stored.set(rounded.name, bytesOf(rounded.weight));
-      weights.set(rounded.name, backend.upload(forKernels(specs.get(rounded.name)!, rounded.weight)));
-      if (rounded.layer) layers.push(rounded.layer);
-    }
-    const seconds = (performance.now() - started) / 1000;
-    const running: Running = { model, backend, weights, rope };
     return {
       name,
       family,
       format: plan.linear.name,
       reference: false,
-      ...sizes(model, stored),
+      ...sizes(model, (tensor) => bytesOf(weights.get(tensor)!)),
       ...(await compare(running, base, job)),
       tokensPerSecond: await decodeSpeed(running, base.float, job),
       seconds,
       layers: layers.map((layer) => ({ name: layer.name, relativeError: layer.relativeError })),
     };
   } finally {
-    for (const tensor of weights.values()) backend.free(tensor);
+    running.free();
   }
 }
 
@@ -222,14 +210,9 @@ async function compare(running: Running, { float, sequences, clusters }: Baselin
   };
 }
 
-function sizes(model: Model, stored: ReadonlyMap<string, number>) {
-  const of = (role?: string) => {
-    const specs = model.tensors.filter((spec) => role === undefined || spec.role === role);
-    const bytes = specs.reduce((sum, { name }) => sum + stored.get(name)!, 0);
-    return { bytes, bits: (8 * bytes) / specs.reduce((sum, { shape }) => sum + sizeOf(shape), 0) };
-  };
-  const all = of();
-  return { bytes: all.bytes, bitsPerWeight: { linear: of("linear").bits, total: all.bits } };
+function sizes(model: Model, stored: (name: string) => number) {
+  const bytes = model.tensors.reduce((sum, { name }) => sum + stored(name), 0);
+  return { bytes, bitsPerWeight: storedBits(model.tensors, stored) };
 }
 
 /** Tokens made in a second, one after another, after the first. */

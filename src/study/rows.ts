@@ -1,3 +1,4 @@
+import { differenceText } from "../evaluation/words.ts";
 import type { Candidate } from "./candidate.ts";
 
 /** Columns of the comparison, the same on the terminal and in the report. */
@@ -17,10 +18,7 @@ export const candidateHeader = [
 
 export function candidateRow(c: Candidate): string[] {
   const d = c.difference;
-  const interval =
-    d === undefined || c.reference
-      ? ""
-      : `${signed(d.mean)}${d.low === undefined || d.high === undefined ? "" : ` [${signed(d.low)}, ${signed(d.high)}]`}`;
+  const interval = d === undefined || c.reference ? "" : differenceText(d.mean, d.low, d.high);
   return [
     c.name,
     c.bytes.toLocaleString("en-US"),
@@ -34,8 +32,4 @@ export function candidateRow(c: Candidate): string[] {
     c.tokensPerSecond.toFixed(0),
     c.seconds === undefined ? "" : c.seconds.toFixed(1),
   ];
-}
-
-function signed(value: number): string {
-  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(4)}`;
 }

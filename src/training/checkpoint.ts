@@ -1,8 +1,8 @@
 import { list, openDisk, remove, rename, whatIs, writeError } from "../files/disk.ts";
+import { fs, paths } from "../files/node.ts";
 import { encodeSafetensors, readHeader } from "../files/safetensors.ts";
 import { InputError } from "../tensor/tensor.ts";
 import type { Part } from "../tensor/weight.ts";
-import { fs, paths } from "./node.ts";
 
 /** Everything that a run needs to go on as if it had never stopped. */
 export interface Checkpoint {

@@ -1,9 +1,9 @@
 import { list, readText, whatIs } from "../files/disk.ts";
+import { paths } from "../files/node.ts";
 import { decodeText } from "../files/text.ts";
 import { fingerprint } from "../record/make.ts";
 import type { Fingerprint } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
-import { paths } from "./node.ts";
 
 /** The files of a text, by path; each one is a document. */
 export interface Corpus {

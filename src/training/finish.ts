@@ -1,11 +1,9 @@
 import type { Backend } from "../backends/backend.ts";
-import { decodeWeight, encode, formatByName } from "../formats/index.ts";
+import { encode, formatByName } from "../formats/index.ts";
 import type { TrainedRounding } from "../methods/method.ts";
 import type { Model } from "../models/model.ts";
-import { ropeTable } from "../models/rope-table.ts";
-import type { Running } from "../models/run.ts";
 import type { Job } from "../record/record.ts";
-import { hostTensor, InputError, matrix, type Tensor } from "../tensor/tensor.ts";
+import { InputError, matrix } from "../tensor/tensor.ts";
 import { packedWeight, type Weight } from "../tensor/weight.ts";
 
 /** The weights of a trained model as they will be stored, in the model's order. */
@@ -32,30 +30,4 @@ export async function storedWeights(
     }
   }
   return weights;
-}
-
-/** A model of stored weights on a backend, as it will be after loading; call `free` when done. */
-export function runStored(
-  model: Model,
-  stored: ReadonlyMap<string, Weight>,
-  backend: Backend,
-): Running & { free(): void } {
-  const weights = new Map<string, Tensor>();
-  for (const { name, shape, role } of model.tensors) {
-    const weight = stored.get(name)!;
-    weights.set(
-      name,
-      backend.upload(role === "norm" ? hostTensor(shape, decodeWeight(weight).data) : weight),
-    );
-  }
-  const rope = backend.upload(ropeTable(model.config, model.config.context));
-  return {
-    model,
-    backend,
-    weights,
-    rope,
-    free: () => {
-      for (const t of [...weights.values(), rope]) backend.free(t);
-    },
-  };
 }

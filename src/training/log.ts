@@ -1,8 +1,8 @@
 import type { FileHandle } from "node:fs/promises";
 import { writeAt, writeError } from "../files/disk.ts";
+import { fs } from "../files/node.ts";
 import { InputError } from "../tensor/tensor.ts";
 import type { Reached } from "./checkpoint.ts";
-import { fs } from "./node.ts";
 
 /** What is known of one step. */
 export interface LogLine {

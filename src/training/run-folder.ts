@@ -1,8 +1,8 @@
 import { claimFolder, list, readSmall, whatIs, writeFileAtomic } from "../files/disk.ts";
+import { fs, paths } from "../files/node.ts";
 import { fingerprint } from "../record/make.ts";
 import type { Fingerprint } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
-import { fs, paths } from "./node.ts";
 import type { Recipe } from "./recipe.ts";
 
 /**

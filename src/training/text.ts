@@ -1,6 +1,6 @@
+import { paths } from "../files/node.ts";
 import type { Fingerprint, Job } from "../record/record.ts";
 import { type Corpus, findCorpus, fingerprints, texts } from "./corpus.ts";
-import { paths } from "./node.ts";
 import type { Recipe } from "./recipe.ts";
 import { openTokens, type TokenFile, writeTokens } from "./token-file.ts";
 import { readVocabulary, trainVocabulary, type Vocabulary } from "./vocabulary.ts";

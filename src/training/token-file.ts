@@ -1,8 +1,8 @@
 import { openDisk, remove, rename, whatIs, writeError } from "../files/disk.ts";
 import type { ByteSource } from "../files/file.ts";
+import { fs } from "../files/node.ts";
 import { InputError } from "../tensor/tensor.ts";
 import type { Tokenizer } from "../tokenizers/index.ts";
-import { fs } from "./node.ts";
 
 /**
  * The ids of a text on disk, little-endian, 16 bits each, or 32 where the

@@ -1,12 +1,12 @@
 import { whatIs } from "../files/disk.ts";
 import type { NamedBytes } from "../files/index.ts";
 import { openTokenizer, writeFileAtomic } from "../files/index.ts";
+import { paths } from "../files/node.ts";
 import { tokenizerFilesFrom, tokenizerFilesOf } from "../files/tokenizer-files.ts";
 import type { Job } from "../record/record.ts";
 import { type Tokenizer, tokenizerFrom, trainByteLevelBpe } from "../tokenizers/index.ts";
 import { wordCache } from "../tokenizers/word-cache.ts";
 import { texts } from "./corpus.ts";
-import { paths } from "./node.ts";
 
 /** A run's tokenizer, and its files as the finished model will hold them. */
 export interface Vocabulary {

@@ -5,10 +5,11 @@ import { calibrationWindows } from "../methods/calibration.ts";
 import { roundingByName } from "../methods/index.ts";
 import { checkPlan, type RoundedLayer, type RoundingPlan, roundModel } from "../methods/round-model.ts";
 import { formatOfBits, formatOfSize, outlinesOf } from "../methods/uniform.ts";
+import { type StoredBits, storedBits } from "../models/stored.ts";
 import { baseName, fingerprint, startRecord } from "../record/make.ts";
 import type { Fingerprint, Job, Record } from "../record/record.ts";
 import { nearestName } from "../tensor/nearest-name.ts";
-import { InputError, sizeOf } from "../tensor/tensor.ts";
+import { InputError } from "../tensor/tensor.ts";
 import { bytesOf } from "../tensor/weight.ts";
 import { parseYaml } from "../training/recipe.ts";
 import { type BackendChoice, backendFor, type Opened, openChecked, tokenizerOf } from "./load.ts";
@@ -63,8 +64,7 @@ export interface CompressOptions extends CompressChoices, BackendChoice {
 export interface CompressResult {
   readonly method: string;
   readonly format: string;
-  /** Stored bits for each weight, scales and padding included, of the linear layers and of all tensors. */
-  readonly bitsPerWeight: { readonly linear: number; readonly total: number };
+  readonly bitsPerWeight: StoredBits;
   /** Of the weights' files. */
   readonly bytes: { readonly before: number; readonly after: number };
   readonly layers: readonly RoundedLayer[];
@@ -118,19 +118,13 @@ export async function compress(options: CompressOptions, job: Job = {}): Promise
           bytes.set(name, bytesOf(weight));
           if (layer) layers.push(layer);
         }
-        const bitsOf = (specs: typeof model.tensors) =>
-          (8 * specs.reduce((sum, { name }) => sum + bytes.get(name)!, 0)) /
-          specs.reduce((sum, { shape }) => sum + sizeOf(shape), 0);
         const record = finish(
           backend,
           { models: [{ name: file.name, ...(await file.fingerprint()) }], data, seed: settings.windows.seed },
           {
             method: plan.method.name,
             format: plan.linear.name,
-            bitsPerWeight: {
-              linear: bitsOf(model.tensors.filter(({ role }) => role === "linear")),
-              total: bitsOf(model.tensors),
-            },
+            bitsPerWeight: storedBits(model.tensors, (name) => bytes.get(name)!),
             bytes: { before: file.bytes, after: writer.bytes },
             layers,
             calibrationTokens: windows?.reduce((sum, ids) => sum + ids.length, 0) ?? 0,

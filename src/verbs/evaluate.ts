@@ -151,6 +151,7 @@ function loadFor({ options, context, backend, job }: Plan, spec: string): Promis
 async function evaluateAll(plan: Plan, reference: Loaded | undefined) {
   const { options } = plan;
   const referenceMeasured = reference && (await measure(plan, reference));
+  const against = reference && referenceMeasured && { loaded: reference, cut: referenceMeasured.cut };
   let base = referenceMeasured;
   let startToken = true;
   const models: EvaluatedModel[] = [];
@@ -158,7 +159,7 @@ async function evaluateAll(plan: Plan, reference: Loaded | undefined) {
     const loaded = await loadFor(plan, spec);
     try {
       startToken = loaded.tokenizer.bos !== undefined;
-      const measured = await measure(plan, loaded, reference);
+      const measured = await measure(plan, loaded, against);
       models.push({
         ...(await loaded.fingerprint()),
         text: textResult(measured),
@@ -182,7 +183,11 @@ async function evaluateAll(plan: Plan, reference: Loaded | undefined) {
 }
 
 /** Losses of a model on the text; beside a reference, also its divergence from it. */
-async function measure(plan: Plan, loaded: Loaded, reference?: Loaded): Promise<Measured> {
+async function measure(
+  plan: Plan,
+  loaded: Loaded,
+  reference?: { readonly loaded: Loaded; readonly cut: Sequences },
+): Promise<Measured> {
   const name = loaded.file.name;
   if (plan.context > loaded.model.config.context) {
     throw new InputError(
@@ -191,12 +196,12 @@ async function measure(plan: Plan, loaded: Loaded, reference?: Loaded): Promise<
   }
   const cut = cutText(plan, loaded.tokenizer);
   if (!reference) return { name, cut, clusters: await losses(loaded, cut.all, plan.job) };
-  if (!sameTokens(cut, cutText(plan, reference.tokenizer))) {
+  if (!sameTokens(cut, reference.cut)) {
     throw new InputError(
-      `evaluate: ${name} and its reference ${reference.file.name} cut this text into different tokens`,
+      `evaluate: ${name} and its reference ${reference.loaded.file.name} cut this text into different tokens`,
     );
   }
-  return { name, cut, ...(await compare(reference, loaded, cut.all, plan.job)) };
+  return { name, cut, ...(await compare(reference.loaded, loaded, cut.all, plan.job)) };
 }
 
 function cutText({ options, context, text }: Plan, tokenizer: Tokenizer): Sequences {

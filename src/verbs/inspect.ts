@@ -1,4 +1,5 @@
 import type { Role } from "../models/model.ts";
+import { type StoredBits, storedBits } from "../models/stored.ts";
 import { baseName, startRecord } from "../record/make.ts";
 import type { Job, Record } from "../record/record.ts";
 import { sizeOf } from "../tensor/tensor.ts";
@@ -29,8 +30,7 @@ export interface InspectResult {
   readonly parameters: number;
   /** Of the weights' files. */
   readonly bytes: number;
-  /** Stored bits, scales and padding included, for each weight of the linear layers and of all tensors. */
-  readonly bitsPerWeight: { readonly linear: number; readonly total: number };
+  readonly bitsPerWeight: StoredBits;
   readonly tensors: readonly InspectedTensor[];
 }
 
@@ -62,20 +62,11 @@ export async function inspect(options: InspectOptions, job: Job = {}): Promise<R
         config: model.config,
         parameters: known.reduce((sum, { shape }) => sum + sizeOf(shape), 0),
         bytes: file.bytes,
-        bitsPerWeight: {
-          linear: bitsPerWeight(known.filter(({ role }) => role === "linear")),
-          total: bitsPerWeight(known),
-        },
+        bitsPerWeight: storedBits(known, (name) => file.source.bytes(name)),
         tensors,
       },
     );
   } finally {
     await file.close();
   }
-}
-
-function bitsPerWeight(tensors: readonly InspectedTensor[]): number {
-  const bytes = tensors.reduce((sum, tensor) => sum + tensor.bytes, 0);
-  const weights = tensors.reduce((sum, { shape }) => sum + sizeOf(shape), 0);
-  return (8 * bytes) / weights;
 }

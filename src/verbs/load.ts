@@ -1,16 +1,16 @@
 import type { Backend } from "../backends/backend.ts";
 import { type BackendName, openBackend } from "../backends/index.ts";
 import { checkTensors, checkVocabulary, type ModelFile, openModel } from "../files/index.ts";
-import { decodeWeight } from "../formats/index.ts";
 import { describe } from "../models/index.ts";
-import type { Model, TensorSpec } from "../models/model.ts";
+import type { Model } from "../models/model.ts";
 import { ropeTable } from "../models/rope-table.ts";
 import type { Running } from "../models/run.ts";
+import { forKernels } from "../models/stored.ts";
 import { pauses } from "../record/pause.ts";
 import type { Fingerprint, Job } from "../record/record.ts";
 import { checkFinite } from "../tensor/finite.ts";
-import { type HostTensor, hostTensor, InputError, sizeOf, type Tensor } from "../tensor/tensor.ts";
-import { bytesOf, type Weight } from "../tensor/weight.ts";
+import { InputError, type Tensor } from "../tensor/tensor.ts";
+import { bytesOf } from "../tensor/weight.ts";
 import { tokenizerFrom } from "../tokenizers/index.ts";
 import type { Tokenizer } from "../tokenizers/tokenizer.ts";
 
@@ -135,8 +135,9 @@ async function uploadAll(
       job.onProgress?.({ task: "load", done, total: model.tensors.length, unit: "tensors", note: file.name });
       const weight = await file.source.read(spec.name);
       checkFinite(file.name, spec.name, weight);
-      weights.set(spec.name, backend.upload(forKernels(spec, weight)));
-      bytes.set(spec.name, spec.role === "norm" ? 4 * sizeOf(spec.shape) : bytesOf(weight));
+      const read = forKernels(spec, weight);
+      weights.set(spec.name, backend.upload(read));
+      bytes.set(spec.name, "data" in read ? read.data.byteLength : bytesOf(read));
     }
   } catch (error) {
     freeTensors();
@@ -155,9 +156,4 @@ async function uploadAll(
       await file.close();
     },
   };
-}
-
-/** Norm gains are read as plain floats by every kernel; matrices stay packed as they are. */
-export function forKernels({ role, shape }: TensorSpec, weight: Weight): HostTensor | Weight {
-  return role === "norm" ? hostTensor(shape, decodeWeight(weight).data) : weight;
 }

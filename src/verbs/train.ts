@@ -1,6 +1,7 @@
 import { stringify } from "yaml";
 import { readSmall } from "../files/disk.ts";
 import { type JsonObject, writeFileAtomic, writeModel } from "../files/index.ts";
+import { paths } from "../files/node.ts";
 import { configJson } from "../models/index.ts";
 import { baseName, startRecord } from "../record/make.ts";
 import type { Job, Record } from "../record/record.ts";
@@ -41,7 +42,7 @@ export async function train(
   job: Job = {},
   reached?: Reached,
 ): Promise<Record<TrainResult>> {
-  const { join, dirname } = process.getBuiltinModule("node:path");
+  const { join, dirname } = paths();
   const { out, resume = false, set = [] } = options;
   job.signal?.throwIfAborted();
   const { input, where, base } = await readInput(options.recipe, dirname);
