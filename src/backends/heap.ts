@@ -1,5 +1,5 @@
-import { groupSize } from "../formats/format.ts";
-import { checkParts, formatByName, stems } from "../formats/index.ts";
+import { type Format, groupSize, type PartSpec } from "../formats/format.ts";
+import { checkParts, formatByName, partBytes, stems } from "../formats/index.ts";
 import { type KernelName, kernels, procedures } from "../kernels/index.ts";
 import type { Kernel, Procedure } from "../kernels/kernel.ts";
 import {
@@ -12,7 +12,7 @@ import {
 } from "../tensor/tensor.ts";
 import { onlyPart, type Weight } from "../tensor/weight.ts";
 import type { Backend } from "./backend.ts";
-import { type Handle, isElements, Tensors, takesPacked, withOperations } from "./facade.ts";
+import { type Handle, isElements, needCache, Tensors, takesPacked, withOperations } from "./facade.ts";
 
 /** A view of memory that can be copied from or into. */
 type Bytes = Uint8Array | Elements | Float64Array;
@@ -184,27 +184,45 @@ class HeapCore extends Tensors<Place> {
       this.#heap.copyIn(t.memory.address, parts.data.bytes);
       return t;
     }
+    return this.#packed(value.shape, format, rows, cols, (address, part) =>
+      this.#heap.copyIn(address, parts[part.name].bytes),
+    );
+  }
+
+  /** A packed matrix, whose parts `fill` writes. */
+  #packed(
+    shape: readonly number[],
+    format: Format,
+    rows: number,
+    cols: number,
+    fill: (address: number, part: PartSpec) => void,
+  ): Handle<Place> {
     const blocks: Block[] = [];
     try {
       const descriptor = new Float64Array(DESCRIPTOR);
       descriptor.set([stemNumber(format.stem), rows, cols, groupSize(format, rows, cols)]);
-      for (const [i, { name: part }] of format.parts(rows, cols).entries()) {
-        const block = this.#allocate(parts[part].bytes.byteLength);
+      for (const [i, part] of format.parts(rows, cols).entries()) {
+        const block = this.#allocate(partBytes(part));
         blocks.push(block);
-        this.#heap.copyIn(block.address, parts[part].bytes);
+        fill(block.address, part);
         descriptor[4 + i] = block.address;
       }
       const block = this.#allocate(descriptor.byteLength);
       blocks.push(block);
       this.#heap.copyIn(block.address, descriptor);
-      return this.#own(value.shape, name, { address: block.address, blocks });
+      return this.#own(shape, format.name, { address: block.address, blocks });
     } catch (error) {
       for (const block of blocks) this.#heap.release(block.address, block.bytes);
       throw error;
     }
   }
 
-  zeros(shape: readonly number[], format: "f32" | "i32" = "f32"): Tensor {
+  zeros(shape: readonly number[], format = "f32"): Tensor {
+    if (!isElements(format)) {
+      needCache(shape, format);
+      const clear = (address: number, part: PartSpec) => this.#heap.clear(address, partBytes(part));
+      return this.#packed(shape, formatByName(format), shape[0], shape[1], clear);
+    }
     const t = this.#fresh(shape, format);
     this.#heap.clear(t.memory.address, 4 * sizeOf(shape));
     return t;
@@ -232,7 +250,7 @@ class HeapCore extends Tensors<Place> {
     const kernel = this.#kernels.get(operation);
     const there = kernel ? kernel.forward >= 0 : (this.#procedures.get(operation)?.entry ?? -1) >= 0;
     if (!there || format === "f32") return there;
-    return takesPacked(operation) && !isElements(format) && isFormat(format);
+    return !isElements(format) && isFormat(format) && takesPacked(operation, format);
   }
 
   bytesInUse(): number {
