@@ -16,6 +16,9 @@ import { onlyPart, type Weight } from "../tensor/weight.ts";
 import type { Backend, BackendOptions } from "./backend.ts";
 import {
   type Case,
+  cacheCases,
+  cacheFormats,
+  cacheRows,
   type HostArgument,
   kernelCases,
   nonFiniteCases,
@@ -25,6 +28,7 @@ import {
   procedureCases,
   wrongShapes,
 } from "./cases.suite.ts";
+import { openReference } from "./reference.ts";
 
 /**
  * What every backend must do: every operation and procedure × format × size
@@ -53,6 +57,25 @@ export function backendSuite(name: string, open: (options: BackendOptions) => Pr
         }
       });
     }
+
+    for (const format of cacheFormats) {
+      test(`attention over a cache in ${format}`, async () => {
+        expect(backend.supports("attention", format)).toBe(true);
+        for (const one of cacheCases(format)) await checkKernel(backend, one);
+      });
+
+      test(`a cache in ${format} stores the same values on every backend`, async () => {
+        const reference = openReference();
+        const expected = await cacheContents(reference, format);
+        const got = await cacheContents(backend, format);
+        expect(got).toEqual(expected);
+        reference.dispose();
+      });
+    }
+
+    test("up to eight queries get the same bits, however many are computed together", async () => {
+      for (const format of ["f32", ...cacheFormats]) await checkTogether(backend, format);
+    });
 
     for (const [kernel, cases] of byName(nonFiniteCases())) {
       test(`${kernel}, NaN and infinity`, async () => {
@@ -166,6 +189,49 @@ function referenceForward({ name, args }: Case) {
   return { kernel, inputs, numbers, expected, bounds: kernel.bound(inputs, expected, numbers) };
 }
 
+/** What a cache holds after rows were appended, and after it moved into a larger one of its format. */
+async function cacheContents(backend: Backend, format: string): Promise<Float32Array> {
+  const host = cacheRows();
+  const [count, width] = host.shape;
+  const tensors = backend.scope(() => {
+    const small = backend.zeros([count + 1, width], format);
+    const rows = backend.upload(host);
+    backend.cacheAppend(small, backend.rows(rows, 0, 2), 1);
+    backend.cacheAppend(small, backend.rows(rows, 1, count), 2);
+    const large = backend.zeros([count + 5, width], format);
+    backend.cacheAppend(large, small, 3);
+    const places = Int32Array.from({ length: count + 5 }, (_, i) => i);
+    return backend.embedding(large, backend.upload(hostTensor([count + 5], places)));
+  });
+  // A weight of 0 may be −0 where nothing was written.
+  return (await backend.read(tensors)).map((value) => value + 0) as Float32Array;
+}
+
+/** Attention of 1, 3 and 8 queries at once, across the end of a chunk of keys. */
+async function checkTogether(backend: Backend, format: string): Promise<void> {
+  const random = generator(11);
+  const [time, heads, kvHeads, headDim, from] = [8, 4, 2, 48, 252];
+  const [q, k, v] = [heads, kvHeads, kvHeads].map((count, i) =>
+    backend.upload(normalTensor(random, [i === 0 ? time : from + time, count * headDim], 1)),
+  );
+  const [keys, values] = [k, v].map((rows) => {
+    const cache = backend.zeros([300, kvHeads * headDim], format);
+    backend.cacheAppend(cache, rows, 0);
+    return cache;
+  });
+  const results: Elements[] = [];
+  for (const step of [1, 3, 8]) {
+    const parts: number[] = [];
+    for (let t = 0; t < time; t += step) {
+      const some = backend.rows(q, t, Math.min(t + step, time));
+      parts.push(...(await backend.read(backend.attention(some, keys, values, heads, kvHeads, 1, from + t))));
+    }
+    results.push(Float32Array.from(parts));
+  }
+  expect(sameBits(results[0], results[1]), `${format}: one and three`).toBe(true);
+  expect(sameBits(results[0], results[2]), `${format}: one and eight`).toBe(true);
+}
+
 /** Runs a case forward and backward on the backend and compares with the reference. */
 export async function checkKernel(backend: Backend, one: Case): Promise<void> {
   const where = `${one.name}, ${one.label}`;
@@ -262,6 +328,7 @@ async function largeResults(backend: Backend): Promise<Elements[]> {
     ["rope", floats([300, 64]), floats([310, 16]), 16, 300, 7, 1],
     ["attention", floats([300, 64]), floats([300, 32]), floats([300, 32]), 4, 2, 2, 0],
     ["attention", floats([1, 64]), floats([700, 32]), floats([700, 32]), 4, 2, 1, 699],
+    ["attention", floats([7, 256]), floats([700, 128]), floats([700, 128]), 4, 2, 1, 693],
     ["linear", floats([300, 257]), floats([513, 257])],
     ["linear", floats([1, 257]), floats([513, 257])],
     ["embedding", floats([513, 65]), some],

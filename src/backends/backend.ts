@@ -26,7 +26,8 @@ export interface Backend extends Operations, Procedures {
 
   /** Copies a host tensor, or the parts of a packed weight, to where the kernels are. */
   upload(value: HostTensor | Weight): Tensor;
-  zeros(shape: readonly number[], format?: "f32" | "i32"): Tensor;
+  /** A new tensor; of a cache (`isCacheFormat`), which only `cacheAppend` writes into, values are 0 until written. */
+  zeros(shape: readonly number[], format?: string): Tensor;
   /** A view of rows `from … to−1` of an f32 or i32 tensor: same storage, no copy. */
   rows(t: Tensor, from: number, to: number): Tensor;
   /** The same storage seen in another shape of the same size. */

@@ -155,6 +155,48 @@ export function packedCases(format: string): Case[] {
   return cases;
 }
 
+/** Formats in which keys and values can be kept, one of each kind. */
+export const cacheFormats: readonly string[] = ["f16", "int8-g32", "int4-g32", "int8", "int4"];
+
+/** Attention over keys and values in the format of a cache, some of its rows beyond what is seen. */
+export function cacheCases(format: string): Case[] {
+  const random = generator(9);
+  const cases: Case[] = [];
+  for (const [batch, time, keys, from, heads, kvHeads, headDim] of [
+    [1, 1, 300, 290, 4, 2, 32],
+    [1, 8, 40, 17, 8, 4, 8],
+    [2, 3, 12, 5, 2, 1, 64],
+    [1, 40, 120, 70, 4, 2, 32],
+    [1, 70, 70, 0, 2, 2, 48],
+  ]) {
+    const label = `${format}, ${batch}·${time} queries from ${from}, ${keys} keys, ${heads}/${kvHeads} heads of ${headDim}`;
+    const [rows, cols] = [batch * keys, kvHeads * headDim];
+    const q = normalTensor(random, [batch * time, heads * headDim], 2);
+    const [k, v] = [0, 1].map(() => packedTensor(random, format, rows, cols));
+    cases.push({ name: "attention", label, args: [q, k, v, heads, kvHeads, batch, from] });
+  }
+  return cases;
+}
+
+/** Rows for a cache, 64 wide, that try its roundings: ties, zeros, the ends of the codes and of half precision, NaN. */
+export function cacheRows(): HostTensor {
+  const random = generator(10);
+  const rows: number[][] = [0.01, 1, 300, 1e-6, 1e-8, 2e6].map((scale) =>
+    Array.from(normals(random, 64, scale)),
+  );
+  rows.push(Array.from({ length: 64 }, (_, i) => (i === 5 ? 127 : (i - 32) / 2))); // halves at a scale of 1
+  rows.push(Array.from({ length: 64 }, (_, i) => (i === 5 ? -7 : (i - 32) / 8)));
+  rows.push(new Array(64).fill(0));
+  rows.push(Array.from({ length: 64 }, (_, i) => (i === 40 ? -3 : -0)));
+  rows.push(Array.from({ length: 64 }, (_, i) => (i < 32 ? 65519 + i / 16 : 3e38)));
+  rows.push(Array.from({ length: 64 }, (_, i) => (2 * i + 1) * 2 ** -25)); // ties of half precision, below its normals
+  rows.push(Array.from({ length: 64 }, (_, i) => 1 + (2 * i + 1) * 2 ** -11)); // and above
+  for (const wrong of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+    rows.push(Array.from({ length: 64 }, (_, i) => (i === 7 ? wrong : i - 20)));
+  }
+  return hostTensor([rows.length, 64], Float32Array.from(rows.flat()));
+}
+
 /** Procedures whose result has a bound element by element. */
 export function procedureCases(): Case<ProcedureName>[] {
   const random = generator(3);
@@ -267,6 +309,7 @@ export function wrongShapes(): Case<KernelName | ProcedureName>[] {
     ["cacheAppend", t(4, 3), t(1, 2), 0],
     ["cacheAppend", t(4, 3), t(1, 3), 0.5],
     ["cacheAppend", t(4, 3), t(1, 3), Number.NaN],
+    ["attention", t(4, 6), t(4, 6), t(5, 6), 2, 2, 1, 0],
     ["squaredNorm", t(2), t(4), 0],
     ["adamw", t(3), t(3), t(3), t(2), t(1), 1, 0.9, 0.9, 1, 0, 1, 0],
     ["addGram", t(3, 4), t(2, 4), 1],

@@ -1,5 +1,6 @@
+import { isCacheFormat } from "../kernels/cache-append.ts";
 import { type KernelName, kernels, type Operations, type Procedures, procedures } from "../kernels/index.ts";
-import type { Kernel } from "../kernels/kernel.ts";
+import { type Kernel, matrixShape } from "../kernels/kernel.ts";
 import { InputError, ShapeError, sizeOf, type Tensor, UnsupportedError } from "../tensor/tensor.ts";
 
 /** A tensor of one backend: what it is, and where it lives (`Memory` is an address, or a typed array). */
@@ -40,13 +41,30 @@ function kernelOf(operation: string): Kernel | undefined {
     : undefined;
 }
 
-/** Whether an operation takes a matrix in a packed format. */
-export function takesPacked(operation: string): boolean {
-  return kernelOf(operation)?.packed !== undefined;
+/** Whether an operation takes a matrix, or a cache, in a packed format. */
+export function takesPacked(operation: string, format: string): boolean {
+  const takesCache = (cachesByName.get(operation) ?? []).length > 0;
+  return kernelOf(operation)?.packed !== undefined || (takesCache && isCacheFormat(format));
 }
+
+/** Positions of the arguments that may be a cache, by operation. */
+const cachesByName: ReadonlyMap<string, readonly number[]> = new Map(
+  Object.entries({ ...procedures, ...kernels } as Record<
+    string,
+    { readonly caches?: readonly number[] }
+  >).map(([name, { caches = [] }]) => [name, caches]),
+);
 
 export function isElements(format: string): format is "f32" | "i32" {
   return format === "f32" || format === "i32";
+}
+
+/** Throws unless `zeros` can make a cache of this shape and format. */
+export function needCache(shape: readonly number[], format: string): void {
+  matrixShape(`zeros: ${format}`, { shape, format });
+  if (!isCacheFormat(format)) {
+    throw new UnsupportedError(`zeros: needs f32, i32 or the format of a cache, got ${format}; use upload`);
+  }
 }
 
 /**
@@ -91,6 +109,7 @@ export abstract class Tensors<Memory> {
   /** The tensor arguments of an operation, each in a format that the operation reads there. */
   protected inputs(name: string, args: readonly unknown[]): Handle<Memory>[] {
     const kernel = kernelOf(name);
+    const caches = cachesByName.get(name)!;
     const handles: Handle<Memory>[] = [];
     for (let i = 0; i < args.length && typeof args[i] !== "number"; i++) {
       if (typeof args[i] !== "object") break;
@@ -98,9 +117,13 @@ export abstract class Tensors<Memory> {
       const fits =
         kernel?.ids === i
           ? t.format === "i32"
-          : t.format === "f32" || (kernel?.packed === i && t.format !== "i32");
+          : t.format === "f32" ||
+            (kernel?.packed === i && t.format !== "i32") ||
+            (caches.includes(i) && isCacheFormat(t.format));
       if (!fits) {
-        const needed = kernel?.ids === i ? "i32" : kernel?.packed === i ? "f32 or a packed matrix" : "f32";
+        const packed = caches.includes(i) ? "f32, f16, int8 or int4" : "f32 or a packed matrix";
+        const needed =
+          kernel?.ids === i ? "i32" : kernel?.packed === i || caches.includes(i) ? packed : "f32";
         throw new UnsupportedError(`${name}: argument ${i} needs to be ${needed}, got ${t.format}`);
       }
       handles.push(t);

@@ -1,5 +1,5 @@
 import { groupSize } from "../formats/format.ts";
-import { checkParts, decode, formatByName } from "../formats/index.ts";
+import { checkParts, decode, formatByName, partBytes } from "../formats/index.ts";
 import { levelBytes } from "../formats/levels.ts";
 import { type KernelName, kernels, procedures } from "../kernels/index.ts";
 import type { Kernel, Procedure } from "../kernels/kernel.ts";
@@ -13,7 +13,7 @@ import {
 } from "../tensor/tensor.ts";
 import { onlyPart, type Weight } from "../tensor/weight.ts";
 import type { Backend } from "./backend.ts";
-import { type Handle, isElements, Tensors, takesPacked, withOperations } from "./facade.ts";
+import { type Handle, isElements, needCache, Tensors, takesPacked, withOperations } from "./facade.ts";
 
 /** A view of memory that can be copied from or into. */
 type Bytes = Uint8Array | Elements | Float64Array;
@@ -212,21 +212,32 @@ class HeapCore extends Tensors<Place> {
     return this.#own(shape, name, { address: block.address, format: 0, blocks: [block] });
   }
 
-  /** A descriptor (format, rows, cols, group) and the arrays that it leads to. */
   #uploadPacked(
     shape: readonly number[],
     name: string,
     head: readonly number[],
     arrays: readonly Bytes[],
-  ): Tensor {
+  ): Handle<Place> {
+    const sizes = arrays.map((array) => array.byteLength);
+    return this.#packed(shape, name, head, sizes, (address, i) => this.#heap.copyIn(address, arrays[i]));
+  }
+
+  /** A descriptor (format, rows, cols, group) and the arrays of so many bytes that it leads to, which `fill` writes. */
+  #packed(
+    shape: readonly number[],
+    name: string,
+    head: readonly number[],
+    sizes: readonly number[],
+    fill: (address: number, array: number) => void,
+  ): Handle<Place> {
     const blocks: Block[] = [];
     try {
       const descriptor = new Float64Array(DESCRIPTOR);
       descriptor.set(head);
-      for (const [i, array] of arrays.entries()) {
-        const block = this.#allocate(array.byteLength);
+      for (const [i, bytes] of sizes.entries()) {
+        const block = this.#allocate(bytes);
         blocks.push(block);
-        this.#heap.copyIn(block.address, array);
+        fill(block.address, i);
         descriptor[head.length + i] = block.address;
       }
       const block = this.#allocate(descriptor.byteLength);
@@ -239,7 +250,15 @@ class HeapCore extends Tensors<Place> {
     }
   }
 
-  zeros(shape: readonly number[], format: "f32" | "i32" = "f32"): Tensor {
+  zeros(shape: readonly number[], format = "f32"): Tensor {
+    if (!isElements(format)) {
+      needCache(shape, format);
+      const [rows, cols] = shape;
+      const cache = formatByName(format);
+      const sizes = cache.parts(rows, cols).map(partBytes);
+      const head = [this.#formats.get(cache.stem)!, rows, cols, groupSize(cache, rows, cols)];
+      return this.#packed(shape, format, head, sizes, (address, i) => this.#heap.clear(address, sizes[i]));
+    }
     const t = this.#fresh(shape, format);
     this.#heap.clear(t.memory.address, 4 * sizeOf(shape));
     return t;
@@ -267,7 +286,7 @@ class HeapCore extends Tensors<Place> {
     const kernel = this.#kernels.get(operation);
     const there = kernel ? kernel.forward >= 0 : (this.#procedures.get(operation)?.entry ?? -1) >= 0;
     if (!there || format === "f32") return there;
-    return takesPacked(operation) && !isElements(format) && isFormat(format);
+    return !isElements(format) && isFormat(format) && takesPacked(operation, format);
   }
 
   bytesInUse(): number {

@@ -1,4 +1,4 @@
-import { checkParts, decode, formatByName, formats } from "../formats/index.ts";
+import { checkParts, decode, formatByName, formats, partBytes } from "../formats/index.ts";
 import { type KernelName, kernels, type ProcedureName, procedures } from "../kernels/index.ts";
 import type { Kernel, Procedure, View } from "../kernels/kernel.ts";
 import { asMatrix, elementsView, packedView } from "../kernels/view.ts";
@@ -13,12 +13,12 @@ import {
 } from "../tensor/tensor.ts";
 import { onlyPart, type Parts, type Weight } from "../tensor/weight.ts";
 import type { Backend } from "./backend.ts";
-import { type Handle, isElements, Tensors, takesPacked, withOperations } from "./facade.ts";
+import { type Handle, isElements, needCache, Tensors, takesPacked, withOperations } from "./facade.ts";
 
-/** A packed matrix as it was uploaded. */
+/** A packed matrix: as it was uploaded, with the view that keeps its floats; or a cache, whose parts change. */
 interface Packed {
   readonly parts: Parts;
-  readonly view: View;
+  readonly view?: View;
 }
 
 type Memory = Elements | Packed;
@@ -100,8 +100,13 @@ class Reference extends Tensors<Memory> {
     return this.#keepBytes(this.make(value.shape, name, memory));
   }
 
-  zeros(shape: readonly number[], format: "f32" | "i32" = "f32"): Tensor {
-    return this.#make(shape, format);
+  zeros(shape: readonly number[], format = "f32"): Tensor {
+    if (isElements(format)) return this.#make(shape, format);
+    needCache(shape, format);
+    const parts = formatByName(format)
+      .parts(shape[0], shape[1])
+      .map((spec) => [spec.name, { ...spec, bytes: new Uint8Array(partBytes(spec)) }]);
+    return this.#keepBytes(this.make(shape, format, { parts: Object.fromEntries(parts) }));
   }
 
   async read(t: Tensor): Promise<Elements> {
@@ -118,7 +123,7 @@ class Reference extends Tensors<Memory> {
 
   supports(operation: string, format: string): boolean {
     if (!(operation in kernels || operation in procedures)) return false;
-    return isElements(format) || (takesPacked(operation) && formats.has(format));
+    return isElements(format) || (takesPacked(operation, format) && formats.has(format));
   }
 
   dispose(): void {}
@@ -149,8 +154,9 @@ export function openReference(): Backend & { bytesInUse(): number } {
   return withOperations(new Reference());
 }
 
-function viewOf({ shape, memory }: Handle<Memory>): View {
-  return ArrayBuffer.isView(memory) ? elementsView(shape, memory) : memory.view;
+function viewOf({ shape, format, memory }: Handle<Memory>): View {
+  if (ArrayBuffer.isView(memory)) return elementsView(shape, memory);
+  return memory.view ?? packedView(shape, format, memory.parts);
 }
 
 function bytesOf(memory: Memory): number {

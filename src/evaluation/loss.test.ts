@@ -69,6 +69,24 @@ describe("losses", () => {
     expect(backend.bytesInUse).toBe(before);
   });
 
+  test("through a cache are those of generating with it; in f32, those without", async () => {
+    const { ids } = sequence(280); // more than one chunk
+    const plain = await tokenLosses(running, { ids, first: 1 });
+    const f32 = await tokenLosses({ ...running, cache: "f32" }, { ids, first: 1 });
+    expect(f32).toEqual(plain);
+    expect(await tokenLosses({ ...running, cache: "f32" }, { ids, first: 270 })).toEqual(plain.slice(269));
+
+    const [f16, int8, int4] = await Promise.all(
+      (["f16", "int8", "int4"] as const).map((cache) =>
+        tokenLosses({ ...running, cache }, { ids, first: 200 }),
+      ),
+    );
+    const off = [f16, int8, int4].map((some) => Math.hypot(...some.map((loss, t) => loss - plain[199 + t])));
+    expect(off[0]).toBeGreaterThan(0);
+    expect(off[1]).toBeGreaterThan(3 * off[0]);
+    expect(off[2]).toBeGreaterThan(3 * off[1]);
+  });
+
   test("an id outside the vocabulary is named", async () => {
     await expect(losses(running, [{ ids: Int32Array.of(1, 40), first: 1 }])).rejects.toThrow(
       "token 40 is outside the model's vocabulary of 40",

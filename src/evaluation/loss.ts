@@ -1,9 +1,13 @@
+import { kvCache } from "../models/kv-cache.ts";
 import { hiddenStates, type Running } from "../models/run.ts";
 import { pauses } from "../record/pause.ts";
 import type { Job } from "../record/record.ts";
 import { hostTensor, InputError, type Tensor } from "../tensor/tensor.ts";
 import { counted, type Sequence } from "./sequences.ts";
 import type { Cluster } from "./statistics.ts";
+
+// Tokens that pass through a cache together, as those of a prompt do.
+const CHUNK = 256;
 
 /**
  * Loss of each sequence's counted tokens, nats. Sequences are computed one by
@@ -47,14 +51,42 @@ export async function tokenLosses(running: Running, sequence: Sequence): Promise
   }
 }
 
-/** Hidden states that predict the counted tokens: (counted, dim). The caller frees them. */
-export function scoredStates(running: Running, { ids, first }: Sequence): Tensor {
-  const { backend, model } = running;
+/**
+ * Hidden states that predict the counted tokens: (counted, dim). The caller frees them. When `running` names a cache,
+ * keys and values pass through it, as when generating.
+ */
+export function scoredStates(running: Running, sequence: Sequence): Tensor {
+  const { backend, model, cache } = running;
+  const { ids, first } = sequence;
   checkIds(ids, model.config.vocabulary);
+  if (cache !== undefined) return cachedStates(running, sequence);
   return backend.scope(() => {
     const hidden = hiddenStates(running, ids.subarray(0, -1));
     return backend.rows(hidden, first - 1, ids.length - 1);
   });
+}
+
+function cachedStates(running: Running, { ids, first }: Sequence): Tensor {
+  const { backend, model, cache } = running;
+  const end = ids.length - 1;
+  const held = kvCache(backend, model.config, end, cache);
+  try {
+    return backend.scope(() => {
+      const states = backend.zeros([end + 1 - first, model.config.dim]);
+      for (let from = 0; from < end; from += CHUNK) {
+        const to = Math.min(from + CHUNK, end);
+        backend.scope(() => {
+          const hidden = hiddenStates(running, ids.subarray(from, to), held);
+          const scored = Math.max(from, first - 1);
+          if (scored < to)
+            backend.cacheAppend(states, backend.rows(hidden, scored - from, to - from), scored + 1 - first);
+        });
+      }
+      return states;
+    });
+  } finally {
+    held.free();
+  }
 }
 
 /** −ln p of each counted token, from the hidden states that predict them. */

@@ -101,6 +101,7 @@ export function checkParts(format: Format, parts: Parts, rows: number, cols: num
   }
 }
 
-function partBytes({ dtype, shape }: PartSpec): number {
+/** Stored bytes of a part. */
+export function partBytes({ dtype, shape }: PartSpec): number {
   return PART_BYTES[dtype] * sizeOf(shape);
 }

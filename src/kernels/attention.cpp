@@ -50,8 +50,8 @@ inline void addSeeingQueries(const float* weights, const float* rows, int64_t wi
 }
 
 // One tile of queries of one head over all keys that they see.
-inline void attendTile(const Shape& s, const float* q, const float* k, const float* v, float* y, float* logSums, int64_t query,
-                       float* scratch) {
+inline void attendTile(const Shape& s, const float* q, CacheRows k, CacheRows v, int64_t kvRow, int64_t kvFrom, float* y, float* logSums,
+                       int64_t query, float* scratch) {
   const int64_t count = smaller(QUERIES, s.time - query);
   Pieces pieces{scratch};
   float* qT = pieces.take(s.headDim * QUERIES);
@@ -68,8 +68,8 @@ inline void attendTile(const Shape& s, const float* q, const float* k, const flo
   const int64_t end = s.visible(query + count);
   for (int64_t first = 0; first < end; first += KEYS) {
     const int64_t n = smaller(KEYS, end - first);
-    packRows(k + first * s.kvStride, s.kvStride, n, s.headDim, 1, keys, s.headDim);
-    packRows(v + first * s.kvStride, s.kvStride, n, s.headDim, 1, values, s.headDim);
+    k.copy(kvRow + first, kvFrom, n, s.headDim, keys, s.headDim);
+    v.copy(kvRow + first, kvFrom, n, s.headDim, values, s.headDim);
     tileProduct({keys, s.headDim, 1}, qT, QUERIES, p, QUERIES, n, QUERIES, s.headDim, Start::zero);
 
     const bool diagonal = first + n > s.from + query + 1;
@@ -119,7 +119,7 @@ inline void attendTile(const Shape& s, const float* q, const float* k, const flo
   for (int64_t r = 0; r < count; r++) logSums[r] = logSum(tops[r], totals[r]);
 }
 
-inline void forwardTiles(const Shape& s, const float* q, const float* k, const float* v, float* y, float* logSums) {
+inline void forwardTiles(const Shape& s, const float* q, CacheRows k, CacheRows v, float* y, float* logSums) {
   const int64_t floats =
       2 * Pieces::rounded(s.headDim * QUERIES) + 2 * Pieces::rounded(KEYS * s.headDim) + Pieces::rounded(KEYS * QUERIES);
   float* scratch = static_cast<float*>(lowbit_scratch(0, lowbit_threads() * floats * 4));
@@ -129,9 +129,8 @@ inline void forwardTiles(const Shape& s, const float* q, const float* k, const f
     const int64_t query = (s.queryTiles() - 1 - task / sequencesHeads) * QUERIES;
     const int64_t b = task % sequencesHeads / s.heads, h = task % s.heads;
     const int64_t row = (b * s.time + query) * s.qStride + h * s.headDim;
-    const int64_t kv = b * s.keys * s.kvStride + s.kvHead(h) * s.headDim;
     float* logs = logSums + (b * s.heads + h) * s.time + query;
-    attendTile(s, q + row, k + kv, v + kv, y + row, logs, query, scratch + lowbit_thread() * floats);
+    attendTile(s, q + row, k, v, b * s.keys, s.kvHead(h) * s.headDim, y + row, logs, query, scratch + lowbit_thread() * floats);
   });
 }
 
@@ -160,7 +159,7 @@ struct Gradients {
  *   P = exp(score − logSum),  dP = dY·Vᵀ,  dS = P ⊙ (dP − D),  D = Σ dy⊙y per query
  *   dV = Pᵀ·dY,  dQ = dS·K/√headDim,  dK = dSᵀ·Q/√headDim
  */
-inline void backwardGroup(const Shape& s, const float* q, const float* k, const float* v, const float* y, const float* logSums,
+inline void backwardGroup(const Shape& s, const float* q, CacheRows k, CacheRows v, const float* y, const float* logSums,
                           const float* dy, Gradients out, int64_t b, int64_t group, float* scratch) {
   const int64_t dim = s.headDim, padded = s.paddedDim(), end = s.visible(s.time);
   Pieces pieces{scratch};
@@ -177,8 +176,8 @@ inline void backwardGroup(const Shape& s, const float* q, const float* k, const 
   float* dp = pieces.take(KEYS * QUERIES);
 
   const int64_t kv = b * s.keys * s.kvStride + group * dim;
-  packRows(k + kv, s.kvStride, end, dim, 1, keys, dim);
-  packRows(v + kv, s.kvStride, end, dim, 1, values, dim);
+  k.copy(b * s.keys, group * dim, end, dim, keys, dim);
+  v.copy(b * s.keys, group * dim, end, dim, values, dim);
   for (int64_t i = 0; i < end * padded; i++) dKeys[i] = dValues[i] = 0;
   float scales[QUERIES];
   for (int64_t r = 0; r < QUERIES; r++) scales[r] = s.scale;
@@ -255,21 +254,25 @@ inline void backwardGroup(const Shape& s, const float* q, const float* k, const 
 }  // namespace attentions
 
 void attention(Arguments a) {
-  const float *q = a.floats(), *k = a.floats(), *v = a.floats();
+  const float* q = a.floats();
+  const WeightView keys = a.weight(), values = a.weight();
   float *y = a.floats(), *logSums = a.floats();
   const attentions::Shape s(a);
-  if (s.time < LANES) attentions::forwardFew(s, q, k, v, y, logSums);
+  const attentions::CacheRows k(keys, s.kvStride), v(values, s.kvStride);
+  if (s.time <= attentions::FEW || s.time < LANES) attentions::forwardFew(s, q, k, v, y, logSums);
   else attentions::forwardTiles(s, q, k, v, y, logSums);
 }
 
 void attentionBackward(Arguments a) {
-  const float *q = a.floats(), *k = a.floats(), *v = a.floats();
+  const float* q = a.floats();
+  const WeightView keys = a.weight(), values = a.weight();
   const float *y = a.floats(), *logSums = a.floats(), *dy = a.floats();
   attentions::Gradients out;
   out.dq = a.floats();
   out.dk = a.floats();
   out.dv = a.floats();
   const attentions::Shape s(a);
+  const attentions::CacheRows k(keys, s.kvStride), v(values, s.kvStride);
   const int64_t floats = attentions::backwardFloats(s);
   float* scratch = static_cast<float*>(lowbit_scratch(0, lowbit_threads() * floats * 4));
   parallel(s.batch * s.kvHeads, [&](int64_t task) {

@@ -1,11 +1,12 @@
 import { ShapeError, type Tensor } from "../tensor/tensor.ts";
-import { EXP_ERROR, gamma, type Kernel, matrixShape, needWhole, TINY, UNIT, type View } from "./kernel.ts";
+import { EXP_ERROR, gamma, type Kernel, matrixShape, needWhole, TINY, UNIT } from "./kernel.ts";
 
 type Numbers = readonly number[];
 
 /**
  * Causal attention with grouped heads. Query t of a sequence sees keys
- * 0 … from+t; head h reads key and value head ⌊h·kvHeads/heads⌋.
+ * 0 … from+t; head h reads key and value head ⌊h·kvHeads/heads⌋. k and v may be
+ * a cache (cache-append.ts) that has more rows than are seen.
  *
  *   s_j = q·k_j/√headDim,  L = log Σ e^(s_j),  p_j = e^(s_j − L),  y = Σ p_j·v_j
  *   q (batch·time, heads·headDim), k and v (batch·keys, kvHeads·headDim)
@@ -61,16 +62,19 @@ export const attention: Kernel<
     return [batch, time, perSequence(k.shape[0], batch), from, heads, kvHeads, q.shape[1] / heads];
   },
 
+  caches: [1, 2],
+
   forward([q, k, v], [y, logSums], numbers) {
     const [, , , , , , headDim] = numbers;
+    const [keys, values] = [k.decode(), v.decode()];
     eachQuery(numbers, (query) => {
-      const p = scores(q, k, query, numbers);
+      const p = scores(q.data, keys, query, numbers);
       const L = logSum(p);
       logSums.data[query.index] = L;
       const sums = new Float64Array(headDim);
       for (let j = 0; j < p.length; j++) {
         const weight = Math.exp(p[j] - L);
-        for (let i = 0; i < headDim; i++) sums[i] += weight * v.data[query.key(j) + i];
+        for (let i = 0; i < headDim; i++) sums[i] += weight * values[query.key(j) + i];
       }
       y.data.set(sums, query.at);
     });
@@ -82,19 +86,20 @@ export const attention: Kernel<
     const [, , , , , , headDim] = numbers;
     const factor = 1 / Math.sqrt(headDim);
     const sumsQ = new Float64Array(q.data.length);
-    const sumsK = new Float64Array(k.data.length);
-    const sumsV = new Float64Array(v.data.length);
+    const [keys, values] = [k.decode(), v.decode()];
+    const sumsK = new Float64Array(keys.length);
+    const sumsV = new Float64Array(values.length);
     eachQuery(numbers, (query) => {
       const { at } = query;
-      const s = scores(q, k, query, numbers);
+      const s = scores(q.data, keys, query, numbers);
       const L = logSums.data[query.index];
       const D = dot(dy.data, at, y.data, at, headDim);
       for (let j = 0; j < s.length; j++) {
         const key = query.key(j);
         const p = Math.exp(s[j] - L);
-        const ds = p * (dot(dy.data, at, v.data, key, headDim) - D) * factor;
+        const ds = p * (dot(dy.data, at, values, key, headDim) - D) * factor;
         for (let i = 0; i < headDim; i++) {
-          sumsQ[at + i] += ds * k.data[key + i];
+          sumsQ[at + i] += ds * keys[key + i];
           sumsK[key + i] += ds * q.data[at + i];
           sumsV[key + i] += p * dy.data[at + i];
         }
@@ -110,19 +115,20 @@ export const attention: Kernel<
   // average moves by Σ p_j·ε_j·|v_j − y|; its sums are of as many terms as there are keys.
   bound([q, k, v], [y, logSums], numbers) {
     const [, , , , , , headDim] = numbers;
+    const [keys, values] = [k.decode(), v.decode()];
     const bounds = new Float64Array(y.data.length);
     const forSums = new Float64Array(logSums.data.length);
     eachQuery(numbers, (query) => {
-      const s = scores(q, k, query, numbers);
+      const s = scores(q.data, keys, query, numbers);
       const L = logSum(s);
-      const errors = weightErrors(q, k, query, numbers, s);
+      const errors = weightErrors(q.data, keys, query, numbers, s);
       const summing = gamma(s.length + s.length / RESCALE_EVERY + 3);
       let moved = summing;
       for (let j = 0; j < s.length; j++) {
         const p = Math.exp(s[j] - L);
         moved += p * errors[j];
         for (let i = 0; i < headDim; i++) {
-          const value = v.data[query.key(j) + i];
+          const value = values[query.key(j) + i];
           bounds[query.at + i] +=
             p * (errors[j] * Math.abs(value - y.data[query.at + i]) + summing * Math.abs(value));
         }
@@ -139,29 +145,30 @@ export const attention: Kernel<
   // from y as stored, which is rounded. The rest are sums over keys (dq) and over the queries that share a key (dk, dv).
   boundBackward([q, k, v], [y, logSums], dy, [dq, dk, dv], numbers) {
     const [, time, , , heads, kvHeads, headDim] = numbers;
+    const [keys, values] = [k.decode(), v.decode()];
     const factor = 1 / Math.sqrt(headDim);
     const forQ = dq && new Float64Array(q.data.length);
-    const forK = dk && new Float64Array(k.data.length);
-    const forV = dv && new Float64Array(v.data.length);
+    const forK = dk && new Float64Array(keys.length);
+    const forV = dv && new Float64Array(values.length);
     const overQueries = gamma(time * (heads / kvHeads) + 3);
     eachQuery(numbers, (query) => {
       const { at } = query;
-      const s = scores(q, k, query, numbers);
+      const s = scores(q.data, keys, query, numbers);
       const L = logSums.data[query.index];
       const D = dot(dy.data, at, y.data, at, headDim);
       const absoluteD = absoluteDot(dy.data, at, y.data, at, headDim);
-      const errors = weightErrors(q, k, query, numbers, s, L);
+      const errors = weightErrors(q.data, keys, query, numbers, s, L);
       const overKeys = gamma(s.length + 3);
       for (let j = 0; j < s.length; j++) {
         const key = query.key(j);
         const p = Math.exp(s[j] - L);
-        const difference = dot(dy.data, at, v.data, key, headDim) - D;
-        const absolute = absoluteDot(dy.data, at, v.data, key, headDim) + absoluteD;
+        const difference = dot(dy.data, at, values, key, headDim) - D;
+        const absolute = absoluteDot(dy.data, at, values, key, headDim) + absoluteD;
         const ds = p * factor * Math.abs(difference);
         const error =
           p * factor * (Math.abs(difference) * errors[j] + absolute * gamma(headDim + 3)) + 4 * TINY;
         for (let i = 0; i < headDim; i++) {
-          if (forQ) forQ[at + i] += Math.abs(k.data[key + i]) * (error + ds * overKeys) + TINY;
+          if (forQ) forQ[at + i] += Math.abs(keys[key + i]) * (error + ds * overKeys) + TINY;
           if (forK) forK[key + i] += Math.abs(q.data[at + i]) * (error + ds * overQueries) + TINY;
           if (forV) forV[key + i] += Math.abs(dy.data[at + i]) * p * (errors[j] + overQueries) + TINY;
         }
@@ -207,11 +214,11 @@ function eachQuery(
   }
 }
 
-function scores(q: View, k: View, query: Query, numbers: Numbers): Float64Array {
+function scores(q: Float32Array, keys: Float32Array, query: Query, numbers: Numbers): Float64Array {
   const headDim = numbers[6];
   const factor = 1 / Math.sqrt(headDim);
   const s = new Float64Array(query.seen);
-  for (let j = 0; j < s.length; j++) s[j] = dot(q.data, query.at, k.data, query.key(j), headDim) * factor;
+  for (let j = 0; j < s.length; j++) s[j] = dot(q, query.at, keys, query.key(j), headDim) * factor;
   return s;
 }
 
@@ -230,8 +237,8 @@ function logSum(s: Float64Array): number {
  * raised between tiles of keys, which rescales by another e^x.
  */
 function weightErrors(
-  q: View,
-  k: View,
+  q: Float32Array,
+  keys: Float32Array,
   query: Query,
   numbers: Numbers,
   s: Float64Array,
@@ -243,7 +250,7 @@ function weightErrors(
   const rescalings = L === undefined ? Math.floor((s.length - 1) / RESCALE_EVERY) : 0;
   return s.map((value, j) => {
     if (value === Number.NEGATIVE_INFINITY) return 0; // its weight is 0, exactly
-    const score = relative * absoluteDot(q.data, query.at, k.data, query.key(j), headDim);
+    const score = relative * absoluteDot(q, query.at, keys, query.key(j), headDim);
     return score + UNIT * Math.abs(value - reference) + EXP_ERROR + rescalings * (EXP_ERROR + UNIT);
   });
 }

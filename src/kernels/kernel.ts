@@ -1,4 +1,5 @@
 import { ShapeError, sizeOf, type Tensor } from "../tensor/tensor.ts";
+import type { Parts } from "../tensor/weight.ts";
 
 /** What an operation makes: shape and element type of one output. */
 export interface Output {
@@ -17,6 +18,8 @@ export interface View {
   readonly format: string;
   readonly data: Float32Array;
   readonly ids: Int32Array;
+  /** Stored arrays of a packed matrix; a cache's are written into. */
+  readonly parts?: Parts;
   decode(): Float32Array;
   /**
    * |value − value of code 0| + |value of code 0| of every weight: what is added up where a kernel multiplies by
@@ -43,6 +46,8 @@ export interface Kernel<Arguments extends readonly unknown[] = readonly unknown[
   forward(inputs: readonly View[], outputs: readonly View[], numbers: readonly number[]): void;
   /** Position of the input that may be a matrix in a packed format; all others are plain f32. */
   readonly packed?: number;
+  /** Positions of the inputs that may be the keys or values of a cache, in a format of `isCacheFormat`. */
+  readonly caches?: readonly number[];
   /** Position of the input that holds whole numbers (i32). */
   readonly ids?: number;
   /**
@@ -92,6 +97,8 @@ export interface Procedure<Arguments extends readonly unknown[] = readonly unkno
   numbers(...args: Arguments): readonly number[];
   /** Positions of the tensors that are written. */
   readonly writes: readonly number[];
+  /** Positions of the tensors that may be a cache, in a format of `isCacheFormat`. */
+  readonly caches?: readonly number[];
   /** The plain reference. */
   run(tensors: readonly View[], numbers: readonly number[]): void;
   /**

@@ -30,6 +30,7 @@ export function packedView(shape: readonly number[], format: string, parts: Part
     format,
     data: NO_FLOATS,
     ids: NO_IDS,
+    parts,
     decode: () => (floats ??= decode(formatByName(format), parts, rows, cols)),
     magnitudes: () => magnitudes(format, parts, rows, cols),
   };

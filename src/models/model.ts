@@ -72,7 +72,10 @@ export interface KvCache {
   /** Tokens held. */
   readonly length: number;
   readonly capacity: number;
-  /** Appends k and v (tokens, kvHeads·headDim) of block i at `length`; gives the tensors with all rows so far. */
+  /**
+   * Appends k and v (tokens, kvHeads·headDim) of block i at `length`; gives the tensors with all rows so far,
+   * and maybe rows behind them that nothing was written into.
+   */
   append(i: number, k: Tensor, v: Tensor): { keys: Tensor; values: Tensor; length: number };
   /** Moves `length` on after all blocks of a span were appended. */
   advance(tokens: number): void;

@@ -1,5 +1,6 @@
 import type { Backend } from "../backends/backend.ts";
 import { hostTensor, type Tensor } from "../tensor/tensor.ts";
+import type { CacheName } from "./kv-cache.ts";
 import type { KvCache, Model, Weights } from "./model.ts";
 
 /** A model with its weights on a backend, ready to compute. */
@@ -9,6 +10,8 @@ export interface Running {
   readonly weights: Weights;
   /** Table of rotary positions, for `model.config.context` tokens. */
   readonly rope: Tensor;
+  /** Set to measure the model as it is with keys and values kept so (evaluation/loss.ts). */
+  readonly cache?: CacheName;
 }
 
 /**

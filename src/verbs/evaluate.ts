@@ -10,6 +10,7 @@ import {
   perplexity,
 } from "../evaluation/statistics.ts";
 import { decodeText, readText } from "../files/index.ts";
+import { type CacheName, cacheNames } from "../models/kv-cache.ts";
 import { baseName, fingerprint, startRecord } from "../record/make.ts";
 import type { Fingerprint, Job, Record } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
@@ -32,6 +33,8 @@ export interface EvaluateOptions extends BackendChoice {
   readonly reference?: string;
   /** Tokenizer's file, for models that come without one. */
   readonly tokenizer?: string;
+  /** Keys and values of the models, not of the reference, pass through a cache of this format, as when generating. */
+  readonly cache?: CacheName;
 }
 
 /** How well a model predicts a text. */
@@ -159,7 +162,7 @@ async function evaluateAll(plan: Plan, reference: Loaded | undefined) {
     const loaded = await loadFor(plan, spec);
     try {
       startToken = loaded.tokenizer.bos !== undefined;
-      const measured = await measure(plan, loaded, against);
+      const measured = await measure(plan, { ...loaded, cache: options.cache }, against);
       models.push({
         ...(await loaded.fingerprint()),
         text: textResult(measured),
@@ -255,10 +258,13 @@ function sameTokens(a: Sequences, b: Sequences): boolean {
   );
 }
 
-function check({ models, text, separator, documents, context, stride }: EvaluateOptions): void {
+function check({ models, text, separator, documents, context, stride, cache }: EvaluateOptions): void {
   if (models.length === 0) throw new InputError("evaluate: needs a model, got none");
   if (context !== undefined && (!Number.isInteger(context) || context < 1)) {
     throw new InputError(`context: needs a whole number from 1, got ${context}`);
+  }
+  if (cache !== undefined && !cacheNames.includes(cache)) {
+    throw new InputError(`cache: needs one of ${cacheNames.join(", ")}, got ${JSON.stringify(cache)}`);
   }
   if (text === undefined) throw new InputError("evaluate: needs a text to predict; give a file with --text");
   if (documents !== undefined && separator === undefined) {
