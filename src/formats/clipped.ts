@@ -16,6 +16,7 @@ export function clipped(format: Format): Format {
   const { candidates } = format;
   return {
     ...format,
+    quantizeGroup: undefined, // the search takes its place
     fitGroup(w, importance) {
       // The largest first, as clipping hurts them most: most candidates are given up after a few weights.
       const order = Uint32Array.from(w.keys()).sort((a, b) => Math.abs(w[b]) - Math.abs(w[a]));

@@ -62,6 +62,10 @@ export function composeWeight(weight: Weight, decodePacked: DecodePacked): Matri
     case "permuteColumns": {
       const order = numbersOf(e.order);
       const m = compose(e.of);
+      for (const [c, column] of order.entries()) {
+        if (Number.isInteger(column) && column >= 0 && column < m.cols) continue;
+        throw new InputError(`weight: column ${c} would be column ${column} of ${m.cols}`);
+      }
       return mapMatrix(m, (_, r, c) => m.data[r * m.cols + order[c]]);
     }
     case "sign": {

@@ -39,6 +39,12 @@ export interface Coded {
   readonly parameters: readonly Parameters[];
 }
 
+/** The codes of one group and its parameters. */
+export interface CodedGroup {
+  readonly codes: Uint8Array;
+  readonly parameters: Parameters;
+}
+
 interface Layout {
   /** As it stands in files and on the command line: `int4-g64`. */
   readonly name: string;
@@ -51,6 +57,11 @@ interface Layout {
   readonly groupShape: GroupShape;
   /** Arrays stored for a matrix of (rows, cols); throws an InputError naming the size that does not fit. */
   parts(rows: number, cols: number): readonly PartSpec[];
+  /**
+   * The first block whose scale or offset is NaN or infinite, −1 when there is none; absent where all floats stand in
+   * parts of their own (`f16`, `f32`).
+   */
+  firstNotFinite?(parts: Parts): number;
 }
 
 /** A format of codes and group parameters: every method can write it. */
@@ -63,6 +74,13 @@ export interface GroupFormat extends Layout {
    * weighted by `importance` where that has a closed form). An InputError says when w is not finite or too large.
    */
   fitGroup(w: Float32Array, importance?: Float32Array): Parameters;
+  /**
+   * The format's own published rounding of one group: codes and parameters at once, as its makers write them, which
+   * `roundToNearest` uses for files that agree byte for byte with theirs. `importance` is that of each weight of w,
+   * `meanSquare` the mean of w² over the whole row (float32, added in order), given with importance only.
+   * Methods that choose codes themselves go on using fitGroup, nearest and value.
+   */
+  quantizeGroup?(w: Float32Array, importance?: Float32Array, meanSquare?: number): CodedGroup;
   /** Other parameters worth trying for w, the plain ones first; absent where `fitGroup` has the least error already. */
   candidates?(w: Float32Array): Iterable<Parameters>;
   /** The code whose value is nearest to w (index is the place in the group, for superblocks). */
@@ -99,28 +117,57 @@ export function groupSize(format: Format, rows: number, cols: number): number {
 
 /** Parameters of every group of W (rows, cols), row by row; `importance` (cols) is that of a column. */
 export function fitGroups(format: GroupFormat, W: Matrix, importance?: Float32Array): Parameters[] {
+  return Array.from(groupsOf(format, W, importance), ({ w, m }) => format.fitGroup(w, m));
+}
+
+/**
+ * Each group of W (rows, cols) rounded for itself: by the format's own rounding where it has one, else fitted and
+ * each weight put at the code nearest to it. `importance` (cols) is that of a column.
+ */
+export function roundToNearest(format: GroupFormat, W: Matrix, importance?: Float32Array): Coded {
+  const codes = new Uint8Array(W.data.length);
+  const parameters: Parameters[] = [];
+  let row = -1;
+  let square: number | undefined;
+  for (const { w, m, at } of groupsOf(format, W, importance)) {
+    if (format.quantizeGroup) {
+      const r = Math.floor(at / W.cols);
+      if (m && r !== row) square = meanSquare(W.data.subarray(r * W.cols, (r + 1) * W.cols));
+      row = r;
+      const coded = format.quantizeGroup(w, m, square);
+      codes.set(coded.codes, at);
+      parameters.push(coded.parameters);
+    } else {
+      const group = format.fitGroup(w, m);
+      for (let i = 0; i < w.length; i++) codes[at + i] = format.nearest(w[i], group, i);
+      parameters.push(group);
+    }
+  }
+  return { codes, parameters };
+}
+
+/** The groups w of W in order, each with its place in the data and its importance. */
+function* groupsOf(
+  format: GroupFormat,
+  W: Matrix,
+  importance?: Float32Array,
+): Generator<{ w: Float32Array; m: Float32Array | undefined; at: number }> {
   format.parts(W.rows, W.cols); // refuses a row that whole groups do not fill
   const { rows, cols, data } = W;
   const size = groupSize(format, rows, cols);
   const period = Math.max(size, cols); // a group of whole rows has every column more than once
   const weights = importance && Float32Array.from({ length: period }, (_, i) => importance[i % cols]);
-  const parameters: Parameters[] = [];
-  for (let from = 0; from < data.length; from += size) {
-    const at = from % period;
-    parameters.push(format.fitGroup(data.subarray(from, from + size), weights?.subarray(at, at + size)));
+  for (let at = 0; at < data.length; at += size) {
+    const column = at % period;
+    yield { w: data.subarray(at, at + size), m: weights?.subarray(column, column + size), at };
   }
-  return parameters;
 }
 
-/** Each group of W (rows, cols) fitted for itself, each weight at the code nearest to it. */
-export function roundToNearest(format: GroupFormat, W: Matrix, importance?: Float32Array): Coded {
-  const parameters = fitGroups(format, W, importance);
-  const size = groupSize(format, W.rows, W.cols);
-  const codes = new Uint8Array(W.data.length);
-  for (const [g, group] of parameters.entries()) {
-    for (let i = 0; i < size; i++) codes[g * size + i] = format.nearest(W.data[g * size + i], group, i);
-  }
-  return { codes, parameters };
+/** mean(w²) in float32, added from the first on, product and sum rounded once. */
+function meanSquare(w: Float32Array): number {
+  let sum = 0;
+  for (let i = 0; i < w.length; i++) sum = Math.fround(w[i] * w[i] + sum);
+  return Math.fround(sum / w.length);
 }
 
 /** The weights that codes and parameters stand for. */
@@ -137,7 +184,7 @@ export function valuesOf(format: GroupFormat, { codes, parameters }: Coded): Flo
 export function checkGroup(name: string, cols: number, size: number): void {
   if (cols % size !== 0) {
     throw new InputError(
-      `${name}: rows must be whole groups of ${size} weights, got rows of ${cols}; choose a group that divides ${cols}`,
+      `${name}: rows must be whole groups of ${size} weights, got rows of ${cols}; choose a format whose groups divide ${cols}`,
     );
   }
 }

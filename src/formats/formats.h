@@ -10,6 +10,17 @@
 #include "int4.h"
 #include "int6.h"
 #include "int8.h"
+#include "iq4_nl.h"
+#include "q2_k.h"
+#include "q3_k.h"
+#include "q4_0.h"
+#include "q4_1.h"
+#include "q4_k.h"
+#include "q5_0.h"
+#include "q5_1.h"
+#include "q5_k.h"
+#include "q6_k.h"
+#include "q8_0.h"
 #include "tq1_0.h"
 #include "tq2_0.h"
 
@@ -23,7 +34,18 @@
   each(int3, Int3) \
   each(int2, Int2) \
   each(tq2_0, TQ2_0) \
-  each(tq1_0, TQ1_0)
+  each(tq1_0, TQ1_0) \
+  each(q8_0, Q8_0) \
+  each(q4_0, Q4_0) \
+  each(q4_1, Q4_1) \
+  each(q5_0, Q5_0) \
+  each(q5_1, Q5_1) \
+  each(iq4_nl, IQ4_NL) \
+  each(q2_k, Q2_K) \
+  each(q3_k, Q3_K) \
+  each(q4_k, Q4_K) \
+  each(q5_k, Q5_K) \
+  each(q6_k, Q6_K)
 
 namespace lowbit::LOWBIT_BODY {
 

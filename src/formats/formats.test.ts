@@ -5,6 +5,7 @@ import type { Parts } from "../tensor/weight.ts";
 import { type Facts, formatSuite } from "./format.suite.ts";
 import type { GroupFormat } from "./format.ts";
 import { addFormat, clipped, decode, encode, formatByName, formats, integer } from "./index.ts";
+import { kQuantFacts } from "./k-quant.suite.ts";
 
 // Decoders written from the layouts alone: one weight at a time, bit by bit, in doubles.
 
@@ -40,7 +41,58 @@ function integerFacts(bits: number, offset: boolean, group?: number): Facts {
   };
 }
 
+/** A block of 32 of ggml's first formats: fp16 scale, fp16 offset if any, fifth bits if any, halves of bytes. */
+function legacyFacts(
+  bits: 4 | 5,
+  offset: boolean,
+  misses: Partial<Facts>,
+  levels?: readonly number[],
+): Facts {
+  const first = offset ? 4 : 2;
+  const size = first + (bits === 5 ? 4 : 0) + 16;
+  return {
+    weight({ codes }, r, c, cols) {
+      const block = codes.bytes.subarray((r * (cols / 32) + Math.floor(c / 32)) * size);
+      const n = c % 32;
+      const byte = block[size - 16 + (n % 16)];
+      const low = n < 16 ? byte % 16 : Math.floor(byte / 16);
+      const fifth = bits === 5 ? Math.floor(block[first + Math.floor(n / 8)] / 2 ** (n % 8)) % 2 : 0;
+      const code = low + 16 * fifth;
+      const scale = half(word(block, 0));
+      if (offset) return Math.fround(scale * code + half(word(block, 2)));
+      return scale * (levels ? levels[code] : code - 2 ** (bits - 1));
+    },
+    bits: size / 4,
+    ...misses,
+  };
+}
+
 const facts = new Map<string, Facts>([
+  ...kQuantFacts,
+  ["q4_0", legacyFacts(4, false, { missesEnd: 1 / 8 })],
+  ["q4_1", legacyFacts(4, true, {})],
+  ["q5_0", legacyFacts(5, false, { missesEnd: 1 / 16 })],
+  ["q5_1", legacyFacts(5, true, {})],
+  [
+    "q8_0",
+    {
+      weight({ codes }, r, c, cols) {
+        const block = codes.bytes.subarray((r * (cols / 32) + Math.floor(c / 32)) * 34);
+        const byte = block[2 + (c % 32)];
+        return half(word(block, 0)) * (byte < 128 ? byte : byte - 256);
+      },
+      bits: 8.5,
+    },
+  ],
+  [
+    "iq4_nl",
+    legacyFacts(
+      4,
+      false,
+      { missesZero: 1 / 113, missesEnd: 1 / 8 },
+      [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113],
+    ),
+  ],
   [
     "f32",
     {

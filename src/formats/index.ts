@@ -1,3 +1,4 @@
+import { checkFinite as checkFloats } from "../tensor/finite.ts";
 import { nearestName } from "../tensor/nearest-name.ts";
 import { InputError, type Matrix, matrix, sizeOf } from "../tensor/tensor.ts";
 import { PART_BYTES, type Parts, packedWeight, type Weight } from "../tensor/weight.ts";
@@ -7,6 +8,17 @@ import { f16 } from "./f16.ts";
 import { f32 } from "./f32.ts";
 import { type Format, type PartSpec, roundToNearest, valuesOf } from "./format.ts";
 import { type IntegerBits, integer } from "./integer.ts";
+import { iq4_nl } from "./iq4_nl.ts";
+import { q2_k } from "./q2_k.ts";
+import { q3_k } from "./q3_k.ts";
+import { q4_0 } from "./q4_0.ts";
+import { q4_1 } from "./q4_1.ts";
+import { q4_k } from "./q4_k.ts";
+import { q5_0 } from "./q5_0.ts";
+import { q5_1 } from "./q5_1.ts";
+import { q5_k } from "./q5_k.ts";
+import { q6_k } from "./q6_k.ts";
+import { q8_0 } from "./q8_0.ts";
 import { tq1_0 } from "./tq1_0.ts";
 import { tq2_0 } from "./tq2_0.ts";
 
@@ -26,6 +38,17 @@ const all = new Map<string, Format>(
     ),
     tq2_0,
     tq1_0,
+    q8_0,
+    q4_0,
+    q4_1,
+    q5_0,
+    q5_1,
+    iq4_nl,
+    q2_k,
+    q3_k,
+    q4_k,
+    q5_k,
+    q6_k,
   ].map((format) => [format.name, format]),
 );
 
@@ -49,7 +72,8 @@ export function formatByName(name: string): Format {
   if (format) return format;
   throw new InputError(
     `format: no format is called ${JSON.stringify(name)}; did you mean ${nearestName(name, formats.keys())}? There are ` +
-      `f32, f16, bf16, tq2_0, tq1_0 and int8, int6, int4, int3, int2 with -offset, -g32, -g64, -g128 as wanted`,
+      `${[...formats.keys()].filter((known) => !known.startsWith("int")).join(", ")} and int8, int6, int4, int3, int2 ` +
+      `with -offset, -g32, -g64, -g128 as wanted`,
   );
 }
 
@@ -63,6 +87,18 @@ export function decode(format: Format, parts: Parts, rows: number, cols: number)
 /** The matrix that a stored weight stands for, whatever parts it is made of. */
 export function decodeWeight(weight: Weight): Matrix {
   return composeWeight(weight, (name, parts, rows, cols) => decode(formatByName(name), parts, rows, cols));
+}
+
+/** Throws an InputError that names the first NaN or infinity among a weight's stored floats: values, scales, offsets. */
+export function checkFinite(model: string, name: string, weight: Weight): void {
+  checkFloats(model, name, weight);
+  if (weight.expression.kind !== "packed") return;
+  const { format, parts } = weight.expression;
+  const block = formats.get(format)?.firstNotFinite?.(parts) ?? -1;
+  if (block === -1) return;
+  throw new InputError(
+    `${model}: tensor ${name} (${format}) has NaN or infinity among the scales of block ${block}; the file is damaged`,
+  );
 }
 
 /** Packs W (rows, cols), each weight at the code nearest to it (importance by column, for a clip search). */

@@ -1,5 +1,6 @@
 import { halfEven } from "../tensor/rounding.ts";
-import { checkGroup, type GroupFormat, type Parameters, partOf, storeF16 } from "./format.ts";
+import { type GroupFormat, type Parameters, storeF16 } from "./format.ts";
+import { ggmlFormat } from "./ggml-block.ts";
 
 /** Weights that share one scale in ggml's ternary formats. */
 export const BLOCK = 256;
@@ -17,51 +18,31 @@ interface BlockLayout {
   read(bytes: Uint8Array, n: number): number;
 }
 
-/** A format of blocks of 256 ternary weights: codes, then one fp16 scale; one part, `codes` (rows, bytes of a row). */
+/** A format of blocks of 256 ternary weights: codes, then one fp16 scale. */
 export function ternaryBlocks({ name, spec, codeBits, codeBytes, write, read }: BlockLayout): GroupFormat {
-  const blockBytes = codeBytes + 2;
-  const parts: GroupFormat["parts"] = (rows, cols) => {
-    checkGroup(name, cols, BLOCK);
-    return [{ name: "codes", dtype: "u8", shape: [rows, (cols / BLOCK) * blockBytes] }];
-  };
-  return {
-    kind: "group",
+  const codesOf = (block: DataView) => new Uint8Array(block.buffer, block.byteOffset, codeBytes);
+  return ggmlFormat({
     name,
-    stem: name,
     spec,
     codeBits,
     codeCount: 3,
-    groupShape: { kind: "group", size: BLOCK },
-    parts,
+    size: BLOCK,
+    bytes: codeBytes + 2,
     fitGroup: (w, importance) => fitTernary(name, w, importance),
     nearest: nearestTernary,
     value: (code, { scale }) => scale * (code - 1),
 
-    pack({ codes, parameters }, rows, cols) {
-      const [{ shape }] = parts(rows, cols);
-      const bytes = new Uint8Array(rows * shape[1]);
-      const view = new DataView(bytes.buffer);
-      for (const [block, { scale }] of parameters.entries()) {
-        const at = block * blockBytes;
-        write(codes.subarray(block * BLOCK, (block + 1) * BLOCK), bytes.subarray(at, at + codeBytes));
-        view.setFloat16(at + codeBytes, scale, true);
-      }
-      return { codes: partOf("u8", shape, bytes) };
+    write(codes, { scale }, block) {
+      write(codes, codesOf(block));
+      block.setFloat16(codeBytes, scale, true);
     },
 
-    unpack({ codes: { bytes } }, rows, cols) {
-      const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-      const codes = new Uint8Array(rows * cols);
-      const parameters: Parameters[] = [];
-      for (let block = 0; block < codes.length / BLOCK; block++) {
-        const at = block * blockBytes;
-        const stored = bytes.subarray(at, at + codeBytes);
-        for (let n = 0; n < BLOCK; n++) codes[block * BLOCK + n] = read(stored, n);
-        parameters.push({ scale: view.getFloat16(at + codeBytes, true), offset: 0 });
-      }
-      return { codes, parameters };
+    read(block, codes) {
+      const bytes = codesOf(block);
+      for (let n = 0; n < BLOCK; n++) codes[n] = read(bytes, n);
+      return { scale: block.getFloat16(codeBytes, true), offset: 0 };
     },
-  };
+  });
 }
 
 /**

@@ -71,7 +71,9 @@ export function methodSuite(open: () => Promise<Backend>): void {
       const wide: Toy = { W: matrix(3, 256, normals(generator(4), 3 * 256)), H };
       for (const format of formats.values()) {
         if (format.kind !== "group") continue;
-        expect(await quantize(wide, format), format.name).toEqual(await nearest(wide, format));
+        // Without the rounding that some formats publish for whole groups, which is not that of each weight to its nearest code.
+        const each = { ...format, quantizeGroup: undefined };
+        expect(await quantize(wide, each), format.name).toEqual(await nearest(wide, each));
       }
     });
 

@@ -1,0 +1,23 @@
+// q4_0: see q4_0.ts for the byte layout.
+#pragma once
+#include "ggml-legacy.h"
+
+namespace lowbit::LOWBIT_BODY {
+
+struct Q4_0 {
+  static constexpr int BLOCK = 32;
+  static constexpr int GROUP = 32;
+  static constexpr int BITS = 4;
+  static constexpr int MIDDLE = 8;
+  static constexpr const int8_t* LEVELS = nullptr;
+  static constexpr bool SUBSCALES = false;
+  static constexpr bool OFFSETS = false;
+
+  static LOWBIT_INLINE void unpack(const Packed& w, int64_t row, int64_t block, Unpacked& out) {
+    const uint8_t* p = blockAt<32, 18>(w, row, block);
+    out.scale = halfAt(p);
+    nibbles(p + 2, out.codes);
+  }
+};
+
+}  // namespace lowbit::LOWBIT_BODY
