@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { basename, dirname, join, relative } from "node:path";
 import { describe, expect, test } from "vitest";
+import { formats } from "../src/formats/index.ts";
 import { lowbitVersion } from "../src/record/version.ts";
 
 const root = join(import.meta.dirname, "..");
@@ -117,6 +118,16 @@ describe("the house", () => {
       .map((m) => m[1])
       .filter((s) => s !== "kernel");
     for (const stem of stems) expect(existsSync(join(kernels, `${stem}.cpp`)), `${stem}.cpp`).toBe(true);
+  });
+
+  test("a format's C++ stands beside its TypeScript and in the list of formats.h", () => {
+    const folder = join(source, "formats");
+    const list = text("src/formats/formats.h");
+    const stems = new Set([...formats.values()].map(({ stem }) => stem).filter((stem) => stem !== "f32"));
+    for (const stem of stems) {
+      expect(existsSync(join(folder, `${stem}.h`)), `${stem}.h`).toBe(true);
+      expect(list).toContain(`each(${stem}, `);
+    }
   });
 
   test("version numbers agree", () => {

@@ -233,7 +233,7 @@ async function checkTogether(backend: Backend, format: string): Promise<void> {
 }
 
 /** Runs a case forward and backward on the backend and compares with the reference. */
-async function checkKernel(backend: Backend, one: Case): Promise<void> {
+export async function checkKernel(backend: Backend, one: Case): Promise<void> {
   const where = `${one.name}, ${one.label}`;
   const { kernel, inputs, numbers, expected, bounds } = referenceForward(one);
   const { args, outputs } = backend.scope(() => {

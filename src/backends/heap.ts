@@ -1,5 +1,6 @@
-import { type Format, groupSize, type PartSpec } from "../formats/format.ts";
-import { checkParts, formatByName, partBytes, stems } from "../formats/index.ts";
+import { groupSize } from "../formats/format.ts";
+import { checkParts, decode, formatByName, partBytes } from "../formats/index.ts";
+import { levelBytes } from "../formats/levels.ts";
 import { type KernelName, kernels, procedures } from "../kernels/index.ts";
 import type { Kernel, Procedure } from "../kernels/kernel.ts";
 import {
@@ -29,6 +30,8 @@ export interface Heap {
   readonly commands: Float64Array;
   /** Names of the C++ table, in order. */
   readonly names: readonly string[];
+  /** Stems of the formats that it reads, by their numbers. */
+  readonly formats: readonly string[];
   /** Runs an entry of the table on the commands. */
   run(entry: number): void;
   /** Bytes of all tensors, in this process or this memory. */
@@ -50,9 +53,11 @@ export function heapBackend(heap: Heap, description: HeapDescription): HeapBacke
   return withOperations(new HeapCore(heap, description));
 }
 
-/** Address of a tensor, and the blocks to give back with it. */
+/** Address of a tensor, what the kernels read there, and the blocks to give back with it. */
 interface Place {
   readonly address: number;
+  /** Number of the format in formats.h. */
+  readonly format: number;
   readonly blocks: readonly Block[];
 }
 
@@ -76,6 +81,8 @@ class HeapCore extends Tensors<Place> {
   readonly threads: number;
   readonly limits: { readonly memoryBytes: number };
   readonly #heap: Heap;
+  /** Numbers of formats.h by stem. */
+  readonly #formats: ReadonlyMap<string, number>;
   readonly #kernels = new Map<string, Entry>();
   readonly #procedures = new Map<string, { readonly procedure: Procedure; readonly entry: number }>();
   /** What owns memory, so that dispose() gives back what nobody freed. */
@@ -89,6 +96,7 @@ class HeapCore extends Tensors<Place> {
     this.threads = description.threads;
     this.limits = { memoryBytes: heap.memoryBytes };
     this.#heap = heap;
+    this.#formats = new Map(heap.formats.map((stem, number) => [stem, number]));
     const at = new Map(heap.names.map((name, i) => [name, i]));
     for (const [name, kernel] of Object.entries(kernels)) {
       const forward = at.get(name) ?? -1;
@@ -179,38 +187,53 @@ class HeapCore extends Tensors<Place> {
     const cols = value.shape[value.shape.length - 1] ?? 1;
     const rows = cols === 0 ? 0 : sizeOf(value.shape) / cols;
     checkParts(format, parts, rows, cols);
-    if (name === "f32") {
-      const t = this.#fresh(value.shape, "f32");
-      this.#heap.copyIn(t.memory.address, parts.data.bytes);
-      return t;
+    if (name === "f32") return this.#uploadFloats(value.shape, name, parts.data.bytes);
+    const number = this.#formats.get(format.stem);
+    if (number !== undefined) {
+      const arrays = format.parts(rows, cols).map((part) => parts[part.name].bytes);
+      return this.#uploadPacked(
+        value.shape,
+        name,
+        [number, rows, cols, groupSize(format, rows, cols)],
+        arrays,
+      );
     }
-    return this.#packed(value.shape, format, rows, cols, (address, part) =>
-      this.#heap.copyIn(address, parts[part.name].bytes),
-    );
+    const levels = levelBytes(format, parts, rows, cols);
+    if (!levels) return this.#uploadFloats(value.shape, name, decode(format, parts, rows, cols));
+    const { codes, scales, offsets, group } = levels;
+    const arrays = offsets ? [codes, scales, offsets] : [codes, scales];
+    return this.#uploadPacked(value.shape, name, [this.#formats.get("codes")!, rows, cols, group], arrays);
   }
 
-  /** A packed matrix, whose parts `fill` writes. */
-  #packed(
+  /** A matrix that the kernels see as float32, whatever it is called. */
+  #uploadFloats(shape: readonly number[], name: string, floats: Bytes): Tensor {
+    const block = this.#allocate(4 * sizeOf(shape));
+    this.#heap.copyIn(block.address, floats);
+    return this.#own(shape, name, { address: block.address, format: 0, blocks: [block] });
+  }
+
+  /** A descriptor (format, rows, cols, group) and the arrays that it leads to; a number is as many bytes of zeros. */
+  #uploadPacked(
     shape: readonly number[],
-    format: Format,
-    rows: number,
-    cols: number,
-    fill: (address: number, part: PartSpec) => void,
-  ): Handle<Place> {
+    name: string,
+    head: readonly number[],
+    arrays: readonly (Bytes | number)[],
+  ): Tensor {
     const blocks: Block[] = [];
     try {
       const descriptor = new Float64Array(DESCRIPTOR);
-      descriptor.set([stemNumber(format.stem), rows, cols, groupSize(format, rows, cols)]);
-      for (const [i, part] of format.parts(rows, cols).entries()) {
-        const block = this.#allocate(partBytes(part));
+      descriptor.set(head);
+      for (const [i, array] of arrays.entries()) {
+        const block = this.#allocate(typeof array === "number" ? array : array.byteLength);
         blocks.push(block);
-        fill(block.address, part);
-        descriptor[4 + i] = block.address;
+        if (typeof array === "number") this.#heap.clear(block.address, array);
+        else this.#heap.copyIn(block.address, array);
+        descriptor[head.length + i] = block.address;
       }
       const block = this.#allocate(descriptor.byteLength);
       blocks.push(block);
       this.#heap.copyIn(block.address, descriptor);
-      return this.#own(shape, format.name, { address: block.address, blocks });
+      return this.#own(shape, name, { address: block.address, format: head[0], blocks });
     } catch (error) {
       for (const block of blocks) this.#heap.release(block.address, block.bytes);
       throw error;
@@ -220,8 +243,10 @@ class HeapCore extends Tensors<Place> {
   zeros(shape: readonly number[], format = "f32"): Tensor {
     if (!isElements(format)) {
       needCache(shape, format);
-      const clear = (address: number, part: PartSpec) => this.#heap.clear(address, partBytes(part));
-      return this.#packed(shape, formatByName(format), shape[0], shape[1], clear);
+      const [rows, cols] = shape;
+      const cache = formatByName(format);
+      const head = [this.#formats.get(cache.stem)!, rows, cols, groupSize(cache, rows, cols)];
+      return this.#uploadPacked(shape, format, head, cache.parts(rows, cols).map(partBytes));
     }
     const t = this.#fresh(shape, format);
     this.#heap.clear(t.memory.address, 4 * sizeOf(shape));
@@ -282,8 +307,8 @@ class HeapCore extends Tensors<Place> {
     if (this.#living.delete(t)) this.#release(t);
   }
 
-  protected part({ address }: Place, from: number): Place {
-    return { address: address + 4 * from, blocks: [] };
+  protected part({ address, format }: Place, from: number): Place {
+    return { address: address + 4 * from, format, blocks: [] };
   }
 
   #release(t: Handle<Place>): void {
@@ -298,7 +323,8 @@ class HeapCore extends Tensors<Place> {
 
   #fresh(shape: readonly number[], format: "f32" | "i32"): Handle<Place> {
     const block = this.#allocate(4 * sizeOf(shape));
-    return this.#own(shape, format, { address: block.address, blocks: [block] });
+    const number = format === "f32" ? 0 : 1;
+    return this.#own(shape, format, { address: block.address, format: number, blocks: [block] });
   }
 
   #allocate(bytes: number): Block {
@@ -339,32 +365,13 @@ class HeapCore extends Tensors<Place> {
 /** Two slots: the address and the number of the format. */
 function put(slots: Float64Array, at: number, t: Handle<Place> | null): number {
   slots[at] = t ? t.memory.address : 0;
-  slots[at + 1] = t ? formatNumber(t.format) : 0;
+  slots[at + 1] = t ? t.memory.format : 0;
   return at + 2;
 }
 
 function putAll(slots: Float64Array, at: number, tensors: readonly (Handle<Place> | null)[]): number {
   for (let i = 0; i < tensors.length; i++) at = put(slots, at, tensors[i]);
   return at;
-}
-
-/** Number of a stem in formats.h: f32 0, i32 1, then the others. */
-function stemNumber(stem: string): number {
-  const i = stems.indexOf(stem);
-  return i === 0 ? 0 : i + 1;
-}
-
-const numberByFormat = new Map<string, number>([
-  ["f32", 0],
-  ["i32", 1],
-]);
-
-function formatNumber(format: string): number {
-  const known = numberByFormat.get(format);
-  if (known !== undefined) return known;
-  const number = stemNumber(formatByName(format).stem);
-  numberByFormat.set(format, number);
-  return number;
 }
 
 function isFormat(name: string): boolean {

@@ -6,6 +6,7 @@ import { isNode } from "./node.ts";
 /** What napi.cpp exports. */
 interface Addon {
   readonly names: readonly string[];
+  readonly formats: readonly string[];
   readonly bodies: readonly string[];
   attach(commands: ArrayBuffer): void;
   run(entry: number, body: number, threads: number): void;
@@ -62,6 +63,7 @@ export function native(options: BackendOptions = {}): HeapBackend {
       copyOut: addon.copyOut,
       commands,
       names: addon.names,
+      formats: addon.formats,
       run: (entry) => addon.run(entry, body, threads),
       bytesInUse: addon.bytesInUse,
       memoryBytes: os.totalmem(),

@@ -18,6 +18,8 @@ interface Exports {
   slots(): number;
   count(): number;
   name(entry: number): number;
+  formatCount(): number;
+  formatName(format: number): number;
   run(entry: number): void;
   allocate(bytes: number): number;
   release(address: number, bytes: number): void;
@@ -110,6 +112,9 @@ function heapOver(exports: Exports, memory: WebAssembly.Memory, close: () => voi
       return commands;
     },
     names: Array.from({ length: exports.count() }, (_, entry) => text(memory, exports.name(entry))),
+    formats: Array.from({ length: exports.formatCount() }, (_, format) =>
+      text(memory, exports.formatName(format)),
+    ),
     run(entry) {
       if (broken) throw new UnsupportedError("wasm: a kernel ended in a trap before; open another backend");
       try {

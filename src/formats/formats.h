@@ -1,8 +1,9 @@
-// The formats that kernels read, by the number in their descriptor: the order
-// of this list is the one that TypeScript writes (src/backends). f32 is 0 and
-// i32 is 1; neither is ever packed.
+// The formats that kernels read. A new one is its header and a line in the list;
+// TypeScript finds its number by the name of its stem. Formats that are not
+// here come as `codes` or as f32.
 #pragma once
 #include "bf16.h"
+#include "codes.h"
 #include "f16.h"
 #include "int2.h"
 #include "int3.h"
@@ -12,23 +13,60 @@
 #include "tq1_0.h"
 #include "tq2_0.h"
 
+#define LOWBIT_FORMATS(each) \
+  each(codes, Codes) \
+  each(f16, F16) \
+  each(bf16, BF16) \
+  each(int8, Int8) \
+  each(int6, Int6) \
+  each(int4, Int4) \
+  each(int3, Int3) \
+  each(int2, Int2) \
+  each(tq2_0, TQ2_0) \
+  each(tq1_0, TQ1_0)
+
 namespace lowbit::LOWBIT_BODY {
+
+namespace format {
+
+// f32 and i32 are never packed.
+#define LOWBIT_FORMAT_NUMBER(stem, Type) number_##stem,
+#define LOWBIT_FORMAT_NAME(stem, Type) #stem,
+enum Number { number_f32, number_i32, LOWBIT_FORMATS(LOWBIT_FORMAT_NUMBER) COUNT };
+constexpr const char* NAMES[] = {"f32", "i32", LOWBIT_FORMATS(LOWBIT_FORMAT_NAME)};
+#undef LOWBIT_FORMAT_NUMBER
+#undef LOWBIT_FORMAT_NAME
+
+template <typename F, typename Visit> LOWBIT_INLINE void visit(F format, const Packed&, const Visit& f) { f(format); }
+template <typename Without, typename With, typename Visit>
+LOWBIT_INLINE void visit(Either<Without, With>, const Packed& w, const Visit& f) {
+  if (w.parts[2]) f(With{});
+  else f(Without{});
+}
+
+}  // namespace format
+
+// Calls f(F{}) for the format F of a packed matrix, if it is one of the list.
+template <typename Visit> LOWBIT_INLINE void withFormat(const Packed& w, const Visit& f) {
+  switch (static_cast<int>(w.format)) {
+#define LOWBIT_FORMAT_CASE(stem, Type) \
+  case format::number_##stem: return format::visit(Type{}, w, f);
+    LOWBIT_FORMATS(LOWBIT_FORMAT_CASE)
+#undef LOWBIT_FORMAT_CASE
+    default: break;
+  }
+}
+
+// Whether a format is one of codes, and not of 16-bit floats.
+template <typename F> constexpr bool isCoded = !__is_base_of(Floats, F);
 
 // Weights from … from+n−1 of a row, as floats: exactly the values of the format's .ts.
 inline void decode(const Packed& w, int64_t row, int64_t from, int64_t n, float* out) {
-  switch (static_cast<int>(w.format)) {
-    case 2: return decodeF16(w, row, from, n, out);
-    case 3: return decodeBf16(w, row, from, n, out);
-    case 4: return decodeInt8(w, row, from, n, out);
-    case 5: return decodeInt6(w, row, from, n, out);
-    case 6: return decodeInt4(w, row, from, n, out);
-    case 7: return decodeInt3(w, row, from, n, out);
-    case 8: return decodeInt2(w, row, from, n, out);
-    case 9: return decodeTq2_0(w, row, from, n, out);
-    case 10: return decodeTq1_0(w, row, from, n, out);
-    default:
-      for (int64_t i = 0; i < n; i++) out[i] = __builtin_nanf("");
-  }
+  withFormat(w, [=, &w](auto format) {
+    using F = decltype(format);
+    if constexpr (isCoded<F>) decodeBlocks<F>(w, row, from, n, out);
+    else F::decode(w, row, from, n, out);
+  });
 }
 
 }  // namespace lowbit::LOWBIT_BODY

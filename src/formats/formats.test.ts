@@ -4,7 +4,7 @@ import { InputError, matrix } from "../tensor/tensor.ts";
 import type { Parts } from "../tensor/weight.ts";
 import { type Facts, formatSuite } from "./format.suite.ts";
 import type { GroupFormat } from "./format.ts";
-import { clipped, decode, encode, formatByName, formats, integer, stems } from "./index.ts";
+import { addFormat, clipped, decode, encode, formatByName, formats, integer } from "./index.ts";
 
 // Decoders written from the layouts alone: one weight at a time, bit by bit, in doubles.
 
@@ -270,7 +270,7 @@ describe("names", () => {
     expect(() => formatByName("tq2")).toThrow("did you mean tq2_0?");
   });
 
-  it("lists the stems of the C++ table in its order", () => {
-    expect(stems).toEqual(["f32", "f16", "bf16", "int8", "int6", "int4", "int3", "int2", "tq2_0", "tq1_0"]);
+  it("are given once", () => {
+    expect(() => addFormat(formatByName("int4"))).toThrow("int4 exists already");
   });
 });

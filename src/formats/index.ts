@@ -16,8 +16,7 @@ export { integer } from "./integer.ts";
 const widths = [8, 6, 4, 3, 2] as const satisfies readonly IntegerBits[];
 const groups = [undefined, 128, 64, 32] as const;
 
-/** Every format, by name. */
-export const formats: ReadonlyMap<string, Format> = new Map(
+const all = new Map<string, Format>(
   [
     f32,
     f16,
@@ -30,8 +29,19 @@ export const formats: ReadonlyMap<string, Format> = new Map(
   ].map((format) => [format.name, format]),
 );
 
-/** The stems of all formats, in the order of the C++ table (formats.h), which has i32 beside them. */
-export const stems: readonly string[] = [...new Set(Array.from(formats.values(), (format) => format.stem))];
+/** Every format, by name. */
+export const formats: ReadonlyMap<string, Format> = all;
+
+/**
+ * Makes a format known by its name, everywhere. Without C++ of its own (a stem that formats.h does not list) its levels
+ * are handed to the kernels as bytes where they are whole numbers, and its weights as float32 elsewhere.
+ */
+export function addFormat(format: Format): void {
+  if (all.has(format.name)) {
+    throw new InputError(`format: ${format.name} exists already; give the new format another name`);
+  }
+  all.set(format.name, format);
+}
 
 /** The format of a name as files and the command line spell it; an InputError suggests the nearest name. */
 export function formatByName(name: string): Format {

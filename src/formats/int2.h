@@ -4,6 +4,6 @@
 
 namespace lowbit::LOWBIT_BODY {
 
-inline void decodeInt2(const Packed& w, int64_t row, int64_t from, int64_t n, float* out) { decodeInteger<2>(w, row, from, n, out); }
+using Int2 = Either<Integer<2, false>, Integer<2, true>>;
 
 }  // namespace lowbit::LOWBIT_BODY

@@ -4,6 +4,6 @@
 
 namespace lowbit::LOWBIT_BODY {
 
-inline void decodeInt3(const Packed& w, int64_t row, int64_t from, int64_t n, float* out) { decodeInteger<3>(w, row, from, n, out); }
+using Int3 = Either<Integer<3, false>, Integer<3, true>>;
 
 }  // namespace lowbit::LOWBIT_BODY

@@ -4,6 +4,6 @@
 
 namespace lowbit::LOWBIT_BODY {
 
-inline void decodeInt4(const Packed& w, int64_t row, int64_t from, int64_t n, float* out) { decodeInteger<4>(w, row, from, n, out); }
+using Int4 = Either<Integer<4, false>, Integer<4, true>>;
 
 }  // namespace lowbit::LOWBIT_BODY

@@ -4,6 +4,6 @@
 
 namespace lowbit::LOWBIT_BODY {
 
-inline void decodeInt6(const Packed& w, int64_t row, int64_t from, int64_t n, float* out) { decodeInteger<6>(w, row, from, n, out); }
+using Int6 = Either<Integer<6, false>, Integer<6, true>>;
 
 }  // namespace lowbit::LOWBIT_BODY

@@ -4,6 +4,6 @@
 
 namespace lowbit::LOWBIT_BODY {
 
-inline void decodeInt8(const Packed& w, int64_t row, int64_t from, int64_t n, float* out) { decodeInteger<8>(w, row, from, n, out); }
+using Int8 = Either<Integer<8, false>, Integer<8, true>>;
 
 }  // namespace lowbit::LOWBIT_BODY

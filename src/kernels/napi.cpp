@@ -2,6 +2,7 @@
 // is the same for all versions of Node since 12 and for Electron.
 //
 //   names                           names of the table, in order
+//   formats                         names of the formats of packed matrices, by their numbers
 //   bodies                          instruction sets that this processor has, best first
 //   attach(ArrayBuffer)             the commands of this environment: doubles that TypeScript writes, abi.h reads
 //   run(entry, body, threads)       runs one operation on those commands
@@ -253,6 +254,8 @@ napi_value initialize(napi_env env, napi_value exports) {
 
   set_strings(env, exports, "names", bodies().list[0].table.count,
               [](int i) { return bodies().list[0].table.entries[i].name; });
+  set_strings(env, exports, "formats", bodies().list[0].table.formatCount,
+              [](int i) { return bodies().list[0].table.formats[i]; });
   set_strings(env, exports, "bodies", bodies().count, [](int i) { return bodies().list[i].name; });
 
   const struct {

@@ -37,6 +37,9 @@ struct Entry {
 struct Table {
   const Entry* entries;
   int count;
+  // Names of stems, by the numbers that descriptors of matrices carry.
+  const char* const* formats;
+  int formatCount;
 };
 
 namespace avx512 { Table table(); }

@@ -24,6 +24,9 @@ LOWBIT_EXPORT("slots") int lowbit_slots() { return SLOTS; }
 LOWBIT_EXPORT("count") int lowbit_count() { return simd::table().count; }
 // The name of an entry: bytes up to a zero.
 LOWBIT_EXPORT("name") double lowbit_name(int entry) { return number(simd::table().entries[entry].name); }
+// The name of a format of packed matrices, by its number, alike.
+LOWBIT_EXPORT("formatCount") int lowbit_format_count() { return simd::table().formatCount; }
+LOWBIT_EXPORT("formatName") double lowbit_format_name(int format) { return number(simd::table().formats[format]); }
 LOWBIT_EXPORT("run") void lowbit_run(int entry) { simd::table().entries[entry].run(Arguments(commands)); }
 LOWBIT_EXPORT("allocate") double lowbit_allocate(double bytes) { return number(allocate(static_cast<int64_t>(bytes))); }
 LOWBIT_EXPORT("release") void lowbit_release(double address, double bytes) {

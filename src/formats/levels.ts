@@ -1,0 +1,63 @@
+import type { Parts } from "../tensor/weight.ts";
+import { type Format, type GroupFormat, groupSize } from "./format.ts";
+
+/** A matrix as levels and scales: weight = scale·(byte − 128) + offset, in float32. */
+export interface LevelBytes {
+  /** (rows, cols) */
+  readonly codes: Uint8Array;
+  /** (rows, cols/group), as are the offsets; without offsets nothing is added. */
+  readonly scales: Float32Array;
+  readonly offsets?: Float32Array;
+  readonly group: number;
+}
+
+/** Groups of weights that kernels can tell apart: whole multiples of this, or whole rows. */
+const STEP = 32;
+
+/** The level of every code, value = scale·level + offset, where all are whole numbers in −128 … 127. */
+export function wholeLevels(format: Format): Int8Array | undefined {
+  if (
+    format.kind !== "group" ||
+    format.groupShape.kind === "superblock" ||
+    format.groupShape.kind === "vector"
+  ) {
+    return undefined;
+  }
+  const levels = Array.from({ length: format.codeCount }, (_, code) =>
+    format.value(code, { scale: 1, offset: 0 }),
+  );
+  const whole = levels.every((level) => Number.isInteger(level) && -128 <= level && level <= 127);
+  return whole ? Int8Array.from(levels) : undefined;
+}
+
+/**
+ * The form in which kernels take a format that they do not know by name; undefined where levels are not whole numbers,
+ * groups not multiples of 32, or values not exactly f32(f32(scale·level) + offset).
+ */
+export function levelBytes(format: Format, parts: Parts, rows: number, cols: number): LevelBytes | undefined {
+  const levels = wholeLevels(format);
+  if (levels === undefined || format.kind !== "group") return undefined;
+  const size = groupSize(format, rows, cols);
+  const group = Math.min(size, cols);
+  if (group !== cols && group % STEP !== 0) return undefined;
+  const { codes, parameters } = format.unpack(parts, rows, cols);
+  if (!parameters.every((one) => areScaledLevels(format, levels, one.scale, one.offset))) return undefined;
+
+  const groups = group === 0 ? 0 : (rows * cols) / group;
+  const own = (g: number) => parameters[Math.floor((g * group) / size)];
+  const scales = Float32Array.from({ length: groups }, (_, g) => own(g).scale);
+  const offsets = Float32Array.from({ length: groups }, (_, g) => own(g).offset);
+  return {
+    codes: codes.map((code) => levels[code] + 128),
+    scales,
+    ...(offsets.some((offset) => offset !== 0) && { offsets }),
+    group,
+  };
+}
+
+function areScaledLevels(format: GroupFormat, levels: Int8Array, scale: number, offset: number): boolean {
+  return levels.every(
+    (level, code) =>
+      format.value(code, { scale, offset }) === Math.fround(Math.fround(scale * level) + offset),
+  );
+}
