@@ -75,6 +75,14 @@ describe("--json prints exactly one document, with the fields that others rely o
     expect(record.models[0].divergence).toMatchObject({ klMean: 0, kl99: 0, sameTop1: 1 });
   });
 
+  test("evaluate through a cache of few bits, beside the same model without", () => {
+    const both = ["model", "--text", "text/held.txt", "--reference", "model"];
+    const record = json("evaluate", ...both, "--cache", "int4");
+    expect(record.options.cache).toBe("int4");
+    expect(record.models[0].divergence.klMean).toBeGreaterThan(0);
+    expect(lowbit("evaluate", ...both, "--cache", "int5").status).toBe(2);
+  });
+
   test("compress", () => {
     const record = json(
       "compress",

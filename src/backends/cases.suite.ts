@@ -2,7 +2,7 @@ import { encode, formatByName, formats } from "../formats/index.ts";
 import type { KernelName, ProcedureName } from "../kernels/index.ts";
 import { generator, normals, type Random } from "../tensor/random.ts";
 import { type HostTensor, hostTensor, InputError, matrix, sizeOf } from "../tensor/tensor.ts";
-import { packedWeight, type Weight } from "../tensor/weight.ts";
+import { onlyPart, packedWeight, type Weight } from "../tensor/weight.ts";
 
 /** Arguments as they are before upload. */
 export type HostArgument = HostTensor | Weight | number;
@@ -158,24 +158,39 @@ export function packedCases(format: string): Case[] {
 /** Formats in which keys and values can be kept, one of each kind. */
 export const cacheFormats: readonly string[] = ["f16", "int8-g32", "int4-g32", "int8", "int4"];
 
-/** Attention over keys and values in the format of a cache, some of its rows beyond what is seen. */
+/** Attention over keys and values in the format of a cache, its rows beyond what is seen NaN. */
 export function cacheCases(format: string): Case[] {
   const random = generator(9);
   const cases: Case[] = [];
-  for (const [batch, time, keys, from, heads, kvHeads, headDim] of [
-    [1, 1, 300, 290, 4, 2, 32],
-    [1, 8, 40, 17, 8, 4, 8],
-    [2, 3, 12, 5, 2, 1, 64],
-    [1, 40, 120, 70, 4, 2, 32],
-    [1, 70, 70, 0, 2, 2, 48],
+  for (const [batch, time, keys, from, heads, kvHeads, headDim, scale] of [
+    [1, 1, 300, 290, 4, 2, 32, 1],
+    [1, 8, 40, 17, 8, 4, 8, 1],
+    [2, 3, 12, 5, 2, 1, 64, 1],
+    [1, 40, 120, 70, 4, 2, 32, 1],
+    [1, 70, 75, 0, 2, 2, 48, 1],
+    [1, 2, 40, 31, 4, 1, 32, 3000],
+    [1, 33, 40, 0, 2, 1, 32, 3000],
   ]) {
-    const label = `${format}, ${batch}·${time} queries from ${from}, ${keys} keys, ${heads}/${kvHeads} heads of ${headDim}`;
+    const label = `${format}, ${batch}·${time} queries from ${from}, ${keys} keys, ${heads}/${kvHeads} heads of ${headDim}, ×${scale}`;
     const [rows, cols] = [batch * keys, kvHeads * headDim];
     const q = normalTensor(random, [batch * time, heads * headDim], 2);
-    const [k, v] = [0, 1].map(() => packedTensor(random, format, rows, cols));
+    const [k, v] = [0, 1].map(() => {
+      const cache = packedTensor(random, format, rows, cols, scale);
+      for (let b = 0; b < batch; b++) spoil(cache, b * keys + from + time, (b + 1) * keys);
+      return cache;
+    });
     cases.push({ name: "attention", label, args: [q, k, v, heads, kvHeads, batch, from] });
   }
   return cases;
+}
+
+/** Makes rows from … to−1 of a cache NaN: its scales, or its 16-bit floats. */
+function spoil(cache: Weight, from: number, to: number): void {
+  const { parts } = onlyPart(cache);
+  const { bytes } = parts.scales ?? parts.data;
+  const words = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
+  const width = words.length / cache.shape[0];
+  words.fill(0x7e00, from * width, to * width);
 }
 
 /** Rows for a cache, 64 wide, that try its roundings: ties, zeros, the ends of the codes and of half precision, NaN. */
@@ -345,8 +360,8 @@ function withZeroRow(t: HostTensor): HostTensor {
 }
 
 /** A random matrix in a packed format, its second row zero. */
-function packedTensor(random: Random, format: string, rows: number, cols: number): Weight {
-  const w = withZeroRow(normalTensor(random, [rows, cols], 1 / Math.sqrt(cols)));
+function packedTensor(random: Random, format: string, rows: number, cols: number, scale = 1): Weight {
+  const w = withZeroRow(normalTensor(random, [rows, cols], scale / Math.sqrt(cols)));
   const parts = encode(formatByName(format), matrix(rows, cols, w.data as Float32Array));
   return packedWeight([rows, cols], format, parts);
 }

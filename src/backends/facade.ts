@@ -18,6 +18,8 @@ export class Handle<Memory> implements Tensor {
   /** The scope that will free it, and its place there; null when it was kept or made outside every scope. */
   scope: Handle<Memory>[] | null = null;
   place = 0;
+  /** Its place in its backend's list of what owns memory, where there is one. */
+  owned = 0;
 
   constructor(
     owner: object,
@@ -34,26 +36,16 @@ export class Handle<Memory> implements Tensor {
   }
 }
 
-/** What an operation says of its arguments; procedures take plain floats only. */
-function kernelOf(operation: string): Kernel | undefined {
-  return Object.hasOwn(kernels, operation)
-    ? (kernels[operation as KernelName] as unknown as Kernel)
-    : undefined;
-}
+/** What operations say of their arguments; procedures have neither ids nor packed matrices. */
+const reads: ReadonlyMap<string, Pick<Kernel, "ids" | "packed" | "caches">> = new Map(
+  Object.entries({ ...procedures, ...kernels } as object),
+);
 
 /** Whether an operation takes a matrix, or a cache, in a packed format. */
 export function takesPacked(operation: string, format: string): boolean {
-  const takesCache = (cachesByName.get(operation) ?? []).length > 0;
-  return kernelOf(operation)?.packed !== undefined || (takesCache && isCacheFormat(format));
+  const { packed, caches } = reads.get(operation) ?? {};
+  return packed !== undefined || (caches !== undefined && isCacheFormat(format));
 }
-
-/** Positions of the arguments that may be a cache, by operation. */
-const cachesByName: ReadonlyMap<string, readonly number[]> = new Map(
-  Object.entries({ ...procedures, ...kernels } as Record<
-    string,
-    { readonly caches?: readonly number[] }
-  >).map(([name, { caches = [] }]) => [name, caches]),
-);
 
 export function isElements(format: string): format is "f32" | "i32" {
   return format === "f32" || format === "i32";
@@ -108,23 +100,20 @@ export abstract class Tensors<Memory> {
 
   /** The tensor arguments of an operation, each in a format that the operation reads there. */
   protected inputs(name: string, args: readonly unknown[]): Handle<Memory>[] {
-    const kernel = kernelOf(name);
-    const caches = cachesByName.get(name)!;
+    const { ids, packed, caches } = reads.get(name)!;
     const handles: Handle<Memory>[] = [];
-    for (let i = 0; i < args.length && typeof args[i] !== "number"; i++) {
-      if (typeof args[i] !== "object") break;
+    for (let i = 0; i < args.length && typeof args[i] === "object"; i++) {
       const t = this.handle(name, args[i]);
-      const fits =
-        kernel?.ids === i
-          ? t.format === "i32"
-          : t.format === "f32" ||
-            (kernel?.packed === i && t.format !== "i32") ||
-            (caches.includes(i) && isCacheFormat(t.format));
-      if (!fits) {
-        const packed = caches.includes(i) ? "f32, f16, int8 or int4" : "f32 or a packed matrix";
-        const needed =
-          kernel?.ids === i ? "i32" : kernel?.packed === i || caches.includes(i) ? packed : "f32";
-        throw new UnsupportedError(`${name}: argument ${i} needs to be ${needed}, got ${t.format}`);
+      if (t.format !== (i === ids ? "i32" : "f32")) {
+        const mayPack = i === packed && t.format !== "i32";
+        const isCache = caches?.includes(i) && isCacheFormat(t.format);
+        if (!mayPack && !isCache) {
+          const others =
+            i === packed ? " or a packed matrix" : caches?.includes(i) ? ", f16, int8 or int4" : "";
+          throw new UnsupportedError(
+            `${name}: argument ${i} needs to be ${i === ids ? "i32" : `f32${others}`}, got ${t.format}`,
+          );
+        }
       }
       handles.push(t);
     }

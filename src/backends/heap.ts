@@ -53,12 +53,11 @@ export function heapBackend(heap: Heap, description: HeapDescription): HeapBacke
   return withOperations(new HeapCore(heap, description));
 }
 
-/** Address of a tensor, what the kernels read there, and the blocks to give back with it. */
-interface Place {
-  readonly address: number;
+/** The block of a tensor, what the kernels read there, and other blocks to give back with it. */
+interface Place extends Block {
   /** Number of the format in formats.h. */
   readonly format: number;
-  readonly blocks: readonly Block[];
+  readonly others: readonly Block[];
 }
 
 interface Block {
@@ -71,6 +70,8 @@ interface Entry {
   readonly forward: number;
   readonly backward: number;
 }
+
+const NO_BLOCKS: readonly Block[] = [];
 
 /** Doubles of a descriptor of a packed matrix, `Packed` in abi.h: format, rows, cols, group, four parts. */
 const DESCRIPTOR = 8;
@@ -85,8 +86,8 @@ class HeapCore extends Tensors<Place> {
   readonly #formats: ReadonlyMap<string, number>;
   readonly #kernels = new Map<string, Entry>();
   readonly #procedures = new Map<string, { readonly procedure: Procedure; readonly entry: number }>();
-  /** What owns memory, so that dispose() gives back what nobody freed. */
-  readonly #living = new Set<Handle<Place>>();
+  /** What owns memory, each at its `owned`, so that dispose() gives back what nobody freed. */
+  readonly #living: Handle<Place>[] = [];
   #disposed = false;
 
   constructor(heap: Heap, description: HeapDescription) {
@@ -112,17 +113,11 @@ class HeapCore extends Tensors<Place> {
   forward(name: KernelName, args: readonly unknown[]): Tensor[] {
     const { kernel, forward } = this.#kernels.get(name)!;
     const inputs = this.inputs(name, args);
-    const outputs = kernel.outputs(...args).map(({ shape, format }) => this.#fresh(shape, format));
-    this.#run(
-      name,
-      forward,
-      (slots) => {
-        const at = putAll(slots, 0, inputs);
-        return putAll(slots, at, outputs);
-      },
-      kernel.numbers(...args),
-      outputs,
-    );
+    const outputs: Handle<Place>[] = [];
+    for (const { shape, format } of kernel.outputs(...args)) outputs.push(this.#fresh(shape, format));
+    const slots = this.#heap.commands;
+    const at = putAll(slots, putAll(slots, 0, inputs), outputs);
+    this.#run(name, forward, at, kernel.numbers(...args), outputs);
     return outputs;
   }
 
@@ -149,18 +144,10 @@ class HeapCore extends Tensors<Place> {
       }
       return this.#fresh(input.shape, "f32");
     });
-    this.#run(
-      `${name}Backward`,
-      backward,
-      (slots) => {
-        let at = putAll(slots, 0, inputs);
-        at = putAll(slots, at, made);
-        at = put(slots, at, slope);
-        return putAll(slots, at, gradients);
-      },
-      kernel.numbers(...args),
-      gradients,
-    );
+    const slots = this.#heap.commands;
+    let at = putAll(slots, putAll(slots, 0, inputs), made);
+    at = putAll(slots, put(slots, at, slope), gradients);
+    this.#run(`${name}Backward`, backward, at, kernel.numbers(...args), gradients);
     return gradients;
   }
 
@@ -168,7 +155,8 @@ class HeapCore extends Tensors<Place> {
     const { procedure, entry } = this.#procedures.get(name)!;
     const tensors = this.inputs(name, args);
     procedure.check(...args);
-    this.#run(name, entry, (slots) => putAll(slots, 0, tensors), procedure.numbers(...args), []);
+    const at = putAll(this.#heap.commands, 0, tensors);
+    this.#run(name, entry, at, procedure.numbers(...args), []);
   }
 
   upload(value: HostTensor | Weight): Tensor {
@@ -207,43 +195,35 @@ class HeapCore extends Tensors<Place> {
 
   /** A matrix that the kernels see as float32, whatever it is called. */
   #uploadFloats(shape: readonly number[], name: string, floats: Bytes): Tensor {
-    const block = this.#allocate(4 * sizeOf(shape));
-    this.#heap.copyIn(block.address, floats);
-    return this.#own(shape, name, { address: block.address, format: 0, blocks: [block] });
+    const bytes = 4 * sizeOf(shape);
+    const address = this.#allocate(bytes);
+    this.#heap.copyIn(address, floats);
+    return this.#own(shape, name, { address, bytes, format: 0, others: NO_BLOCKS });
   }
 
+  /** A descriptor (format, rows, cols, group) and the arrays that it leads to; a number is as many bytes of zeros. */
   #uploadPacked(
     shape: readonly number[],
     name: string,
     head: readonly number[],
-    arrays: readonly Bytes[],
-  ): Handle<Place> {
-    const sizes = arrays.map((array) => array.byteLength);
-    return this.#packed(shape, name, head, sizes, (address, i) => this.#heap.copyIn(address, arrays[i]));
-  }
-
-  /** A descriptor (format, rows, cols, group) and the arrays of so many bytes that it leads to, which `fill` writes. */
-  #packed(
-    shape: readonly number[],
-    name: string,
-    head: readonly number[],
-    sizes: readonly number[],
-    fill: (address: number, array: number) => void,
-  ): Handle<Place> {
+    arrays: readonly (Bytes | number)[],
+  ): Tensor {
     const blocks: Block[] = [];
     try {
       const descriptor = new Float64Array(DESCRIPTOR);
       descriptor.set(head);
-      for (const [i, bytes] of sizes.entries()) {
-        const block = this.#allocate(bytes);
-        blocks.push(block);
-        fill(block.address, i);
-        descriptor[head.length + i] = block.address;
+      for (const [i, array] of arrays.entries()) {
+        const bytes = typeof array === "number" ? array : array.byteLength;
+        const address = this.#allocate(bytes);
+        blocks.push({ address, bytes });
+        if (typeof array === "number") this.#heap.clear(address, array);
+        else this.#heap.copyIn(address, array);
+        descriptor[head.length + i] = address;
       }
-      const block = this.#allocate(descriptor.byteLength);
-      blocks.push(block);
-      this.#heap.copyIn(block.address, descriptor);
-      return this.#own(shape, name, { address: block.address, format: head[0], blocks });
+      const bytes = descriptor.byteLength;
+      const address = this.#allocate(bytes);
+      this.#heap.copyIn(address, descriptor);
+      return this.#own(shape, name, { address, bytes, format: head[0], others: blocks });
     } catch (error) {
       for (const block of blocks) this.#heap.release(block.address, block.bytes);
       throw error;
@@ -255,9 +235,8 @@ class HeapCore extends Tensors<Place> {
       needCache(shape, format);
       const [rows, cols] = shape;
       const cache = formatByName(format);
-      const sizes = cache.parts(rows, cols).map(partBytes);
       const head = [this.#formats.get(cache.stem)!, rows, cols, groupSize(cache, rows, cols)];
-      return this.#packed(shape, format, head, sizes, (address, i) => this.#heap.clear(address, sizes[i]));
+      return this.#uploadPacked(shape, format, head, cache.parts(rows, cols).map(partBytes));
     }
     const t = this.#fresh(shape, format);
     this.#heap.clear(t.memory.address, 4 * sizeOf(shape));
@@ -299,7 +278,7 @@ class HeapCore extends Tensors<Place> {
       t.alive = false;
       this.#release(t);
     }
-    this.#living.clear();
+    this.#living.length = 0;
     this.#disposed = true;
     this.#heap.close();
   }
@@ -315,30 +294,37 @@ class HeapCore extends Tensors<Place> {
   }
 
   protected release(t: Handle<Place>): void {
-    if (this.#living.delete(t)) this.#release(t);
+    if (this.#disposed) return;
+    const last = this.#living.pop()!;
+    if (last !== t) {
+      this.#living[t.owned] = last;
+      last.owned = t.owned;
+    }
+    this.#release(t);
   }
 
   protected part({ address, format }: Place, from: number): Place {
-    return { address: address + 4 * from, format, blocks: [] };
+    return { address: address + 4 * from, bytes: 0, format, others: NO_BLOCKS };
   }
 
   #release(t: Handle<Place>): void {
-    for (const { address, bytes } of t.memory.blocks) this.#heap.release(address, bytes);
+    this.#heap.release(t.memory.address, t.memory.bytes);
+    for (const { address, bytes } of t.memory.others) this.#heap.release(address, bytes);
   }
 
   #own(shape: readonly number[], format: string, place: Place): Handle<Place> {
     const t = this.make(shape, format, place);
-    this.#living.add(t);
+    t.owned = this.#living.push(t) - 1;
     return t;
   }
 
   #fresh(shape: readonly number[], format: "f32" | "i32"): Handle<Place> {
-    const block = this.#allocate(4 * sizeOf(shape));
-    const number = format === "f32" ? 0 : 1;
-    return this.#own(shape, format, { address: block.address, format: number, blocks: [block] });
+    const bytes = 4 * sizeOf(shape);
+    const address = this.#allocate(bytes);
+    return this.#own(shape, format, { address, bytes, format: format === "f32" ? 0 : 1, others: NO_BLOCKS });
   }
 
-  #allocate(bytes: number): Block {
+  #allocate(bytes: number): number {
     this.#needOpen();
     const address = Number.isSafeInteger(bytes) ? this.#heap.allocate(bytes) : 0;
     if (address === 0) {
@@ -347,14 +333,14 @@ class HeapCore extends Tensors<Place> {
           "use a smaller model or smaller batches",
       );
     }
-    return { address, bytes };
+    return address;
   }
 
-  /** Runs an entry on what `tensors` and then the numbers put into the slots; frees `outputs` when that fails. */
+  /** Runs an entry on the tensors in the slots before `at` and on these numbers; frees `outputs` when that fails. */
   #run(
     name: string,
     entry: number,
-    tensors: (slots: Float64Array) => number,
+    at: number,
     numbers: readonly number[],
     outputs: readonly (Handle<Place> | null)[],
   ): void {
@@ -363,8 +349,7 @@ class HeapCore extends Tensors<Place> {
         throw new UnsupportedError(`${this.name}: ${name} is not in this build; run npm install again`);
       }
       const slots = this.#heap.commands;
-      let at = tensors(slots);
-      for (let i = 0; i < numbers.length; i++) slots[at++] = numbers[i];
+      for (let i = 0; i < numbers.length; i++) slots[at + i] = numbers[i];
       this.#heap.run(entry);
     } catch (error) {
       for (const output of outputs) if (output) this.free(output);

@@ -12,6 +12,7 @@ namespace lowbit::LOWBIT_BODY::attentions {
 constexpr int64_t CHUNK = 256;  // keys of one task
 constexpr int64_t PIECE = 32;   // keys whose values are decoded at a time
 constexpr int64_t FEW = 8;      // queries that go this way in every body, at least
+constexpr int64_t TRANSPOSED = 4;  // heads of a group from which on transposing their keys pays; never the number of queries
 
 // Multiplications that take less time than waking the other threads.
 constexpr int64_t SMALL = 1 << 16;
@@ -52,6 +53,36 @@ inline void addWeighted(int64_t queries, const float* p, const float* rows, int6
     for (; queries >= 4; queries -= 4, p += 4 * CHUNK, y += 4 * yStride) addWeightedPart<4>(p, rows, stride, count, width, y, yStride);
   for (; queries >= 2; queries -= 2, p += 2 * CHUNK, y += 2 * yStride) addWeightedPart<2>(p, rows, stride, count, width, y, yStride);
   if (queries > 0) addWeightedPart<1>(p, rows, stride, count, width, y, yStride);
+}
+
+// p[j] = q·key j for LANES keys, with sums in the lanes: for few queries, which do not repay transposing the keys.
+inline void scoreRows(const float* q, const float* keys, int64_t stride, int64_t count, int64_t dim, float* p) {
+  const int rest = static_cast<int>(dim % LANES);
+  if (count < LANES) {
+    for (int64_t j = 0; j < count; j++) {
+      f32v total = splat(0);
+      int64_t i = 0;
+      for (; i + LANES <= dim; i += LANES) total = fma(load(q + i), load(keys + j * stride + i), total);
+      if (rest) total = fma(load(q + i, rest), load(keys + j * stride + i, rest), total);
+      p[j] = sum(total);
+    }
+    return;
+  }
+  f32v sums[LANES];
+#pragma GCC unroll 16
+  for (int j = 0; j < LANES; j++) sums[j] = splat(0);
+  int64_t i = 0;
+  for (; i + LANES <= dim; i += LANES) {
+    const f32v x = load(q + i);
+#pragma GCC unroll 16
+    for (int j = 0; j < LANES; j++) sums[j] = fma(x, load(keys + j * stride + i), sums[j]);
+  }
+  if (rest) {
+    const f32v x = load(q + i, rest);
+    for (int j = 0; j < LANES; j++) sums[j] = fma(x, load(keys + j * stride + i, rest), sums[j]);
+  }
+#pragma GCC unroll 16
+  for (int j = 0; j < LANES; j++) p[j] = sum(sums[j]);
 }
 
 // into (dim, LANES) = the transposed keys; lanes without a key are 0.
@@ -138,12 +169,14 @@ inline void forwardFew(const Shape& s, const float* q, CacheRows k, CacheRows v,
       packRows(q + (b * s.time + t) * s.qStride + group * shared * dim, dim, shared, dim, s.scale, qRows + t * shared * dim, dim);
     for (int64_t j = 0; j < count; j += LANES) {
       const int64_t n = smaller(LANES, count - j);
-      if (k.floats()) {
-        packKeys(k.floats() + (row + j) * s.kvStride + group * dim, s.kvStride, n, dim, keys);
-      } else {
-        k.copy(row + j, group * dim, n, dim, keyRows, dim);
-        packKeys(keyRows, dim, n, dim, keys);
+      if (!k.floats()) k.copy(row + j, group * dim, n, dim, keyRows, dim);
+      const float* from = k.floats() ? k.floats() + (row + j) * s.kvStride + group * dim : keyRows;
+      const int64_t stride = k.floats() ? s.kvStride : dim;
+      if (shared < TRANSPOSED) {
+        for (int64_t r = 0; r < rows; r++) scoreRows(qRows + r * dim, from, stride, n, dim, p + r * CHUNK + j);
+        continue;
       }
+      packKeys(from, stride, n, dim, keys);
       tileProduct({qRows, dim, 1}, keys, LANES, p + j, CHUNK, rows, LANES, dim, Start::zero);
     }
     for (int64_t r = 0; r < rows; r++) {

@@ -1,6 +1,7 @@
 // What the two ways of attention share: sizes, and the copies in and out of tiles.
 #pragma once
 #include "abi.h"
+#include "cache-rows.h"
 #include "gemm.h"
 #include "logarithm.h"
 #include "simd.h"
@@ -59,26 +60,29 @@ inline void packRows(const float* rows, int64_t stride, int64_t count, int64_t d
 // Keys or values as the kernel gets them: rows of floats, or a cache in a packed format.
 class CacheRows {
  public:
-  CacheRows(WeightView rows, int64_t stride) : rows_(rows), stride_(stride) {}
+  CacheRows(WeightView rows, int64_t stride) : floats_(rows.floats), stride_(stride) {
+    if (rows.packed) stored_ = caches::Stored(*rows.packed);
+  }
 
   // All rows, where they are plain floats.
-  const float* floats() const { return rows_.floats; }
+  const float* floats() const { return floats_; }
 
   // into (count, width) = elements from … from+dim−1 of rows first …, and zeros up to width.
   void copy(int64_t first, int64_t from, int64_t count, int64_t dim, float* into, int64_t width) const {
-    if (rows_.floats) {
-      packRows(rows_.floats + first * stride_ + from, stride_, count, dim, 1, into, width);
+    if (floats_) {
+      packRows(floats_ + first * stride_ + from, stride_, count, dim, 1, into, width);
       return;
     }
     for (int64_t r = 0; r < count; r++) {
-      decode(*rows_.packed, first + r, from, dim, into + r * width);
+      stored_.decode(first + r, from, dim, into + r * width);
       for (int64_t i = dim; i < width; i++) into[r * width + i] = 0;
     }
   }
 
  private:
-  WeightView rows_;
+  const float* floats_;
   int64_t stride_;
+  caches::Stored stored_{};
 };
 
 // into (dim, QUERIES) = the transposed rows times factor; lanes without a row are 0.

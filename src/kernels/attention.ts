@@ -112,7 +112,7 @@ export const attention: Kernel<
 
   // A score is a sum of headDim products, scaled: its absolute error e_j, with the rounding of s_j − max and of e^x
   // and of the rescalings of a running maximum, is the relative error ε_j of its weight. To first order a softmax
-  // average moves by Σ p_j·ε_j·|v_j − y|; its sums are of as many terms as there are keys.
+  // average moves by Σ p_j·ε_j·|v_j − y|; its sums are of as many terms as there are keys. A weight below 2⁻¹²⁶ is lost.
   bound([q, k, v], [y, logSums], numbers) {
     const [, , , , , , headDim] = numbers;
     const [keys, values] = [k.decode(), v.decode()];
@@ -130,7 +130,8 @@ export const attention: Kernel<
         for (let i = 0; i < headDim; i++) {
           const value = values[query.key(j) + i];
           bounds[query.at + i] +=
-            p * (errors[j] * Math.abs(value - y.data[query.at + i]) + summing * Math.abs(value));
+            p * (errors[j] * Math.abs(value - y.data[query.at + i]) + summing * Math.abs(value)) +
+            4 * TINY * Math.abs(value);
         }
       }
       for (let i = 0; i < headDim; i++) {
@@ -166,11 +167,13 @@ export const attention: Kernel<
         const absolute = absoluteDot(dy.data, at, values, key, headDim) + absoluteD;
         const ds = p * factor * Math.abs(difference);
         const error =
-          p * factor * (Math.abs(difference) * errors[j] + absolute * gamma(headDim + 3)) + 4 * TINY;
+          p * factor * (Math.abs(difference) * errors[j] + absolute * gamma(headDim + 3)) +
+          4 * TINY * (1 + factor * absolute);
         for (let i = 0; i < headDim; i++) {
           if (forQ) forQ[at + i] += Math.abs(keys[key + i]) * (error + ds * overKeys) + TINY;
           if (forK) forK[key + i] += Math.abs(q.data[at + i]) * (error + ds * overQueries) + TINY;
-          if (forV) forV[key + i] += Math.abs(dy.data[at + i]) * p * (errors[j] + overQueries) + TINY;
+          if (forV)
+            forV[key + i] += Math.abs(dy.data[at + i]) * (p * (errors[j] + overQueries) + 4 * TINY) + TINY;
         }
       }
     });

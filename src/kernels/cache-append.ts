@@ -35,18 +35,18 @@ export const cacheAppend: Procedure<[cache: Tensor, rows: Tensor, at: number]> =
     }
   },
 
-  numbers(cache, rows, at) {
-    return [rows.shape[0], rows.shape[1], at, bitsOf(cache.format)];
+  numbers(_cache, rows, at) {
+    return [rows.shape[0], rows.shape[1], at];
   },
 
   writes: [0],
   caches: [0, 1],
 
-  run([cache, rows], [tokens, dim, at, bits]) {
+  run([cache, rows], [tokens, dim, at]) {
     if (cache.format === "f32") cache.data.set(rows.data, at * dim);
     else if (rows.format === cache.format) copyRows(cache, rows, at);
     else if (cache.format === "f16") float16s(cache.parts!.data.bytes).set(rows.data, at * dim);
-    else appendIntegers(cache, rows.data, tokens, dim, at, bits);
+    else appendIntegers(cache, rows.data, tokens, dim, at);
   },
 
   // Every backend does the same.
@@ -54,11 +54,6 @@ export const cacheAppend: Procedure<[cache: Tensor, rows: Tensor, at: number]> =
     return [new Float64Array(cache.shape[0] * cache.shape[1])];
   },
 };
-
-/** Bits of a value or code. */
-function bitsOf(format: string): number {
-  return format === "f32" ? 32 : formatByName(format).codeBits;
-}
 
 function float16s({ buffer, byteOffset, byteLength }: Uint8Array): Float16Array {
   return new Float16Array(buffer, byteOffset, byteLength / 2);
@@ -70,14 +65,8 @@ function copyRows(cache: View, rows: View, at: number): void {
   }
 }
 
-function appendIntegers(
-  cache: View,
-  x: Float32Array,
-  tokens: number,
-  dim: number,
-  at: number,
-  bits: number,
-): void {
+function appendIntegers(cache: View, x: Float32Array, tokens: number, dim: number, at: number): void {
+  const { codeBits: bits } = formatByName(cache.format);
   const { codes, scales } = cache.parts!;
   const [rowBytes, groups] = [codes.bytes.length, scales.bytes.length / 2].map((n) => n / cache.shape[0]);
   const group = dim / groups;

@@ -27,7 +27,9 @@ export interface Matrix {
 
 /** Number of elements of a shape; 1 for the empty shape. */
 export function sizeOf(shape: readonly number[]): number {
-  return shape.reduce((size, length) => size * length, 1);
+  let size = 1;
+  for (let i = 0; i < shape.length; i++) size *= shape[i];
+  return size;
 }
 
 export function matrix(
