@@ -89,6 +89,10 @@ template <int B> LOWBIT_INLINE i32v codesAt(const uint8_t* p) {
 #else
     return {_mm256_cvtepu8_epi32(codes)};
 #endif
+#elif defined(LOWBIT_WASM)
+    // Each code is moved to the top of its lane, then to the bottom.
+    const v128_t four = wasm_i32x4_splat(p[0] | p[1] << 8);
+    return {wasm_u32x4_shr(wasm_i32x4_mul(four, wasm_i32x4_make(1 << 28, 1 << 24, 1 << 20, 1 << 16)), 28)};
 #else
     const uint8_t four[4] = {static_cast<uint8_t>(p[0] & 15), static_cast<uint8_t>(p[0] >> 4), static_cast<uint8_t>(p[1] & 15),
                              static_cast<uint8_t>(p[1] >> 4)};

@@ -244,7 +244,17 @@ LOWBIT_INLINE float half(uint16_t h) {
 #endif
 }
 
-#if !defined(LOWBIT_AVX512) && !defined(LOWBIT_AVX2)
+#if defined(LOWBIT_WASM)
+// As a float whose exponent is 112 too small, times 2¹¹²; infinity and NaN, which then are 2¹⁶ and more, from their bits.
+LOWBIT_INLINE f32v halves(const uint16_t* p) {
+  const i32v x = words(p);
+  const v128_t bits = wasm_i32x4_shl(wasm_v128_and(x.v, wasm_i32x4_splat(0x7fff)), 13);
+  const v128_t scaled = wasm_f32x4_mul(bits, wasm_f32x4_splat(5.192296858534828e33f));
+  const v128_t special = wasm_v128_or(bits, wasm_i32x4_splat(0x7f800000));
+  const v128_t magnitude = wasm_v128_bitselect(special, scaled, wasm_f32x4_ge(scaled, wasm_f32x4_splat(65536.0f)));
+  return {wasm_v128_or(magnitude, wasm_i32x4_shl(wasm_v128_and(x.v, wasm_i32x4_splat(0x8000)), 16))};
+}
+#elif !defined(LOWBIT_AVX512) && !defined(LOWBIT_AVX2)
 LOWBIT_INLINE f32v halves(const uint16_t* p) {
   float t[4] = {half(p[0]), half(p[1]), half(p[2]), half(p[3])};
   return load(t);
