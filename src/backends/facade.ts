@@ -7,6 +7,7 @@ export class Handle<Memory> implements Tensor {
   readonly shape: readonly number[];
   readonly format: string;
   readonly memory: Memory;
+  readonly activations?: "int8";
   /** The tensor whose storage this one is a view of; kept alive by it. */
   readonly base: Handle<Memory> | null;
   readonly owner: object;
@@ -24,12 +25,14 @@ export class Handle<Memory> implements Tensor {
     format: string,
     memory: Memory,
     base: Handle<Memory> | null,
+    activations?: "int8",
   ) {
     this.owner = owner;
     this.shape = shape;
     this.format = format;
     this.memory = memory;
     this.base = base;
+    this.activations = activations;
   }
 }
 
@@ -68,8 +71,9 @@ export abstract class Tensors<Memory> {
     format: string,
     memory: Memory,
     base: Handle<Memory> | null = null,
+    activations?: "int8",
   ): Handle<Memory> {
-    const t = new Handle(this, shape, format, memory, base);
+    const t = new Handle(this, shape, format, memory, base, activations);
     if (base) base.references++;
     this.#enter(t, this.#scope);
     return t;

@@ -1,6 +1,6 @@
 import { groupSize } from "../formats/format.ts";
 import { checkParts, decode, formatByName } from "../formats/index.ts";
-import { levelBytes } from "../formats/levels.ts";
+import { activationGroup, levelBytes } from "../formats/levels.ts";
 import { type KernelName, kernels, procedures } from "../kernels/index.ts";
 import type { Kernel, Procedure } from "../kernels/kernel.ts";
 import {
@@ -12,7 +12,7 @@ import {
   UnsupportedError,
 } from "../tensor/tensor.ts";
 import { onlyPart, type Weight } from "../tensor/weight.ts";
-import type { Backend } from "./backend.ts";
+import type { Backend, UploadOptions } from "./backend.ts";
 import { type Handle, isElements, Tensors, takesPacked, withOperations } from "./facade.ts";
 
 /** A view of memory that can be copied from or into. */
@@ -72,8 +72,11 @@ interface Entry {
   readonly backward: number;
 }
 
-/** Doubles of a descriptor of a packed matrix, `Packed` in abi.h: format, rows, cols, group, four parts. */
-const DESCRIPTOR = 8;
+/** Doubles of a descriptor of a packed matrix, `Packed` in abi.h: format, rows, cols, group, four parts, panels, activations. */
+const DESCRIPTOR = 10;
+const PARTS = 4;
+const PANELS = 8;
+const ACTIVATIONS = 9;
 
 class HeapCore extends Tensors<Place> {
   readonly name: "native" | "wasm";
@@ -171,7 +174,7 @@ class HeapCore extends Tensors<Place> {
     this.#run(name, entry, (slots) => putAll(slots, 0, tensors), procedure.numbers(...args), []);
   }
 
-  upload(value: HostTensor | Weight): Tensor {
+  upload(value: HostTensor | Weight, { activations }: UploadOptions = {}): Tensor {
     if ("data" in value) {
       if (value.data.byteLength !== 4 * sizeOf(value.shape)) {
         throw new ShapeError(
@@ -188,21 +191,18 @@ class HeapCore extends Tensors<Place> {
     const rows = cols === 0 ? 0 : sizeOf(value.shape) / cols;
     checkParts(format, parts, rows, cols);
     if (name === "f32") return this.#uploadFloats(value.shape, name, parts.data.bytes);
+    const group = activations === "int8" ? activationGroup(format) : 0;
     const number = this.#formats.get(format.stem);
     if (number !== undefined) {
       const arrays = format.parts(rows, cols).map((part) => parts[part.name].bytes);
-      return this.#uploadPacked(
-        value.shape,
-        name,
-        [number, rows, cols, groupSize(format, rows, cols)],
-        arrays,
-      );
+      const head = [number, rows, cols, groupSize(format, rows, cols)];
+      return this.#uploadPacked(value.shape, name, head, arrays, group);
     }
     const levels = levelBytes(format, parts, rows, cols);
     if (!levels) return this.#uploadFloats(value.shape, name, decode(format, parts, rows, cols));
-    const { codes, scales, offsets, group } = levels;
-    const arrays = offsets ? [codes, scales, offsets] : [codes, scales];
-    return this.#uploadPacked(value.shape, name, [this.#formats.get("codes")!, rows, cols, group], arrays);
+    const arrays = [levels.codes, levels.scales, ...(levels.offsets ? [levels.offsets] : [])];
+    const head = [this.#formats.get("codes")!, rows, cols, levels.group];
+    return this.#uploadPacked(value.shape, name, head, arrays, group);
   }
 
   /** A matrix that the kernels see as float32, whatever it is called. */
@@ -212,12 +212,16 @@ class HeapCore extends Tensors<Place> {
     return this.#own(shape, name, { address: block.address, format: 0, blocks: [block] });
   }
 
-  /** A descriptor (format, rows, cols, group) and the arrays that it leads to. */
+  /**
+   * A descriptor, which begins with `head` (format, rows, cols, group), and the arrays that it leads to; with a group of
+   * int8 activations, the panels that are made of them in their place.
+   */
   #uploadPacked(
     shape: readonly number[],
     name: string,
     head: readonly number[],
     arrays: readonly Bytes[],
+    activations: number,
   ): Tensor {
     const blocks: Block[] = [];
     try {
@@ -227,16 +231,37 @@ class HeapCore extends Tensors<Place> {
         const block = this.#allocate(array.byteLength);
         blocks.push(block);
         this.#heap.copyIn(block.address, array);
-        descriptor[head.length + i] = block.address;
+        descriptor[PARTS + i] = block.address;
       }
       const block = this.#allocate(descriptor.byteLength);
       blocks.push(block);
       this.#heap.copyIn(block.address, descriptor);
-      return this.#own(shape, name, { address: block.address, format: head[0], blocks });
+      if (activations > 0) this.#arrange(descriptor, activations, blocks);
+      const place = { address: block.address, format: head[0], blocks };
+      return this.#own(shape, name, place, activations > 0 ? "int8" : undefined);
     } catch (error) {
       for (const block of blocks) this.#heap.release(block.address, block.bytes);
       throw error;
     }
+  }
+
+  /** Replaces the blocks of parts by one of panels; the last block is the descriptor's own. */
+  #arrange(descriptor: Float64Array, activations: number, blocks: Block[]): void {
+    const { address } = blocks[blocks.length - 1];
+    const run = (name: string) => {
+      this.#heap.copyIn(address, descriptor);
+      this.#run(name, this.#heap.names.indexOf(name), (slots) => putAddress(slots, address), [], []);
+      this.#heap.copyOut(address, descriptor);
+    };
+    descriptor[ACTIVATIONS] = activations;
+    run("arrangedBytes");
+    const panels = this.#allocate(descriptor[PANELS]);
+    blocks.push(panels);
+    descriptor[PANELS] = panels.address;
+    run("arrange");
+    for (const part of blocks.splice(0, blocks.length - 2)) this.#heap.release(part.address, part.bytes);
+    for (let i = PARTS; i < PANELS; i++) descriptor[i] = descriptor[i] === 0 ? 0 : 1;
+    this.#heap.copyIn(address, descriptor);
   }
 
   zeros(shape: readonly number[], format: "f32" | "i32" = "f32"): Tensor {
@@ -307,8 +332,8 @@ class HeapCore extends Tensors<Place> {
     for (const { address, bytes } of t.memory.blocks) this.#heap.release(address, bytes);
   }
 
-  #own(shape: readonly number[], format: string, place: Place): Handle<Place> {
-    const t = this.make(shape, format, place);
+  #own(shape: readonly number[], format: string, place: Place, activations?: "int8"): Handle<Place> {
+    const t = this.make(shape, format, place, null, activations);
     this.#living.add(t);
     return t;
   }
@@ -359,6 +384,13 @@ function put(slots: Float64Array, at: number, t: Handle<Place> | null): number {
   slots[at] = t ? t.memory.address : 0;
   slots[at + 1] = t ? t.memory.format : 0;
   return at + 2;
+}
+
+/** A tensor that has no handle yet. */
+function putAddress(slots: Float64Array, address: number): number {
+  slots[0] = address;
+  slots[1] = 0;
+  return 2;
 }
 
 function putAll(slots: Float64Array, at: number, tensors: readonly (Handle<Place> | null)[]): number {
