@@ -1,18 +1,21 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { encode, formatByName } from "../formats/index.ts";
+import { activationGroup } from "../formats/levels.ts";
 import { type KernelName, kernels, type ProcedureName, procedures } from "../kernels/index.ts";
 import { gamma, type Kernel, type Procedure, TINY, UNIT, type View } from "../kernels/kernel.ts";
 import { elementsView, packedView } from "../kernels/view.ts";
-import { generator } from "../tensor/random.ts";
+import { generator, normals } from "../tensor/random.ts";
 import {
   type Elements,
   type HostTensor,
   hostTensor,
   InputError,
+  matrix,
   ShapeError,
   sizeOf,
   type Tensor,
 } from "../tensor/tensor.ts";
-import { onlyPart, type Weight } from "../tensor/weight.ts";
+import { onlyPart, packedWeight, type Weight } from "../tensor/weight.ts";
 import type { Backend, BackendOptions } from "./backend.ts";
 import {
   type Case,
@@ -20,6 +23,7 @@ import {
   cacheFormats,
   cacheRows,
   type HostArgument,
+  int8Cases,
   kernelCases,
   nonFiniteCases,
   normalTensor,
@@ -75,6 +79,23 @@ export function backendSuite(name: string, open: (options: BackendOptions) => Pr
 
     test("up to eight queries get the same bits, however many are computed together", async () => {
       for (const format of ["f32", ...cacheFormats]) await checkTogether(backend, format);
+    });
+
+    for (const format of packedFormats.filter((name) => activationGroup(formatByName(name)) > 0)) {
+      test(`${format} matrices, int8 activations`, async () => {
+        await checkInt8(backend, format);
+      });
+    }
+
+    test("few rows of x give what each of them gives alone", async () => {
+      for (const [w, cols] of [
+        [normalTensor(generator(10), [37, 1030], 1), 1030],
+        [packedCases("int4-g32").find((one) => one.args[0] && one.name === "linear")!.args[1], 256],
+      ] as const) {
+        const W = backend.upload(w as HostTensor | Weight);
+        const x = backend.upload(normalTensor(generator(11), [8, cols], 1));
+        await sameRows(backend, x, W, [1, 2, 3, 4, 5, 6, 7]);
+      }
     });
 
     for (const [kernel, cases] of byName(nonFiniteCases())) {
@@ -144,13 +165,33 @@ export function backendSuite(name: string, open: (options: BackendOptions) => Pr
   });
 }
 
+/** Products of a format with int8 activations: within their bounds, and the same bits however many rows x has. */
+export async function checkInt8(backend: Backend, format: string): Promise<void> {
+  for (const one of int8Cases(format)) await checkKernel(backend, one);
+  const { args } = packedCases(format).find((one) => one.name === "linear" && one.label.includes("33×70"))!;
+  const w = backend.upload(args[1] as Weight, { activations: "int8" });
+  expect(w.activations).toBe("int8");
+  const x = backend.upload(args[0] as HostTensor);
+  await sameRows(backend, x, w, [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 24, 25]);
+  for (const t of [x, w]) backend.free(t);
+}
+
+/** The first rows of x times w are the first rows of the whole product, bit for bit. */
+async function sameRows(backend: Backend, x: Tensor, w: Tensor, counts: readonly number[]): Promise<void> {
+  const whole = await backend.read(backend.linear(x, w));
+  for (const count of counts) {
+    const part = await backend.read(backend.linear(backend.rows(x, 0, count), w));
+    expect(sameBits(part, whole.subarray(0, part.length)), `${w.format}, ${count} rows`).toBe(true);
+  }
+}
+
 function byName<Name>(cases: readonly Case<Name>[]): Map<Name, Case<Name>[]> {
   return Map.groupBy(cases, (one) => one.name);
 }
 
 /** Tensor arguments moved to a backend, numbers as they are. */
-function upload(backend: Backend, args: readonly HostArgument[]): unknown[] {
-  return args.map((a) => (typeof a === "number" ? a : backend.upload(a)));
+function upload(backend: Backend, args: readonly HostArgument[], activations?: "int8"): unknown[] {
+  return args.map((a) => (typeof a === "number" ? a : backend.upload(a, { activations })));
 }
 
 function isTensorArgument(argument: HostArgument): argument is HostTensor | Weight {
@@ -167,9 +208,9 @@ function viewOf(argument: HostTensor | Weight, copy = false): View {
 }
 
 /** The arguments as `outputs` and `numbers` see them: with shape and format. */
-function described(args: readonly HostArgument[]): unknown[] {
+function described(args: readonly HostArgument[], activations?: "int8"): unknown[] {
   return args.map((a) =>
-    isTensorArgument(a) && !("data" in a) ? { shape: a.shape, format: onlyPart(a).format } : a,
+    isTensorArgument(a) && !("data" in a) ? { shape: a.shape, format: onlyPart(a).format, activations } : a,
   );
 }
 
@@ -180,10 +221,10 @@ function zeroView(shape: readonly number[], format: "f32" | "i32" = "f32"): View
   );
 }
 
-function referenceForward({ name, args }: Case) {
+function referenceForward({ name, args, activations }: Case) {
   const kernel = kernels[name] as Kernel;
   const inputs = args.filter(isTensorArgument).map((a) => viewOf(a));
-  const numbers = kernel.numbers(...described(args));
+  const numbers = kernel.numbers(...described(args, activations));
   const expected = kernel.outputs(...described(args)).map(({ shape, format }) => zeroView(shape, format));
   kernel.forward(inputs, expected, numbers);
   return { kernel, inputs, numbers, expected, bounds: kernel.bound(inputs, expected, numbers) };
@@ -237,7 +278,7 @@ export async function checkKernel(backend: Backend, one: Case): Promise<void> {
   const where = `${one.name}, ${one.label}`;
   const { kernel, inputs, numbers, expected, bounds } = referenceForward(one);
   const { args, outputs } = backend.scope(() => {
-    const args = upload(backend, one.args);
+    const args = upload(backend, one.args, one.activations);
     return { args, outputs: backend.forward(one.name, args) };
   });
   expect(outputs.map((t) => [...t.shape])).toEqual(expected.map((t) => [...t.shape]));
@@ -352,6 +393,14 @@ async function largeResults(backend: Backend): Promise<Elements[]> {
       return [...outputs, ...gradients.filter((t) => t !== null)];
     });
     for (const t of tensors) results.push(await backend.read(t));
+  }
+  for (const format of ["int4-g32", "int8-offset", "tq2_0"]) {
+    const W = matrix(300, 512, normals(generator(13), 300 * 512));
+    const parts = encode(formatByName(format), W);
+    const w = backend.upload(packedWeight([300, 512], format, parts), { activations: "int8" });
+    for (const rows of [1, 7, 200]) {
+      results.push(await backend.read(backend.linear(backend.upload(floats([rows, 512])), w)));
+    }
   }
   const norm = backend.zeros([1]);
   backend.squaredNorm(norm, backend.upload(floats([100_003])), 0);

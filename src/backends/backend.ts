@@ -25,7 +25,7 @@ export interface Backend extends Operations, Procedures {
   ): (Tensor | null)[];
 
   /** Copies a host tensor, or the parts of a packed weight, to where the kernels are. */
-  upload(value: HostTensor | Weight): Tensor;
+  upload(value: HostTensor | Weight, options?: UploadOptions): Tensor;
   /** A new tensor; of a cache (`isCacheFormat`), which only `cacheAppend` writes into, values are 0 until written. */
   zeros(shape: readonly number[], format?: string): Tensor;
   /** A view of rows `from … to−1` of an f32 or i32 tensor: same storage, no copy. */
@@ -48,6 +48,14 @@ export interface Backend extends Operations, Procedures {
   supports(operation: string, format: string): boolean;
   readonly limits: { readonly memoryBytes: number };
   dispose(): void;
+}
+
+export interface UploadOptions {
+  /**
+   * What `linear` multiplies a packed matrix by: float32 activations (the default), or such as are rounded to bytes, which
+   * is several times as fast. Plain floats, and formats without whole-number levels, take float32 alone.
+   */
+  readonly activations?: "float" | "int8";
 }
 
 /** Options that every backend takes; what does not apply is ignored. */

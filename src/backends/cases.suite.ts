@@ -1,3 +1,4 @@
+import { roundToNearest } from "../formats/format.ts";
 import { encode, formatByName, formats } from "../formats/index.ts";
 import type { KernelName, ProcedureName } from "../kernels/index.ts";
 import { generator, normals, type Random } from "../tensor/random.ts";
@@ -12,6 +13,8 @@ export interface Case<Name = KernelName> {
   readonly name: Name;
   readonly label: string;
   readonly args: readonly HostArgument[];
+  /** How packed matrices are uploaded. */
+  readonly activations?: "int8";
 }
 
 /** Lengths that whole vectors and tiles do not divide, and the smallest. */
@@ -184,6 +187,47 @@ export function cacheCases(format: string): Case[] {
   return cases;
 }
 
+/**
+ * Products with int8 activations, for every size that the format allows: x of one row to many, rows and columns that
+ * panels and chunks do not divide, ordinary numbers and extreme ones. The gradient, and rows of the matrix, too.
+ */
+export function int8Cases(format: string): Case[] {
+  const random = generator(12);
+  const cases: Case[] = [];
+  const add = (label: string, name: KernelName, ...args: HostArgument[]) =>
+    cases.push({ name, label: `${format}, int8, ${label}`, args, activations: "int8" });
+  for (const [tokens, rows, cols] of [
+    [1, 1, 1],
+    [3, 17, 17],
+    [2, 33, 31],
+    [9, 15, 255],
+    [5, 16, 257],
+    [1, 40, 320],
+    [13, 33, 288],
+    [33, 70, 256],
+    [0, 3, 256],
+    [4, 49, 512],
+    [8, 31, 768],
+  ]) {
+    if (!fits(format, rows, cols)) continue;
+    const w = packedTensor(random, format, rows, cols);
+    const label = `${tokens}×${rows}×${cols}`;
+    add(label, "linear", withZeroRow(normalTensor(random, [tokens, cols], 3)), w);
+    add(label, "embedding", w, ids(Array.from({ length: tokens }, (_, t) => (t * 7) % rows)));
+  }
+  const [rows, cols] = [19, 512];
+  for (const [label, w] of extremeMatrices(random, format, rows, cols)) {
+    for (const [other, x] of extremeActivations(random, cols)) add(`${label} by ${other}`, "linear", x, w);
+  }
+  const w = packedTensor(random, format, 7, cols);
+  for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+    const x = normalTensor(random, [10, cols], 1);
+    x.data[3 * cols + 300] = value;
+    add(`${value}`, "linear", x, w);
+  }
+  return cases;
+}
+
 /** Makes rows from … to−1 of a cache NaN: its scales, or its 16-bit floats. */
 function spoil(cache: Weight, from: number, to: number): void {
   const { parts } = onlyPart(cache);
@@ -210,6 +254,45 @@ export function cacheRows(): HostTensor {
     rows.push(Array.from({ length: 64 }, (_, i) => (i === 7 ? wrong : i - 20)));
   }
   return hostTensor([rows.length, 64], Float32Array.from(rows.flat()));
+}
+
+/** All codes the least, the greatest, in turns; with the parameters of an ordinary matrix. */
+function extremeMatrices(random: Random, name: string, rows: number, cols: number): [string, Weight][] {
+  const format = formatByName(name);
+  if (format.kind !== "group") return [];
+  const { codes, parameters } = roundToNearest(
+    format,
+    matrix(rows, cols, normals(random, rows * cols, 0.05)),
+  );
+  const top = format.codeCount - 1;
+  const of = (label: string, code: (i: number) => number): [string, Weight] => {
+    const parts = format.pack({ codes: codes.map((_, i) => code(i)), parameters }, rows, cols);
+    return [label, packedWeight([rows, cols], name, parts)];
+  };
+  return [
+    of("least codes", () => 0),
+    of("greatest codes", () => top),
+    of("both codes", (i) => (i % 3 ? top : 0)),
+  ];
+}
+
+/** Two rows each: as large as can be, with either sign; a lone number; very small ones; so small that they count as zeros. */
+function extremeActivations(random: Random, cols: number): [string, HostTensor][] {
+  const of = (label: string, value: (i: number) => number): [string, HostTensor] => [
+    label,
+    hostTensor(
+      [2, cols],
+      Float32Array.from({ length: 2 * cols }, (_, i) => value(i)),
+    ),
+  ];
+  return [
+    of("±127", (i) => (i < cols ? 127 : -127)),
+    of("both signs", () => (random() < 0.5 ? 5 : -5)),
+    of("one", (i) => (i % cols === 37 ? -0.3 : 0)),
+    of("halves", (i) => (i % cols === 0 ? 127 : (i % 253) / 2 - 63)),
+    of("little", () => 1e-29 * (random() - 0.5)),
+    of("next to nothing", () => 1e-31 * (random() - 0.5)),
+  ];
 }
 
 /** Procedures whose result has a bound element by element. */

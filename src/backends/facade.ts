@@ -8,6 +8,7 @@ export class Handle<Memory> implements Tensor {
   readonly shape: readonly number[];
   readonly format: string;
   readonly memory: Memory;
+  readonly activations?: "int8";
   /** The tensor whose storage this one is a view of; kept alive by it. */
   readonly base: Handle<Memory> | null;
   readonly owner: object;
@@ -27,12 +28,14 @@ export class Handle<Memory> implements Tensor {
     format: string,
     memory: Memory,
     base: Handle<Memory> | null,
+    activations?: "int8",
   ) {
     this.owner = owner;
     this.shape = shape;
     this.format = format;
     this.memory = memory;
     this.base = base;
+    this.activations = activations;
   }
 }
 
@@ -78,8 +81,9 @@ export abstract class Tensors<Memory> {
     format: string,
     memory: Memory,
     base: Handle<Memory> | null = null,
+    activations?: "int8",
   ): Handle<Memory> {
-    const t = new Handle(this, shape, format, memory, base);
+    const t = new Handle(this, shape, format, memory, base, activations);
     if (base) base.references++;
     this.#enter(t, this.#scope);
     return t;
@@ -106,7 +110,7 @@ export abstract class Tensors<Memory> {
       const t = this.handle(name, args[i]);
       if (t.format !== (i === ids ? "i32" : "f32")) {
         const mayPack = i === packed && t.format !== "i32";
-        const isCache = caches?.includes(i) && isCacheFormat(t.format);
+        const isCache = caches?.includes(i) && isCacheFormat(t.format) && t.activations === undefined;
         if (!mayPack && !isCache) {
           const others =
             i === packed ? " or a packed matrix" : caches?.includes(i) ? ", f16, int8 or int4" : "";

@@ -1,6 +1,6 @@
 import { groupSize } from "../formats/format.ts";
 import { checkParts, decode, formatByName, partBytes } from "../formats/index.ts";
-import { levelBytes } from "../formats/levels.ts";
+import { activationGroup, levelBytes } from "../formats/levels.ts";
 import { type KernelName, kernels, procedures } from "../kernels/index.ts";
 import type { Kernel, Procedure } from "../kernels/kernel.ts";
 import {
@@ -12,7 +12,7 @@ import {
   UnsupportedError,
 } from "../tensor/tensor.ts";
 import { onlyPart, type Weight } from "../tensor/weight.ts";
-import type { Backend } from "./backend.ts";
+import type { Backend, UploadOptions } from "./backend.ts";
 import { type Handle, isElements, needCache, Tensors, takesPacked, withOperations } from "./facade.ts";
 
 /** A view of memory that can be copied from or into. */
@@ -73,8 +73,11 @@ interface Entry {
 
 const NO_BLOCKS: readonly Block[] = [];
 
-/** Doubles of a descriptor of a packed matrix, `Packed` in abi.h: format, rows, cols, group, four parts. */
-const DESCRIPTOR = 8;
+/** Doubles of a descriptor of a packed matrix, `Packed` in abi.h: format, rows, cols, group, four parts, panels, activations. */
+const DESCRIPTOR = 10;
+const PARTS = 4;
+const PANELS = 8;
+const ACTIVATIONS = 9;
 
 class HeapCore extends Tensors<Place> {
   readonly name: "native" | "wasm";
@@ -159,7 +162,7 @@ class HeapCore extends Tensors<Place> {
     this.#run(name, entry, at, procedure.numbers(...args), []);
   }
 
-  upload(value: HostTensor | Weight): Tensor {
+  upload(value: HostTensor | Weight, { activations }: UploadOptions = {}): Tensor {
     if ("data" in value) {
       if (value.data.byteLength !== 4 * sizeOf(value.shape)) {
         throw new ShapeError(
@@ -176,21 +179,18 @@ class HeapCore extends Tensors<Place> {
     const rows = cols === 0 ? 0 : sizeOf(value.shape) / cols;
     checkParts(format, parts, rows, cols);
     if (name === "f32") return this.#uploadFloats(value.shape, name, parts.data.bytes);
+    const group = activations === "int8" ? activationGroup(format) : 0;
     const number = this.#formats.get(format.stem);
     if (number !== undefined) {
       const arrays = format.parts(rows, cols).map((part) => parts[part.name].bytes);
-      return this.#uploadPacked(
-        value.shape,
-        name,
-        [number, rows, cols, groupSize(format, rows, cols)],
-        arrays,
-      );
+      const head = [number, rows, cols, groupSize(format, rows, cols)];
+      return this.#uploadPacked(value.shape, name, head, arrays, group);
     }
     const levels = levelBytes(format, parts, rows, cols);
     if (!levels) return this.#uploadFloats(value.shape, name, decode(format, parts, rows, cols));
-    const { codes, scales, offsets, group } = levels;
-    const arrays = offsets ? [codes, scales, offsets] : [codes, scales];
-    return this.#uploadPacked(value.shape, name, [this.#formats.get("codes")!, rows, cols, group], arrays);
+    const arrays = [levels.codes, levels.scales, ...(levels.offsets ? [levels.offsets] : [])];
+    const head = [this.#formats.get("codes")!, rows, cols, levels.group];
+    return this.#uploadPacked(value.shape, name, head, arrays, group);
   }
 
   /** A matrix that the kernels see as float32, whatever it is called. */
@@ -201,12 +201,16 @@ class HeapCore extends Tensors<Place> {
     return this.#own(shape, name, { address, bytes, format: 0, others: NO_BLOCKS });
   }
 
-  /** A descriptor (format, rows, cols, group) and the arrays that it leads to; a number is as many bytes of zeros. */
+  /**
+   * A descriptor, which begins with `head` (format, rows, cols, group), and the arrays that it leads to, a number being
+   * as many bytes of zeros; with a group of int8 activations, the panels that are made of them in their place.
+   */
   #uploadPacked(
     shape: readonly number[],
     name: string,
     head: readonly number[],
     arrays: readonly (Bytes | number)[],
+    activations: number,
   ): Tensor {
     const blocks: Block[] = [];
     try {
@@ -218,16 +222,39 @@ class HeapCore extends Tensors<Place> {
         blocks.push({ address, bytes });
         if (typeof array === "number") this.#heap.clear(address, array);
         else this.#heap.copyIn(address, array);
-        descriptor[head.length + i] = address;
+        descriptor[PARTS + i] = address;
       }
       const bytes = descriptor.byteLength;
       const address = this.#allocate(bytes);
+      blocks.push({ address, bytes });
       this.#heap.copyIn(address, descriptor);
-      return this.#own(shape, name, { address, bytes, format: head[0], others: blocks });
+      if (activations > 0) this.#arrange(descriptor, activations, blocks);
+      const others = blocks.filter((block) => block.address !== address);
+      const place = { address, bytes, format: head[0], others };
+      return this.#own(shape, name, place, activations > 0 ? "int8" : undefined);
     } catch (error) {
       for (const block of blocks) this.#heap.release(block.address, block.bytes);
       throw error;
     }
+  }
+
+  /** Replaces the blocks of parts by one of panels; the last block is the descriptor's own. */
+  #arrange(descriptor: Float64Array, activations: number, blocks: Block[]): void {
+    const { address } = blocks[blocks.length - 1];
+    const run = (name: string) => {
+      this.#heap.copyIn(address, descriptor);
+      this.#run(name, this.#heap.names.indexOf(name), putAddress(this.#heap.commands, address), [], []);
+      this.#heap.copyOut(address, descriptor);
+    };
+    descriptor[ACTIVATIONS] = activations;
+    run("arrangedBytes");
+    const panels = this.#allocate(descriptor[PANELS]);
+    blocks.push({ address: panels, bytes: descriptor[PANELS] });
+    descriptor[PANELS] = panels;
+    run("arrange");
+    for (const part of blocks.splice(0, blocks.length - 2)) this.#heap.release(part.address, part.bytes);
+    for (let i = PARTS; i < PANELS; i++) descriptor[i] = descriptor[i] === 0 ? 0 : 1;
+    this.#heap.copyIn(address, descriptor);
   }
 
   zeros(shape: readonly number[], format = "f32"): Tensor {
@@ -236,7 +263,7 @@ class HeapCore extends Tensors<Place> {
       const [rows, cols] = shape;
       const cache = formatByName(format);
       const head = [this.#formats.get(cache.stem)!, rows, cols, groupSize(cache, rows, cols)];
-      return this.#uploadPacked(shape, format, head, cache.parts(rows, cols).map(partBytes));
+      return this.#uploadPacked(shape, format, head, cache.parts(rows, cols).map(partBytes), 0);
     }
     const t = this.#fresh(shape, format);
     this.#heap.clear(t.memory.address, 4 * sizeOf(shape));
@@ -312,8 +339,8 @@ class HeapCore extends Tensors<Place> {
     for (const { address, bytes } of t.memory.others) this.#heap.release(address, bytes);
   }
 
-  #own(shape: readonly number[], format: string, place: Place): Handle<Place> {
-    const t = this.make(shape, format, place);
+  #own(shape: readonly number[], format: string, place: Place, activations?: "int8"): Handle<Place> {
+    const t = this.make(shape, format, place, null, activations);
     t.owned = this.#living.push(t) - 1;
     return t;
   }
@@ -363,6 +390,13 @@ function put(slots: Float64Array, at: number, t: Handle<Place> | null): number {
   slots[at] = t ? t.memory.address : 0;
   slots[at + 1] = t ? t.memory.format : 0;
   return at + 2;
+}
+
+/** A tensor that has no handle yet. */
+function putAddress(slots: Float64Array, address: number): number {
+  slots[0] = address;
+  slots[1] = 0;
+  return 2;
 }
 
 function putAll(slots: Float64Array, at: number, tensors: readonly (Handle<Place> | null)[]): number {

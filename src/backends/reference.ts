@@ -1,4 +1,5 @@
 import { checkParts, decode, formatByName, formats, partBytes } from "../formats/index.ts";
+import { activationGroup } from "../formats/levels.ts";
 import { type KernelName, kernels, type ProcedureName, procedures } from "../kernels/index.ts";
 import type { Kernel, Procedure, View } from "../kernels/kernel.ts";
 import { asMatrix, elementsView, packedView } from "../kernels/view.ts";
@@ -12,7 +13,7 @@ import {
   UnsupportedError,
 } from "../tensor/tensor.ts";
 import { onlyPart, type Parts, type Weight } from "../tensor/weight.ts";
-import type { Backend } from "./backend.ts";
+import type { Backend, UploadOptions } from "./backend.ts";
 import { type Handle, isElements, needCache, Tensors, takesPacked, withOperations } from "./facade.ts";
 
 /** A packed matrix: as it was uploaded, with the view that keeps its floats; or a cache, whose parts change. */
@@ -87,7 +88,7 @@ class Reference extends Tensors<Memory> {
     procedure.run(tensors, procedure.numbers(...args));
   }
 
-  upload(value: HostTensor | Weight): Tensor {
+  upload(value: HostTensor | Weight, { activations }: UploadOptions = {}): Tensor {
     if ("data" in value) return this.#keepBytes(this.make(value.shape, value.format, value.data.slice()));
     const { format: name, parts } = onlyPart(value);
     const format = formatByName(name);
@@ -97,7 +98,8 @@ class Reference extends Tensors<Memory> {
       name === "f32"
         ? decode(format, parts, rows, cols).slice()
         : { parts, view: packedView(value.shape, name, parts) };
-    return this.#keepBytes(this.make(value.shape, name, memory));
+    const rounds = activations === "int8" && activationGroup(format) > 0;
+    return this.#keepBytes(this.make(value.shape, name, memory, null, rounds ? "int8" : undefined));
   }
 
   zeros(shape: readonly number[], format = "f32"): Tensor {

@@ -14,6 +14,9 @@ export interface LevelBytes {
 /** Groups of weights that kernels can tell apart: whole multiples of this, or whole rows. */
 const STEP = 32;
 
+/** Sums of more products of codes, sub-scales and bytes could leave 32 bits; ggml's largest blocks are as long. */
+const MOST_ACTIVATIONS = 256;
+
 /** The level of every code, value = scale·level + offset, where all are whole numbers in −128 … 127. */
 export function wholeLevels(format: Format): Int8Array | undefined {
   if (
@@ -28,6 +31,23 @@ export function wholeLevels(format: Format): Int8Array | undefined {
   );
   const whole = levels.every((level) => Number.isInteger(level) && -128 <= level && level <= 127);
   return whole ? Int8Array.from(levels) : undefined;
+}
+
+/**
+ * Activations that share a scale when they are rounded to bytes: those that meet one group of the format's weights, 256
+ * at most. 0 for formats whose levels are no whole numbers: their activations stay float32.
+ */
+export function activationGroup(format: Format): number {
+  if (format.groupShape.kind === "superblock") return MOST_ACTIVATIONS;
+  if (wholeLevels(format) === undefined) return 0;
+  if (format.groupShape.kind !== "group") return MOST_ACTIVATIONS;
+  const { size } = format.groupShape;
+  if (size % STEP !== 0) return 0;
+  if (size <= MOST_ACTIVATIONS) return size;
+  // The longest run that divides a longer group and can be kept together.
+  let group = MOST_ACTIVATIONS;
+  while (size % group !== 0) group -= STEP;
+  return group;
 }
 
 /**

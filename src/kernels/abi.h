@@ -21,6 +21,9 @@ struct Packed {
   double rows, cols;
   double group;     // weights per group along a row
   double parts[4];  // addresses, in the order of the format's parts(); 0 where there is none
+  // A matrix for int8 activations is kept as panels (panels.h) of groups of so many activations, and its parts are gone:
+  // that one was there is all that parts[i] says then. Otherwise both are 0.
+  double panels, activations;
 
   template <typename T> const T* part(int i) const { return reinterpret_cast<const T*>(static_cast<uintptr_t>(parts[i])); }
 };

@@ -14,6 +14,7 @@
 #include "adamw.cpp"
 #include "add-gram.cpp"
 #include "add.cpp"
+#include "arrange.cpp"
 #include "attention.cpp"
 #include "cache-append.cpp"
 #include "cholesky.cpp"
@@ -35,7 +36,8 @@ namespace lowbit::LOWBIT_BODY {
 #define LOWBIT_KERNEL_ENTRY(name) {#name, name}, {#name "Backward", name##Backward},
 #define LOWBIT_PROCEDURE_ENTRY(name) {#name, name},
 
-static const Entry entries[] = {LOWBIT_KERNELS(LOWBIT_KERNEL_ENTRY) LOWBIT_PROCEDURES(LOWBIT_PROCEDURE_ENTRY)};
+static const Entry entries[] = {LOWBIT_KERNELS(LOWBIT_KERNEL_ENTRY) LOWBIT_PROCEDURES(LOWBIT_PROCEDURE_ENTRY)
+                                LOWBIT_PREPARATIONS(LOWBIT_PROCEDURE_ENTRY)};
 
 Table table() { return {entries, static_cast<int>(sizeof(entries) / sizeof(entries[0])), format::NAMES, format::COUNT}; }
 

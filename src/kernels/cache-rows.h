@@ -8,7 +8,7 @@
 namespace lowbit::LOWBIT_BODY::caches {
 
 // The bits of the nearest 16-bit float, ties to even.
-LOWBIT_INLINE uint16_t toHalf(float x) {
+LOWBIT_INLINE uint16_t nearestHalf(float x) {
 #if defined(LOWBIT_AVX512) || defined(LOWBIT_AVX2)
   return static_cast<uint16_t>(_mm_cvtsi128_si32(_mm_cvtps_ph(_mm_set_ss(x), _MM_FROUND_TO_NEAREST_INT)));
 #else
@@ -34,7 +34,7 @@ inline void halveRow(const float* x, int64_t n, uint16_t* to) {
   for (; i + LANES <= n; i += LANES)
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
 #endif
-  for (; i < n; i++) to[i] = toHalf(x[i]);
+  for (; i < n; i++) to[i] = nearestHalf(x[i]);
 }
 
 // Bits of the scale of n values: 0x7e00, a NaN, where one of them is not finite.
@@ -47,7 +47,7 @@ inline uint16_t scaleOf(const float* x, int64_t n, float top) {
   }
   if (!(sum(zeros) == 0)) return 0x7e00;
   const float scale = largest(tops) / top;
-  return toHalf(scale < 65504.0f ? scale : 65504.0f);
+  return nearestHalf(scale < 65504.0f ? scale : 65504.0f);
 }
 
 // One row as codes of B bits and a scale for each group.
@@ -89,6 +89,10 @@ template <int B> LOWBIT_INLINE i32v codesAt(const uint8_t* p) {
 #else
     return {_mm256_cvtepu8_epi32(codes)};
 #endif
+#elif defined(LOWBIT_WASM)
+    // Each code is moved to the top of its lane, then to the bottom.
+    const v128_t four = wasm_i32x4_splat(p[0] | p[1] << 8);
+    return {wasm_u32x4_shr(wasm_i32x4_mul(four, wasm_i32x4_make(1 << 28, 1 << 24, 1 << 20, 1 << 16)), 28)};
 #else
     const uint8_t four[4] = {static_cast<uint8_t>(p[0] & 15), static_cast<uint8_t>(p[0] >> 4), static_cast<uint8_t>(p[1] & 15),
                              static_cast<uint8_t>(p[1] >> 4)};

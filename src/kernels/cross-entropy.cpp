@@ -34,7 +34,7 @@ inline const float* weightRows(WeightView w, int64_t first, int64_t count, int64
   if (w.floats) return w.floats + first * dim;
   float* rows = scratch<float>(WEIGHTS, smaller(VOCABULARY, static_cast<int64_t>(w.packed->rows)) * dim);
   eachRows(count, [&](int64_t from, int64_t end) {
-    for (int64_t r = from; r < end; r++) decode(*w.packed, first + r, 0, dim, rows + r * dim);
+    for (int64_t r = from; r < end; r++) decodeWeights(*w.packed, first + r, 0, dim, rows + r * dim);
   });
   return rows;
 }

@@ -1,6 +1,6 @@
 // Rows of a table, by id: see embedding.ts.
-#include "../formats/formats.h"
 #include "abi.h"
+#include "panels.h"
 #include "threads.h"
 
 namespace lowbit::LOWBIT_BODY {
@@ -21,7 +21,7 @@ void embedding(Arguments a) {
       } else if (table.floats) {
         for (int64_t i = 0; i < dim; i++) row[i] = table.floats[id * dim + i];
       } else {
-        decode(*table.packed, id, 0, dim, row);
+        decodeWeights(*table.packed, id, 0, dim, row);
       }
     }
   });

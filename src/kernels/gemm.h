@@ -11,8 +11,8 @@
 //
 // Uses scratch slots 6 and 7.
 #pragma once
-#include "../formats/formats.h"
 #include "abi.h"
+#include "panels.h"
 #include "simd.h"
 #include "threads.h"
 
@@ -66,7 +66,7 @@ inline int64_t panels(int64_t size, int64_t width) { return (size + width - 1) /
 // Elements from … from+n−1 of stored row r: where they are, or decoded into `buffer`.
 inline const float* stored(const Operand& x, int64_t r, int64_t from, int64_t n, float* buffer) {
   if (x.floats) return x.floats + r * x.stride + from;
-  decode(*x.packed, r, from, n, buffer);
+  decodeWeights(*x.packed, r, from, n, buffer);
   return buffer;
 }
 

@@ -1,8 +1,10 @@
 // y = x·Wᵀ and its gradients: see linear.ts. Many rows of x are a product of
 // packed panels (gemm.h), which decodes a packed weight once. A few rows, as in
 // generation, read the weight where it lies: each piece of a row of W is
-// decoded into the first-level cache and used for all rows of x.
+// decoded into the first-level cache and used for all rows of x; what a row of x
+// gets does not depend on the others. Weights for int8 activations: int-linear.h.
 #include "gemm.h"
+#include "int-linear.h"
 
 namespace lowbit::LOWBIT_BODY {
 
@@ -12,10 +14,13 @@ constexpr int FEW_ROWS = 8;
 constexpr int64_t LINEAR_PIECE = 1024;
 constexpr int64_t LINEAR_TASK = 32768;
 
+// Rows of x at a time whose partial sums fit into registers.
+constexpr int DOT_ROWS = LANES == 16 ? 4 : 2;
+
 // sums[r] += x[r] · w for ROWS rows of x, `stride` apart: four partial sums in vectors for each row.
 template <int ROWS>
 inline void dots(const float* x, int64_t stride, const float* w, int64_t n, float* sums) {
-  constexpr int WAYS = ROWS <= 2 ? 4 : 2;
+  constexpr int WAYS = 4;
   f32v parts[ROWS][WAYS];
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; r++)
@@ -40,15 +45,12 @@ inline void dots(const float* x, int64_t stride, const float* w, int64_t n, floa
   }
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; r++) {
-    f32v total = parts[r][0] + parts[r][1];
-    if constexpr (WAYS == 4) total = total + (parts[r][2] + parts[r][3]);
-    sums[r] += sum(total);
+    sums[r] += sum(parts[r][0] + parts[r][1] + (parts[r][2] + parts[r][3]));
   }
 }
 
 inline void dotsOf(int rows, const float* x, int64_t stride, const float* w, int64_t n, float* sums) {
-  // Four rows at a time keep their partial sums in registers.
-  for (; rows >= 4; rows -= 4, x += 4 * stride, sums += 4) dots<4>(x, stride, w, n, sums);
+  for (; rows >= DOT_ROWS; rows -= DOT_ROWS, x += DOT_ROWS * stride, sums += DOT_ROWS) dots<DOT_ROWS>(x, stride, w, n, sums);
   if (rows == 3) dots<3>(x, stride, w, n, sums);
   if (rows == 2) dots<2>(x, stride, w, n, sums);
   if (rows == 1) dots<1>(x, stride, w, n, sums);
@@ -75,6 +77,7 @@ void linear(Arguments a) {
   const WeightView w = a.weight();
   float* y = a.floats();
   const int64_t rows = a.size(), out = a.size(), in = a.size();
+  if (w.packed && w.packed->panels != 0 && in > 0) return linearInt8(x, *w.packed, y, rows);
   if (rows <= FEW_ROWS) linearFewRows(x, operand(w, in), y, static_cast<int>(rows), out, in);
   else gemm(rows, out, in, plain(x, in), transpose(operand(w, in)), y, out);
 }

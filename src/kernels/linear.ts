@@ -1,14 +1,24 @@
+import { formatByName } from "../formats/index.ts";
+import { activationGroup } from "../formats/levels.ts";
+import { halfEven } from "../tensor/rounding.ts";
 import { ShapeError, type Tensor } from "../tensor/tensor.ts";
 import { gamma, type Kernel, lastOf, matrixShape, rowsOf, TINY } from "./kernel.ts";
 
 /** Roundings beside the sum: a weight to float32, its scale, its offset, each applied to a part of the sum. */
 const SCALING = 4;
 
+/** A group whose largest activation is below this, 2⁻¹⁰⁰, counts as zeros: 127 by it could be infinite. */
+const QUIET = 2 ** -100;
+
 /**
  * Matrix product with a weight in any format.
  *
  *   y = x·Wᵀ                  x (…, in), w (out, in) -> y (…, out)
  *   dx = dy·W,  dW = dyᵀ·x    dW for float weights only
+ *
+ * A weight that was uploaded for int8 activations gets those of x rounded first, in groups of `activationGroup` along a
+ * row: s = max|x|/127, q = x·(127/max|x|) rounded half to even, in float32. Then y = Σ s·(scale·Σ level·q + offset·Σ q),
+ * where the inner sums are of whole numbers and exact. The gradient passes the rounding by: dx = dy·W.
  */
 export const linear: Kernel<[x: Tensor, w: Tensor]> = {
   outputs(x, w) {
@@ -22,13 +32,15 @@ export const linear: Kernel<[x: Tensor, w: Tensor]> = {
   },
 
   numbers(x, w) {
-    return [rowsOf(x), w.shape[0], w.shape[1]];
+    const group = w.activations === "int8" ? activationGroup(formatByName(w.format)) : 0;
+    return [rowsOf(x), w.shape[0], w.shape[1], group];
   },
 
-  forward([x, w], [y], [rows, out, cols]) {
+  forward([x, w], [y], [rows, out, cols, group]) {
     const weights = w.decode();
+    const inputs = group ? roundedActivations(x.data, cols, group) : x.data;
     for (let r = 0; r < rows; r++) {
-      const xr = x.data.subarray(r * cols, (r + 1) * cols);
+      const xr = inputs.subarray(r * cols, (r + 1) * cols);
       for (let o = 0; o < out; o++) {
         let sum = 0;
         const from = o * cols;
@@ -46,13 +58,15 @@ export const linear: Kernel<[x: Tensor, w: Tensor]> = {
     if (dw) dw.data.set(transposedProduct(dy.data, x.data, rows, out, cols));
   },
 
-  // A sum of `cols` products, and roundings where group scales and offsets are applied.
-  bound([x, w], _outputs, [rows, out, cols]) {
+  // A sum of `cols` products, and roundings where group scales and offsets are applied. Of int8 activations a sum of one
+  // term for each group, and in a term the conversion of a whole number and a factor beside them.
+  bound([x, w], _outputs, [rows, out, cols, group]) {
     const weights = w.magnitudes();
+    const inputs = group ? roundedActivations(x.data, cols, group) : x.data;
     const bounds = new Float64Array(rows * out);
-    const relative = gamma(cols + SCALING);
+    const relative = gamma((group ? Math.ceil(cols / group) + 2 : cols) + SCALING);
     for (let r = 0; r < rows; r++) {
-      const xr = x.data.subarray(r * cols, (r + 1) * cols);
+      const xr = inputs.subarray(r * cols, (r + 1) * cols);
       for (let o = 0; o < out; o++) {
         let sum = 0;
         const from = o * cols;
@@ -78,6 +92,26 @@ export const linear: Kernel<[x: Tensor, w: Tensor]> = {
     ];
   },
 };
+
+/** The numbers s·q that stand for x, rows of `cols`, in groups of `group` along a row; NaN where a group is not finite. */
+export function roundedActivations(x: Float32Array, cols: number, group: number): Float64Array {
+  const rounded = new Float64Array(x.length);
+  for (let from = 0, to = 0; from < x.length; from = to) {
+    to = Math.min(from + group, from - (from % cols) + cols);
+    let most = 0;
+    let finite = true;
+    for (let i = from; i < to; i++) {
+      most = Math.max(most, Math.abs(x[i]));
+      finite &&= Number.isFinite(x[i]);
+    }
+    if (!finite) rounded.fill(Number.NaN, from, to);
+    if (!finite || most < QUIET) continue;
+    const scale = Math.fround(most / 127);
+    const inverse = Math.fround(127 / most);
+    for (let i = from; i < to; i++) rounded[i] = scale * halfEven(Math.fround(x[i] * inverse));
+  }
+  return rounded;
+}
 
 /** a (rows, inner) · b (inner, cols) -> (rows, cols), in 64 bits. */
 function product(a: Float32Array, b: Float32Array, rows: number, inner: number, cols: number): Float64Array {

@@ -43,7 +43,7 @@ struct Body {
 
 #if defined(__x86_64__) || defined(_M_X64)
 #if defined(_MSC_VER) && !defined(__clang__)
-// Of leaf 7: AVX2, and AVX-512 F, DQ, BW, VL; and whether the system saves the registers.
+// Of leaf 7: AVX2, and AVX-512 F, DQ, BW, VL, VNNI; and whether the system saves the registers.
 bool has_avx2() {
   int id[4];
   __cpuidex(id, 1, 0);
@@ -55,7 +55,7 @@ bool has_avx512() {
   int id[4];
   __cpuidex(id, 7, 0);
   const int needed = 1 << 16 | 1 << 17 | 1 << 30;
-  return has_avx2() && (id[1] & needed) == needed && id[1] < 0 && (_xgetbv(0) & 0xe6) == 0xe6;
+  return has_avx2() && (id[1] & needed) == needed && id[1] < 0 && (id[2] >> 11 & 1) && (_xgetbv(0) & 0xe6) == 0xe6;
 }
 #else
 bool has_avx2() {
@@ -63,7 +63,8 @@ bool has_avx2() {
 }
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512vnni");
 }
 #endif
 #endif

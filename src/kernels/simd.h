@@ -24,6 +24,7 @@
 #include <math.h>
 #include <string.h>
 #define LOWBIT_INLINE __forceinline
+#define LOWBIT_INLINED
 // What the other compilers have without a header.
 #define __builtin_inf() static_cast<double>(INFINITY)
 #define __builtin_inff() INFINITY
@@ -37,6 +38,8 @@
 #define __builtin_memset ::memset
 #else
 #define LOWBIT_INLINE inline __attribute__((always_inline))
+// After the parameters of a lambda that has to be part of its caller.
+#define LOWBIT_INLINED __attribute__((always_inline))
 #endif
 
 namespace lowbit::LOWBIT_BODY {
@@ -180,7 +183,12 @@ LOWBIT_INLINE f32v operator*(f32v a, f32v b) { LOWBIT_EACH(a.v[i] * b.v[i]); }
 LOWBIT_INLINE f32v operator/(f32v a, f32v b) { LOWBIT_EACH(a.v[i] / b.v[i]); }
 LOWBIT_INLINE f32v fma(f32v a, f32v b, f32v c) { LOWBIT_EACH(a.v[i] * b.v[i] + c.v[i]); }
 #endif
+#if defined(__GNUC__)
+typedef int32_t fourInts __attribute__((vector_size(16)));
+struct i32v { fourInts v; };
+#else
 struct i32v { int32_t v[4]; };
+#endif
 LOWBIT_INLINE f32v load(const float* p, int n) { LOWBIT_EACH(i < n ? p[i] : 0.0f); }
 LOWBIT_INLINE void store(float* p, f32v a, int n) { for (int i = 0; i < n; i++) p[i] = a.v[i]; }
 LOWBIT_INLINE f32v max(f32v a, f32v b) { LOWBIT_EACH(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
@@ -244,7 +252,26 @@ LOWBIT_INLINE float half(uint16_t h) {
 #endif
 }
 
-#if !defined(LOWBIT_AVX512) && !defined(LOWBIT_AVX2)
+// The 16-bit float that x is: no rounding, for numbers that half() gave.
+LOWBIT_INLINE uint16_t toHalf(float x) {
+  union { float value; uint32_t bits; } f = {x};
+  const uint32_t sign = f.bits >> 16 & 0x8000u;
+  f.bits &= 0x7fffffffu;
+  if (f.bits < 113u << 23) return static_cast<uint16_t>(sign | static_cast<uint32_t>(f.value * 16777216.0f));
+  return static_cast<uint16_t>(sign | ((f.bits >> 13) - (f.bits < 255u << 23 ? 112u << 10 : 224u << 10)));
+}
+
+#if defined(LOWBIT_WASM)
+// As a float whose exponent is 112 too small, times 2¹¹²; infinity and NaN, which then are 2¹⁶ and more, from their bits.
+LOWBIT_INLINE f32v halves(const uint16_t* p) {
+  const i32v x = words(p);
+  const v128_t bits = wasm_i32x4_shl(wasm_v128_and(x.v, wasm_i32x4_splat(0x7fff)), 13);
+  const v128_t scaled = wasm_f32x4_mul(bits, wasm_f32x4_splat(5.192296858534828e33f));
+  const v128_t special = wasm_v128_or(bits, wasm_i32x4_splat(0x7f800000));
+  const v128_t magnitude = wasm_v128_bitselect(special, scaled, wasm_f32x4_ge(scaled, wasm_f32x4_splat(65536.0f)));
+  return {wasm_v128_or(magnitude, wasm_i32x4_shl(wasm_v128_and(x.v, wasm_i32x4_splat(0x8000)), 16))};
+}
+#elif !defined(LOWBIT_AVX512) && !defined(LOWBIT_AVX2)
 LOWBIT_INLINE f32v halves(const uint16_t* p) {
   float t[4] = {half(p[0]), half(p[1]), half(p[2]), half(p[3])};
   return load(t);

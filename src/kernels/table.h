@@ -27,6 +27,11 @@
   each(svd) \
   each(gptqUpdate)
 
+// What backends do with weights before operations read them; no operation of a backend's own.
+#define LOWBIT_PREPARATIONS(each) \
+  each(arrangedBytes) \
+  each(arrange)
+
 namespace lowbit {
 
 struct Entry {

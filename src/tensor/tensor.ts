@@ -8,6 +8,8 @@
 export interface Tensor {
   readonly shape: readonly number[];
   readonly format: string;
+  /** On a packed matrix: that what is multiplied by it is rounded to signed bytes first (kernels/linear.ts). */
+  readonly activations?: "int8";
 }
 
 export type Elements = Float32Array | Int32Array;
