@@ -40,23 +40,6 @@ export function outputOptions(command: Command): Command {
     .option("--quiet", "no progress on stderr");
 }
 
-/** Options that choose the next token; generate and chat have them. */
-export function samplingOptions(command: Command): Command {
-  return command
-    .option("--temperature <t>", "0 takes the best token each time (default: 1)", realNumber(0))
-    .option("--top-k <k>", "keep the k best tokens; 0 keeps all (default: 0)", wholeNumber(0))
-    .option(
-      "--top-p <p>",
-      "keep the fewest tokens with this much probability (default: 0.9)",
-      realNumber(0, 1),
-    )
-    .option(
-      "--min-p <p>",
-      "keep tokens at least this probable relative to the best (default: 0)",
-      realNumber(0, 1),
-    );
-}
-
 /**
  * Runs a verb for a command: progress and warnings on stderr, Ctrl-C as an
  * abort, the record on stdout. A verb that writes text of its own while it

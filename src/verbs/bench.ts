@@ -7,16 +7,19 @@ import type { Job, Record } from "../record/record.ts";
 import { generator, normals } from "../tensor/random.ts";
 import { hostTensor, matrix, type Tensor } from "../tensor/tensor.ts";
 import { packedWeight } from "../tensor/weight.ts";
-import { type BackendChoice, backendFor, type LoadedWeights, loadWeights } from "./load.ts";
+import { type BackendChoice, backendFor, type LoadedWeights, loadWeights, type ModelSpec } from "./load.ts";
 
 export interface BenchOptions extends BackendChoice {
   /** Without one, kernels are measured. */
-  readonly model?: string;
+  readonly model?: ModelSpec;
+  /** Tokens of the prompt, cut to the context. Default 512. */
+  readonly prompt?: number;
+  /** Tokens to decode, cut to the context. Default 64. */
+  readonly tokens?: number;
 }
 
 export interface ModelSpeed {
   readonly prefillTokensPerSecond: number;
-  /** Tokens of the prompt: 512, or the context where that is less. */
   readonly prefillTokens: number;
   /** After a prompt of one token. */
   readonly decodeTokensPerSecond: number;
@@ -57,14 +60,18 @@ export async function bench(
 ): Promise<Record<ModelSpeed | KernelSpeeds>> {
   const finish = startRecord("bench", {
     ...options,
-    ...(options.model === undefined ? {} : { model: baseName(options.model) }),
+    ...(options.model === undefined ? {} : { model: nameOf(options.model) }),
   });
   const backend = await backendFor(options, job);
   try {
     if (options.model === undefined) return finish(backend, {}, await kernelSpeeds(backend, job));
     const loaded = await loadWeights(options.model, backend, job);
     try {
-      return finish(backend, { models: [await loaded.fingerprint()] }, await modelSpeed(loaded, job));
+      return finish(
+        backend,
+        { models: [await loaded.fingerprint()] },
+        await modelSpeed(loaded, options, job),
+      );
     } finally {
       await loaded.free();
     }
@@ -73,10 +80,18 @@ export async function bench(
   }
 }
 
-async function modelSpeed(loaded: LoadedWeights, job: Job): Promise<ModelSpeed> {
+function nameOf(model: ModelSpec): string {
+  return typeof model === "string" ? baseName(model) : model.name;
+}
+
+async function modelSpeed(
+  loaded: LoadedWeights,
+  { prompt = PREFILL, tokens = DECODE }: BenchOptions,
+  job: Job,
+): Promise<ModelSpeed> {
   const { vocabulary, context } = loaded.model.config;
-  const prefillTokens = Math.min(PREFILL, context);
-  const decodeTokens = Math.min(DECODE, context - 1);
+  const prefillTokens = Math.min(prompt, context);
+  const decodeTokens = Math.min(tokens, context - 1);
   const random = generator(1);
   const ids = Int32Array.from({ length: prefillTokens }, () => Math.floor(random() * vocabulary));
   const session = new Session(loaded, Math.max(prefillTokens, decodeTokens + 1));

@@ -197,7 +197,7 @@ async function measure(
       `evaluate: a context of ${plan.context} is more than the ${loaded.model.config.context} tokens of ${name}; lower --context`,
     );
   }
-  const cut = cutText(plan, loaded.tokenizer);
+  const cut = await cutText(plan, loaded.tokenizer);
   if (!reference) return { name, cut, clusters: await losses(loaded, cut.all, plan.job) };
   if (!sameTokens(cut, reference.cut)) {
     throw new InputError(
@@ -207,9 +207,10 @@ async function measure(
   return { name, cut, ...(await compare(reference.loaded, loaded, cut.all, plan.job)) };
 }
 
-function cutText({ options, context, text }: Plan, tokenizer: Tokenizer): Sequences {
-  if (options.separator === undefined) return windows(text, tokenizer, context, options.stride ?? context);
-  return documents(text, tokenizer, context, options.separator, options.documents);
+function cutText({ options, context, text, job }: Plan, tokenizer: Tokenizer): Promise<Sequences> {
+  if (options.separator === undefined)
+    return windows(text, tokenizer, context, options.stride ?? context, job);
+  return documents(text, tokenizer, context, options.separator, options.documents, job);
 }
 
 function textResult({ cut, clusters }: Measured): TextResult {

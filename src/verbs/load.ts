@@ -1,6 +1,7 @@
 import type { Backend } from "../backends/backend.ts";
 import { type BackendName, openBackend } from "../backends/index.ts";
 import { checkTensors, checkVocabulary, type ModelFile, openModel } from "../files/index.ts";
+import { checkFinite } from "../formats/index.ts";
 import { describe } from "../models/index.ts";
 import type { Model } from "../models/model.ts";
 import { ropeTable } from "../models/rope-table.ts";
@@ -8,8 +9,7 @@ import type { Running } from "../models/run.ts";
 import { forKernels } from "../models/stored.ts";
 import { pauses } from "../record/pause.ts";
 import type { Fingerprint, Job } from "../record/record.ts";
-import { checkFinite } from "../tensor/finite.ts";
-import { InputError, type Tensor } from "../tensor/tensor.ts";
+import { InputError, naming, type Tensor } from "../tensor/tensor.ts";
 import { bytesOf } from "../tensor/weight.ts";
 import { tokenizerFrom } from "../tokenizers/index.ts";
 import type { Tokenizer } from "../tokenizers/tokenizer.ts";
@@ -19,6 +19,9 @@ export interface BackendChoice {
   readonly backend?: BackendName;
   readonly threads?: number;
 }
+
+/** A model by name, as commands take it, or one that is open already; who is given that one closes it. */
+export type ModelSpec = string | ModelFile;
 
 /** Opens the backend that a verb's options ask for; what is used in place of another is a warning of its job. */
 export function backendFor({ backend, threads }: BackendChoice, { onWarning }: Job): Promise<Backend> {
@@ -51,14 +54,14 @@ export interface Opened {
  * only, after downloading a model of the hub, which the job's signal stops.
  */
 export async function openChecked(
-  spec: string,
+  spec: ModelSpec,
   { tokenizer }: { readonly tokenizer?: string } = {},
   { signal, onProgress }: Job = {},
 ): Promise<Opened> {
   signal?.throwIfAborted();
-  const file = await openModel(spec, { tokenizer, signal, onProgress });
+  const file = typeof spec === "string" ? await openModel(spec, { tokenizer, signal, onProgress }) : spec;
   try {
-    const model = describe(file.config);
+    const model = naming(file.name, () => describe(file.config));
     checkTensors(file.name, file.source, model.tensors);
     return { file, model };
   } catch (error) {
@@ -73,7 +76,7 @@ export async function openChecked(
  * model can then be run at the first `positions` positions, all of its context unless told.
  */
 export async function load(
-  spec: string,
+  spec: ModelSpec,
   backend: Backend,
   options: {
     readonly tokenizer?: string;
@@ -97,7 +100,7 @@ export async function load(
  * Reads a model onto a backend, one tensor at a time. Throws an InputError for
  * a missing tensor or one of another shape, and for NaN or infinity in the weights.
  */
-export async function loadWeights(spec: string, backend: Backend, job: Job = {}): Promise<LoadedWeights> {
+export async function loadWeights(spec: ModelSpec, backend: Backend, job: Job = {}): Promise<LoadedWeights> {
   const opened = await openChecked(spec, {}, job);
   try {
     return await uploadAll(opened, backend, job);
@@ -135,7 +138,7 @@ async function uploadAll(
       job.onProgress?.({ task: "load", done, total: model.tensors.length, unit: "tensors", note: file.name });
       const weight = await file.source.read(spec.name);
       checkFinite(file.name, spec.name, weight);
-      const read = forKernels(spec, weight);
+      const read = naming(`${file.name}: tensor ${spec.name}`, () => forKernels(spec, weight));
       weights.set(spec.name, backend.upload(read));
       bytes.set(spec.name, "data" in read ? read.data.byteLength : bytesOf(read));
     }
