@@ -23,10 +23,10 @@ export function chat(program: Command): void {
     execute(
       options,
       async (job, clear) => {
-        const { json, quiet, system, backend, threads, tokenizer, lookup, draft, draftTokens, ...rest } =
-          options;
-        const choice = { model, system, backend, threads, tokenizer, lookup, draft, draftTokens };
-        const conversation = await openChat(choice, job);
+        const { json, quiet, system, backend, threads, activations, cache, ...text } = options;
+        const { tokenizer, lookup, draft, draftTokens, ...rest } = text;
+        const running = { backend, threads, activations, cache, tokenizer, lookup, draft, draftTokens };
+        const conversation = await openChat({ model, system, ...running }, job);
         clear();
         if (!conversation.templated && !quiet) {
           tell("[no chat template came with this model: it goes on with the text that you begin; /help]");

@@ -1,4 +1,5 @@
 import { type Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { cacheNames } from "../models/kv-cache.ts";
 import type { Job } from "../record/record.ts";
 import { InputError, ShapeError, UnsupportedError } from "../tensor/tensor.ts";
 import { ProgressBar } from "./progress.ts";
@@ -31,6 +32,22 @@ export function sharedOptions(command: Command): Command {
     )
     .option("--threads <n>", "threads to use (default: all)", wholeNumber(1, 1024));
   return outputOptions(computing);
+}
+
+/** How a model's arithmetic is done; what is done unless told is said in the help. */
+export function runOptions(command: Command, unless: { activations: string; cache: string }): Command {
+  return command
+    .addOption(
+      new Option(
+        "--activations <type>",
+        `what packed matrices are multiplied by (default: ${unless.activations})`,
+      ).choices(["float", "int8"]),
+    )
+    .addOption(
+      new Option("--cache <format>", `how keys and values are kept (default: ${unless.cache})`).choices(
+        cacheNames,
+      ),
+    );
 }
 
 /** Options of every command: how it prints. */

@@ -1,11 +1,13 @@
 import { type Command, InvalidArgumentError } from "commander";
 import type { ContinueOptions, SpeculationOptions } from "../verbs/continuing.ts";
-import { realNumber, wholeNumber } from "./command.ts";
+import { FAST, type RunChoice } from "../verbs/load.ts";
+import { realNumber, runOptions, wholeNumber } from "./command.ts";
 
 /** What the options below are parsed into, under commander's names. */
 export interface GenerationOptions
   extends Omit<ContinueOptions, "stopTokens" | "dryBreakers">,
-    SpeculationOptions {
+    SpeculationOptions,
+    Pick<RunChoice, "activations" | "cache"> {
   readonly stopToken?: readonly number[];
   readonly dryBreaker?: readonly string[];
   readonly tokenizer?: string;
@@ -22,7 +24,7 @@ export function forVerb<Options extends GenerationOptions>({ stopToken, dryBreak
 
 /** Options that say how a text goes on and ends; generate and chat have them. `tokens` is the default number of tokens. */
 export function generationOptions(command: Command, tokens: number): Command {
-  return command
+  command
     .optionsGroup("Where it ends:")
     .option("--tokens <n>", `most tokens to make (default: ${tokens})`, wholeNumber(1))
     .option("--stop <text>", "a text that ends it and is not shown; may be given again", several(text))
@@ -63,8 +65,9 @@ export function generationOptions(command: Command, tokens: number): Command {
     .optionsGroup("Speed, with the same text:")
     .option("--lookup <n>", "guess up to n tokens, 1 to 7, by what followed before", wholeNumber(1, 7))
     .option("--draft <model>", "guess with a smaller model of the same vocabulary")
-    .option("--draft-tokens <n>", "tokens that it guesses at a time, 1 to 7 (default: 4)", wholeNumber(1, 7))
+    .option("--draft-tokens <n>", "tokens that it guesses at a time, 1 to 7 (default: 4)", wholeNumber(1, 7));
 
+  return runOptions(command.optionsGroup("Speed, with little change of the text:"), FAST)
     .optionsGroup("Options:")
     .option("--tokenizer <file>", "tok*.bin, *.model or tokenizer.json");
 }

@@ -58,7 +58,7 @@ function checkStage(stage: unknown, name: string, inner: string, depth: number):
       );
   }
   const { type, pattern, content } = stage;
-  if (pattern !== undefined) {
+  if (pattern !== undefined || type === "Replace" || type === "Split") {
     const words = isObject(pattern) ? (pattern.String ?? pattern.Regex) : undefined;
     if (typeof words !== "string")
       throw wrong(`its ${name} ${type}: pattern must be a String or a Regex, is ${shown(pattern)}`);

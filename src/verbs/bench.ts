@@ -1,15 +1,17 @@
 import type { Backend } from "../backends/backend.ts";
 import { encode, formatByName } from "../formats/index.ts";
 import { Session } from "../generation/session.ts";
+import { cacheBytesPerToken } from "../models/kv-cache.ts";
 import { baseName, startRecord } from "../record/make.ts";
 import { pauses } from "../record/pause.ts";
 import type { Job, Record } from "../record/record.ts";
 import { generator, normals } from "../tensor/random.ts";
 import { hostTensor, matrix, type Tensor } from "../tensor/tensor.ts";
 import { packedWeight } from "../tensor/weight.ts";
-import { type BackendChoice, backendFor, type LoadedWeights, loadWeights, type ModelSpec } from "./load.ts";
+import { backendFor, fast, type LoadedWeights, loadWeights, type ModelSpec, type RunChoice } from "./load.ts";
 
-export interface BenchOptions extends BackendChoice {
+/** A model runs as `generate` runs it, unless told. */
+export interface BenchOptions extends RunChoice {
   /** Without one, kernels are measured. */
   readonly model?: ModelSpec;
   /** Tokens of the prompt, cut to the context. Default 512. */
@@ -58,14 +60,15 @@ export async function bench(
   options: BenchOptions = {},
   job: Job = {},
 ): Promise<Record<ModelSpeed | KernelSpeeds>> {
+  const settings = options.model === undefined ? options : fast(options);
   const finish = startRecord("bench", {
-    ...options,
+    ...settings,
     ...(options.model === undefined ? {} : { model: nameOf(options.model) }),
   });
   const backend = await backendFor(options, job);
   try {
     if (options.model === undefined) return finish(backend, {}, await kernelSpeeds(backend, job));
-    const loaded = await loadWeights(options.model, backend, job);
+    const loaded = await loadWeights(options.model, backend, settings, job);
     try {
       return finish(
         backend,
@@ -131,9 +134,8 @@ async function modelSpeed(
 }
 
 /** Every matrix once, of the embedding one row unless it is the head too; keys and values of `length` tokens. */
-function bytesReadPerToken({ model, bytes }: LoadedWeights, length: number): number {
-  const { layers, kvHeads, headDim } = model.config;
-  let sum = layers * 2 * 4 * kvHeads * headDim * length;
+function bytesReadPerToken({ model, bytes, cache = "f32" }: LoadedWeights, length: number): number {
+  let sum = cacheBytesPerToken(model.config, cache) * length;
   for (const { name, role, shape } of model.tensors) {
     const whole = role !== "embedding" || name === model.headWeight;
     sum += whole ? bytes.get(name)! : bytes.get(name)! / shape[0];

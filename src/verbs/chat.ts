@@ -13,11 +13,12 @@ import {
   type SpeculationOptions,
   settingsFor,
 } from "./continuing.ts";
-import { type BackendChoice, backendFor, load } from "./load.ts";
+import { backendFor, fast, load, type RunChoice } from "./load.ts";
 
 export type { ChatMessage };
 
-export interface ChatOptions extends BackendChoice, SpeculationOptions {
+/** Activations int8 and the cache f16 unless told. */
+export interface ChatOptions extends RunChoice, SpeculationOptions {
   readonly model: string;
   readonly tokenizer?: string;
   /** What the system says before all else; for models with a chat template. */
@@ -74,8 +75,10 @@ export interface Conversation {
  */
 export async function chat(options: ChatOptions, job: Job = {}): Promise<Conversation> {
   checkContinuing("chat", options);
+  // A session makes rotary positions as it comes to need them.
+  const running = { ...fast(options), positions: 1 };
   const finish = startRecord("chat", {
-    ...forRecord(options),
+    ...forRecord(fast(options)),
     model: baseName(options.model),
     ...(options.tokenizer === undefined ? {} : { tokenizer: baseName(options.tokenizer) }),
   });
@@ -85,12 +88,10 @@ export async function chat(options: ChatOptions, job: Job = {}): Promise<Convers
     for (const each of closing.splice(0).reverse()) await each();
   };
   try {
-    // A session makes rotary positions as it comes to need them.
-    const positions = 1;
-    const loaded = await load(options.model, backend, { tokenizer: options.tokenizer, positions }, job);
+    const loaded = await load(options.model, backend, running, job);
     closing.push(() => loaded.free());
     const { tokenizer } = loaded;
-    const guessing = await openSpeculation(options, backend, loaded, options.tokenizer, job);
+    const guessing = await openSpeculation(running, backend, loaded, job);
     closing.push(() => guessing.close());
     const session = new Session(loaded);
     closing.push(() => session.free());

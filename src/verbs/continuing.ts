@@ -7,7 +7,7 @@ import { checkSampling, type SamplingOptions } from "../generation/sampling.ts";
 import { baseName } from "../record/make.ts";
 import type { Fingerprint, Job } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
-import { type Loaded, load } from "./load.ts";
+import { type Loaded, type LoadOptions, load } from "./load.ts";
 
 /** How a text goes on and ends. */
 export interface ContinueOptions extends SamplingOptions {
@@ -94,13 +94,12 @@ export interface OpenSpeculation {
 
 /**
  * Loads a draft model, where there is one, beside the model that it guesses
- * for. Throws an InputError when its vocabulary is another.
+ * for, to run as that does. Throws an InputError when its vocabulary is another.
  */
 export async function openSpeculation(
-  { lookup, draft, draftTokens = 4 }: SpeculationOptions,
+  { lookup, draft, draftTokens = 4, ...running }: SpeculationOptions & LoadOptions,
   backend: Backend,
   { model, tokenizer }: Loaded,
-  tokenizerFile: string | undefined,
   job: Job,
 ): Promise<OpenSpeculation> {
   if (draft === undefined) {
@@ -110,8 +109,7 @@ export async function openSpeculation(
       close: async () => {},
     };
   }
-  // Its session makes rotary positions as it comes to need them.
-  const drafting = await load(draft, backend, { tokenizer: tokenizerFile, positions: 1 }, job);
+  const drafting = await load(draft, backend, running, job);
   try {
     checkSameVocabulary(tokenizer, drafting.tokenizer);
     const drafter = draftModel(drafting, model.config.context);

@@ -11,10 +11,10 @@ import {
   type SpeculationOptions,
   settingsFor,
 } from "./continuing.ts";
-import { type BackendChoice, backendFor, load } from "./load.ts";
+import { backendFor, fast, load, type RunChoice } from "./load.ts";
 
-/** Most tokens: 256 unless told; top-p 0.9 unless told. */
-export interface GenerateOptions extends BackendChoice, ContinueOptions, SpeculationOptions {
+/** Most tokens: 256 unless told; top-p 0.9 unless told; activations int8 and the cache f16 unless told. */
+export interface GenerateOptions extends RunChoice, ContinueOptions, SpeculationOptions {
   readonly model: string;
   /** Text to continue; empty to begin one. */
   readonly prompt: string;
@@ -112,7 +112,7 @@ type Settings = GenerateOptions & { readonly tokens: number; readonly seed: numb
 function settle(options: GenerateOptions): Settings {
   checkContinuing("generate", options);
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31);
-  return { tokens: 256, temperature: 1, topP: 0.9, ...options, seed };
+  return { tokens: 256, temperature: 1, topP: 0.9, ...fast(options), seed };
 }
 
 /** A model loaded and ready to continue the prompt; close it when done. */
@@ -123,12 +123,12 @@ async function open(settings: Settings, job: Job) {
     for (const each of closing.splice(0).reverse()) await each();
   };
   try {
-    const { model, tokenizer } = settings;
     // A session makes rotary positions as it comes to need them.
-    const loaded = await load(model, backend, { tokenizer, positions: 1 }, job);
+    const running = { ...settings, positions: 1 };
+    const loaded = await load(settings.model, backend, running, job);
     closing.push(() => loaded.free());
     const prompt = await longPromptIds(loaded.tokenizer, settings.prompt, job);
-    const guessing = await openSpeculation(settings, backend, loaded, tokenizer, job);
+    const guessing = await openSpeculation(running, backend, loaded, job);
     closing.push(() => guessing.close());
     const session = new Session(loaded, prompt.length + settings.tokens);
     closing.push(() => session.free());
