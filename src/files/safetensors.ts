@@ -101,13 +101,15 @@ export async function readHeader(source: ByteSource): Promise<SafetensorsHeader>
   const text = await source.slice(8, data);
   if (text[0] !== 0x7b)
     throw new InputError(`${file}: not a safetensors file: its header does not begin with {`);
-  const { __metadata__: metadata = {}, ...entries } = parseJson(text, `${file}: header`);
+  const entries = parseJson(text, `${file}: header`);
+  const { __metadata__: metadata = {} } = entries;
   if (!isObject(metadata) || Object.values(metadata).some((value) => typeof value !== "string")) {
     throw new InputError(`${file}: __metadata__ must hold strings only`);
   }
   const tensors = new Map<string, StoredTensor>();
-  for (const [name, entry] of Object.entries(entries)) {
-    tensors.set(name, checkEntry(`${file}: tensor ${name}`, name, entry, data, byteLength));
+  for (const name of Object.keys(entries)) {
+    if (name === "__metadata__") continue;
+    tensors.set(name, checkEntry(`${file}: tensor ${name}`, name, entries[name], data, byteLength));
   }
   checkCover(file, [...tensors.values()], data, byteLength);
   return { tensors, metadata: metadata as Record<string, string> };
