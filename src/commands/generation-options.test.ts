@@ -70,6 +70,7 @@ test("help says where the text ends, how tokens are drawn, and what makes it fas
     "Where it ends:",
     "How tokens are drawn, in this order:",
     "Speed, with the same text:",
+    "Speed, with little change of the text:",
     "Options:",
   ]);
 });
