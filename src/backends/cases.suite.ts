@@ -130,8 +130,18 @@ const productShapes = [
   [0, 16, 32],
 ];
 
+/** Made at the first call with a name and kept: several backends in one process run the same cases. */
+function once<T>(make: (name: string) => T): (name: string) => T {
+  const made = new Map<string, T>();
+  return (name) => {
+    const known = made.get(name) ?? make(name);
+    made.set(name, known);
+    return known;
+  };
+}
+
 /** The operations that read a matrix in a packed format, for every size that the format allows. */
-export function packedCases(format: string): Case[] {
+export const packedCases = once((format: string): Case[] => {
   const random = generator(2);
   const cases: Case[] = [];
   const shapes = [
@@ -156,13 +166,13 @@ export function packedCases(format: string): Case[] {
     cases.push({ name: "crossEntropy", label, args: [x, w, hostTensor([tokens], some)] });
   }
   return cases;
-}
+});
 
 /**
  * Products with int8 activations, for every size that the format allows: x of one row to many, rows and columns that
  * panels and chunks do not divide, ordinary numbers and extreme ones. The gradient, and rows of the matrix, too.
  */
-export function int8Cases(format: string): Case[] {
+export const int8Cases = once((format: string): Case[] => {
   const random = generator(12);
   const cases: Case[] = [];
   const add = (label: string, name: KernelName, ...args: HostArgument[]) =>
@@ -197,7 +207,7 @@ export function int8Cases(format: string): Case[] {
     add(`${value}`, "linear", x, w);
   }
   return cases;
-}
+});
 
 /** All codes the least, the greatest, in turns; with the parameters of an ordinary matrix. */
 function extremeMatrices(random: Random, name: string, rows: number, cols: number): [string, Weight][] {
