@@ -328,7 +328,7 @@ template <typename Kind> inline void manyRows(const Panels& p, const Quantized& 
 
 template <typename Kind> inline void linear(const float* x, const Packed& w, float* y, int64_t rows, int middle, const LevelTable& table) {
   const Panels p = panelsOf<Kind>(w);
-  const auto quantized = [=](int T) { return quantize<Kind>(x, rows, p, middle, T); };
+  const auto quantized = [=](int T) { return quantize(x, rows, p, {Kind::GROUP, middle, Kind::OFFSETS}, T); };
   if (rows == 1) oneRow<Kind>(p, quantized(1), table, y);
   else if (rows <= FEW / 2) fewRows<Kind, FEW / 2>(p, quantized(FEW / 2), table, y);
   else if (rows <= FEW) fewRows<Kind, FEW>(p, quantized(FEW), table, y);
