@@ -27,7 +27,7 @@ export function hashSources(...more) {
  * Where node-gyp is: npm names it to the scripts that it runs; outside of them it stands beside npm, of which more than
  * one may be on the path.
  */
-function findNodeGyp() {
+export function findNodeGyp() {
   const named = process.env.npm_config_node_gyp;
   if (named && existsSync(named)) return named;
   for (const folder of (process.env.PATH ?? "").split(delimiter)) {
@@ -49,7 +49,7 @@ function findNodeGyp() {
  * Folder with include/node of some Node on the path, so that nothing needs to be downloaded. The addon uses N-API alone,
  * whose headers fit every later version. (On Windows node-gyp also needs node.lib, which it fetches.)
  */
-function findHeaders() {
+export function findHeaders() {
   if (process.env.npm_config_nodedir || process.platform === "win32") return null;
   const folders = [dirname(process.execPath), ...(process.env.PATH ?? "").split(delimiter)];
   for (const folder of folders) {
