@@ -81,7 +81,8 @@ for (let round = 0; round < Number(options.rounds); round++) {
     backend.scope(() => run(model.layers.slice(0, 1), many, backend));
     result.prefill.push(secondsOf(() => backend.scope(() => run(model.layers, many, backend))));
     result.bytes = model.bytes;
-    for (const t of [...Object.values(x), ...Object.values(many), ...model.layers.flat(), model.head]) backend.free(t);
+    for (const t of [...Object.values(x), ...Object.values(many), ...model.layers.flat(), model.head])
+      backend.free(t);
   }
 }
 const read = PLAIN_READ_BYTES / median(reads);

@@ -10,7 +10,7 @@ import type { Running } from "../models/run.ts";
 import { forKernels } from "../models/stored.ts";
 import { pauses } from "../record/pause.ts";
 import type { Fingerprint, Job } from "../record/record.ts";
-import { InputError, naming, type Tensor } from "../tensor/tensor.ts";
+import { InputError, naming, type Tensor, UnsupportedError } from "../tensor/tensor.ts";
 import { bytesOf } from "../tensor/weight.ts";
 import { tokenizerFrom } from "../tokenizers/index.ts";
 import type { Tokenizer } from "../tokenizers/tokenizer.ts";
@@ -148,6 +148,18 @@ export function tokenizerOf({ file, model }: Opened): Tokenizer {
   return tokenizer;
 }
 
+/** Throws an UnsupportedError for weights that the backend's memory cannot hold, before any is read. */
+function checkRoom({ name, source }: ModelFile, { tensors }: Model, backend: Backend): void {
+  const needed = tensors.reduce((sum, tensor) => sum + source.bytes(tensor.name), 0);
+  const room = backend.limits.memoryBytes - backend.bytesInUse();
+  if (needed <= room) return;
+  const [needs, has] = [needed, room].map((bytes) => `${(bytes / 2 ** 30).toFixed(1)} GiB`);
+  throw new UnsupportedError(
+    `${name}: its weights need ${needs}, the ${backend.name} backend has room for ${has}; ` +
+      "use a model in a smaller format, or another backend",
+  );
+}
+
 async function uploadAll(
   { file, model }: Opened,
   backend: Backend,
@@ -158,6 +170,7 @@ async function uploadAll(
   }: Pick<RunChoice, "activations" | "cache"> & { readonly positions?: number },
   job: Job,
 ): Promise<LoadedWeights> {
+  checkRoom(file, model, backend);
   const weights = new Map<string, Tensor>();
   const bytes = new Map<string, number>();
   const rope = backend.upload(ropeTable(model.config, Math.min(positions, model.config.context)));
