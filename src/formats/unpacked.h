@@ -36,6 +36,9 @@ struct Floats {};
 // A stem whose matrices may have offsets: which of two formats it is, part 2 says.
 template <typename Without, typename With> struct Either {};
 
+constexpr bool isThere(const int8_t* levels) { return levels != nullptr; }
+template <typename F> constexpr bool hasLevels = isThere(F::LEVELS);
+
 // Weights first … last−1 of an unpacked block, as floats.
 template <typename F> LOWBIT_INLINE void valuesOf(const Unpacked& u, int first, int last, float* out) {
   constexpr int SHARE = F::SUBSCALES ? F::GROUP : F::BLOCK;
@@ -47,7 +50,7 @@ template <typename F> LOWBIT_INLINE void valuesOf(const Unpacked& u, int first, 
     const f32v offset = splat(!F::OFFSETS ? 0.0f : F::SUBSCALES ? u.offset * static_cast<float>(u.subOffset[g]) : u.offset);
     for (; i < stop; i += LANES) {
       f32v level;
-      if constexpr (F::LEVELS != nullptr) {
+      if constexpr (hasLevels<F>) {
         float levels[LANES];
         for (int j = 0; j < LANES; j++) levels[j] = static_cast<float>(F::LEVELS[u.codes[i + j] & 15]);
         level = load(levels);

@@ -25,11 +25,9 @@ void arrange(Arguments a) {
     using F = decltype(format);
     if constexpr (isCoded<F>) {
       const Panels p = panelsOf<KindOf<F>>(w);
-      parallel(p.count(), [&w, p](int64_t panel) {
-        const int64_t row = panel * PANEL, rows = p.rows - row < PANEL ? p.rows - row : PANEL;
-        uint8_t* out = const_cast<uint8_t*>(p.bytes) + panel * p.panelBytes;
-        for (int64_t u = 0; u < p.units; u++, out += KindOf<F>::unitBytes(p.unit))
-          panels::packUnit<F>(w, row, rows, u * p.unit, p.weights(u), out);
+      const int64_t piece = p.unit >= 256 ? 1 : 256 / p.unit;  // units
+      parallel(p.count(), [&w, p, piece](int64_t panel) {
+        for (int64_t u = 0; u < p.units; u += piece) panels::packUnits<F>(w, p, panel, u, u + piece < p.units ? u + piece : p.units);
       });
     }
   });

@@ -37,13 +37,6 @@ template <bool EIGHT> LOWBIT_INLINE i32v dot(i32v sum, codes8v a, quad x) {
   else return dot7(sum, a, x);
 }
 
-// Σ over so many pairs of groups of two bytes times two sums of activations; strides in bytes and in numbers.
-LOWBIT_INLINE i32v pairSums(const uint8_t* bytes, int64_t byteStride, const int16_t* sums, int64_t sumStride, int64_t pairs) {
-  i32v sum = splatInt(0);
-  for (int64_t g = 0; g < pairs; g++) sum = dotPairs(sum, bytes + g * byteStride, sums + g * sumStride);
-  return sum;
-}
-
 // One unit's share of a sum: sum + s·(scale·I1 + offset·I2).
 template <bool OFFSETS> LOWBIT_INLINE f32v step(f32v sum, i32v one, f32v scale, f32v two, f32v offset, float s) {
   f32v value = floats(one) * scale;
@@ -62,8 +55,8 @@ template <typename Kind> inline f32v stream(const uint8_t* panel, const Panels& 
   const int32_t* starts = x.starts;
   for (int64_t u = 0; u < p.units; u++) {
     const int64_t n = p.weights(u);
-    const uint8_t* chunk = panel + Kind::headBytes(n);
-    const uint8_t* subs = panel + Kind::SCALE_BYTES * (Kind::OFFSETS ? 2 : 1);
+    const uint8_t* chunk = panel + Kind::CODES;
+    const int8_t* subs = reinterpret_cast<const int8_t*>(panel + Kind::SUBS) + v * LANES;
     i32v ones[WAYS] = {splatInt(GROUPS ? 0 : *starts++), splatInt(0), splatInt(0), splatInt(0)};
     i32v total = splatInt(0);
     for (int64_t at = 0; at < n; at += CHUNK, chunk += Kind::CODE_BYTES, q += CHUNK) {
@@ -76,7 +69,7 @@ template <typename Kind> inline f32v stream(const uint8_t* panel, const Panels& 
         }
         ones[J % WAYS] = dot<Kind::EIGHT>(ones[J % WAYS], quadCodes<Kind, J>(chunk, v, table), loadQuad(q + J * 4));
         if constexpr (GROUPS && (J * 4 + 4) % GROUP == 0) {
-          total = total + (ones[0] + ones[1] + (ones[2] + ones[3])) * signedBytes(reinterpret_cast<const int8_t*>(subs) + v * LANES);
+          total = total + (ones[0] + ones[1] + (ones[2] + ones[3])) * signedBytes(subs);
           subs += PANEL;
         }
       });
@@ -85,8 +78,14 @@ template <typename Kind> inline f32v stream(const uint8_t* panel, const Panels& 
     f32v two = splat(0.0f), offset = two;
     if constexpr (Kind::OFFSETS) {
       offset = scalesAt<Kind>(panel + Kind::SCALE_BYTES, v);
-      if constexpr (GROUPS) two = floats(pairSums(subs + v * 2 * LANES, 2 * PANEL, x.pairs + u * (n / GROUP), 2, n / (2 * GROUP)));
-      else two = splat(x.sums[u]);
+      if constexpr (GROUPS) {
+        i32v pairs = splatInt(0);
+        for (int g = 0; g < Kind::GROUPS; g += 2)
+          pairs = dotPairs(pairs, bytePairs(panel + Kind::SUB_OFFSETS + g * PANEL + v * 2 * LANES), x.pairs + u * Kind::GROUPS + g);
+        two = floats(pairs);
+      } else {
+        two = splat(x.sums[u]);
+      }
     }
     sum = step<Kind::OFFSETS>(sum, total, scalesAt<Kind>(panel, v), two, offset, x.scales[u]);
     panel = chunk;
@@ -108,36 +107,33 @@ template <typename Kind> inline void oneRow(const Panels& p, const Quantized& x,
   });
 }
 
-// What a product needs to know of a format once its codes are bytes.
-template <bool EIGHT_, int GROUP_, bool OFFSETS_> struct TileKind {
+// What a product needs to know of a format once its codes are bytes. SHORT: all units are of one chunk.
+template <bool EIGHT_, int GROUP_, bool OFFSETS_, bool SHORT_> struct TileKind {
   static constexpr bool EIGHT = EIGHT_;
   static constexpr int GROUP = GROUP_;
   static constexpr bool OFFSETS = OFFSETS_;
+  static constexpr bool SHORT = SHORT_;
 };
 
-// The tile of y that is computed at a time: some rows of x by VECTORS vectors of rows of W. Up to FEW rows of x take
-// small tiles.
+// The tile of y that is computed at a time: LARGE rows of x, where there are more than FEW, by VECTORS vectors of rows of W.
 constexpr int FEW = 8;
 #if defined(LOWBIT_AVX512)
-template <typename Kind> using TileOf = TileKind<false, Kind::GROUP, Kind::OFFSETS>;  // one product does for all bytes
+constexpr bool ONE_DOT = true;  // the same for codes of 7 bits and of 8
 constexpr int VECTORS = 2;
-constexpr int SMALL_TILE = 4;
-template <typename Kind> constexpr int largeTile = Kind::GROUP ? 6 : 12;
-#else
-template <typename Kind> using TileOf = TileKind<Kind::EIGHT, Kind::GROUP, Kind::OFFSETS>;
-#if defined(LOWBIT_AVX2)
+constexpr int LARGE = 6;
+#elif defined(LOWBIT_AVX2)
+constexpr bool ONE_DOT = false;
 constexpr int VECTORS = 2;
-constexpr int SMALL_TILE = 4;
-template <typename Kind> constexpr int largeTile = 4;
+constexpr int LARGE = 4;
 #else
+constexpr bool ONE_DOT = false;
 constexpr int VECTORS = 4;
-constexpr int SMALL_TILE = 2;
-template <typename Kind> constexpr int largeTile = 2;
-#endif
+constexpr int LARGE = 2;
 #endif
 constexpr int STRIP = VECTORS * LANES;  // rows of W: one panel, or two
+template <typename Kind, bool SHORT> using TileOf = TileKind<!ONE_DOT && Kind::EIGHT, Kind::GROUP, Kind::OFFSETS, SHORT>;
 
-// A strip of W out of its bits.
+// A strip of W out of its bits, some units of it.
 struct Strip {
   uint8_t* codes;    // quad of k, row, 4
   float* scales;     // unit, row
@@ -146,68 +142,73 @@ struct Strip {
   uint8_t* pairs;    // two groups, row, 2
 };
 
-template <typename Kind> inline int64_t groupsOf(const Panels& p) { return Kind::GROUP ? p.units * (p.unit / (Kind::GROUP ? Kind::GROUP : 1)) : 0; }
-
-template <typename Kind> inline int64_t stripBytes(const Panels& p) {
-  return STRIP * (roundUp(p.cols, CHUNK) + 8 * p.units + 3 * (groupsOf<Kind>(p) + 1));
+// Bytes for `units` units of n weights at most, and where what lies in them.
+template <typename Kind> inline int64_t stripBytes(int64_t units, int64_t n) {
+  return units * STRIP * (roundUp(n, CHUNK) + 8 + 2 * Kind::GROUPS);
 }
 
-template <typename Kind> inline Strip stripAt(const Panels& p, uint8_t* memory) {
+template <typename Kind> inline Strip stripAt(uint8_t* memory, int64_t units, int64_t n) {
   Strip s = {};
   s.codes = memory;
-  s.scales = reinterpret_cast<float*>(memory += STRIP * roundUp(p.cols, CHUNK));
-  s.offsets = reinterpret_cast<float*>(memory += STRIP * 4 * p.units);
-  s.subs = reinterpret_cast<int8_t*>(memory += STRIP * 4 * p.units);
-  s.pairs = memory + STRIP * groupsOf<Kind>(p);
+  s.scales = reinterpret_cast<float*>(memory += units * STRIP * roundUp(n, CHUNK));
+  s.offsets = reinterpret_cast<float*>(memory += units * STRIP * 4);
+  s.subs = reinterpret_cast<int8_t*>(memory += units * STRIP * 4);
+  s.pairs = memory + units * STRIP * Kind::GROUPS;
   return s;
 }
 
-// Panel `panel` becomes rows first … first+15 of a strip.
-template <typename Kind> inline void unpack(const Panels& p, int64_t panel, int first, const LevelTable& table, const Strip& s) {
-  const uint8_t* at = p.bytes + panel * p.panelBytes;
-  int64_t quadAt = 0, group = 0;
-  for (int64_t u = 0; u < p.units; u++) {
-    const int64_t n = p.weights(u);
+// Units from … to−1 of a panel become rows first … first+15 of a strip.
+template <typename Kind>
+inline void unpack(const Panels& p, int64_t panel, int64_t from, int64_t to, int first, const LevelTable& table, const Strip& s) {
+  const uint8_t* at = p.bytes + panel * p.panelBytes + from * Kind::unitBytes(p.unit);
+  uint8_t* codes = s.codes + 4 * first;
+  for (int64_t u = 0; u < to - from; u++) {
     for (int v = 0; v < PANEL_VECTORS; v++) {
       store(s.scales + u * STRIP + first + v * LANES, scalesAt<Kind>(at, v));
       if constexpr (Kind::OFFSETS) store(s.offsets + u * STRIP + first + v * LANES, scalesAt<Kind>(at + Kind::SCALE_BYTES, v));
     }
-    at += Kind::SCALE_BYTES * (Kind::OFFSETS ? 2 : 1);
-    if constexpr (Kind::GROUP != 0) {
-      const int64_t groups = n / (Kind::GROUP ? Kind::GROUP : 1);
-      for (int64_t g = 0; g < groups; g++, at += PANEL) __builtin_memcpy(s.subs + (group + g) * STRIP + first, at, PANEL);
+    for (int g = 0; g < Kind::GROUPS; g++) {
+      const int64_t group = u * Kind::GROUPS + g;
+      __builtin_memcpy(s.subs + group * STRIP + first, at + Kind::SUBS + g * PANEL, PANEL);
       if constexpr (Kind::OFFSETS)
-        for (int64_t g = 0; g < groups; g += 2, at += 2 * PANEL) __builtin_memcpy(s.pairs + ((group + g) / 2 * STRIP + first) * 2, at, 2 * PANEL);
-      group += groups;
+        if (g % 2 == 0) __builtin_memcpy(s.pairs + group * STRIP + 2 * first, at + Kind::SUB_OFFSETS + g * PANEL, 2 * PANEL);
     }
-    for (int64_t k = 0; k < n; k += CHUNK, at += Kind::CODE_BYTES, quadAt += QUADS)
+    at += Kind::CODES;
+    for (int64_t k = 0; k < p.weights(from + u); k += CHUNK, at += Kind::CODE_BYTES, codes += QUADS * STRIP * 4) {
+      for (int line = 0; line < Kind::CODE_BYTES; line += 64) prefetch(at + AHEAD + line);
       for (int v = 0; v < PANEL_VECTORS; v++)
         each<0, QUADS>([&](auto j) LOWBIT_INLINED {
-          storeCodes(s.codes + ((quadAt + j.value) * STRIP + first + v * LANES) * 4, quadCodes<Kind, j.value>(at, v, table));
+          storeCodes(codes + (j.value * STRIP + v * LANES) * 4, quadCodes<Kind, j.value>(at, v, table));
         });
+    }
   }
 }
 
-// Rows of tile t of x, T of them, times a strip.
+// sums (T, STRIP) += rows of tile t of x, T of them, times units from … to−1 of a strip.
 template <typename Kind, int T>
-inline void tile(const Strip& s, const Panels& p, const Quantized& x, int64_t t, float* y, int rows, int columns) {
-  constexpr bool GROUPS = Kind::GROUP != 0;
-  constexpr int GROUP = GROUPS ? Kind::GROUP : 1;
-  alignas(64) float sums[T][STRIP] = {};
+LOWBIT_OUTLINE void tile(const Strip& s, const Panels& p, int64_t from, int64_t to, const Quantized& x, int64_t t, float* sums) {
+  constexpr bool HAS_GROUPS = Kind::GROUP != 0;
+  constexpr int GROUPS = HAS_GROUPS ? 256 / (HAS_GROUPS ? Kind::GROUP : 1) : 1;
   const uint8_t* w = s.codes;
-  const int8_t* q = x.codes + t * x.quads * 4 * T;
-  const int32_t* starts = x.starts + t * x.groups * T;
-  const int8_t* subs = s.subs;
-  for (int64_t u = 0; u < p.units; u++) {
-    const int64_t n = p.weights(u);
-    i32v ones[T][VECTORS], totals[GROUPS ? T : 1][VECTORS];
-    if constexpr (GROUPS)
+  const int8_t* q = x.codes + (t * x.quads * 4 + from * p.unit) * T;
+  const int32_t* starts = x.starts + (t * x.groups + from * GROUPS) * T;
+  // Whole numbers and floats fit into registers together where there are no groups.
+  f32v kept[T][VECTORS];
+  if constexpr (!HAS_GROUPS)
+#pragma GCC unroll 12
+    for (int r = 0; r < T; r++)
+#pragma GCC unroll 4
+      for (int v = 0; v < VECTORS; v++) kept[r][v] = load(sums + r * STRIP + v * LANES);
+  for (int64_t u = from; u < to; u++) {
+    i32v ones[T][VECTORS], totals[T][VECTORS];
+    if constexpr (HAS_GROUPS)
 #pragma GCC unroll 12
       for (int r = 0; r < T; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; v++) totals[r][v] = splatInt(0);
-    const int64_t groups = GROUPS ? n / GROUP : 1, quads = GROUPS ? GROUP / 4 : roundUp(n, CHUNK) / 4;
-    for (int64_t g = 0; g < groups; g++) {
+    const int64_t quads = HAS_GROUPS ? Kind::GROUP / 4 : Kind::SHORT ? QUADS : roundUp(p.weights(u), CHUNK) / 4;
+#pragma GCC unroll 1
+    for (int g = 0; g < GROUPS; g++) {
 #pragma GCC unroll 12
       for (int r = 0; r < T; r++)
 #pragma GCC unroll 4
@@ -229,67 +230,109 @@ inline void tile(const Strip& s, const Panels& p, const Quantized& x, int64_t t,
         w += 4 * STRIP;
         q += 4 * T;
       }
-      if constexpr (GROUPS) {
+      if constexpr (HAS_GROUPS) {
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; v++) {
-          const i32v sub = signedBytes(subs + v * LANES);
+          const i32v sub = signedBytes(s.subs + ((u - from) * GROUPS + g) * STRIP + v * LANES);
 #pragma GCC unroll 12
           for (int r = 0; r < T; r++) totals[r][v] = totals[r][v] + ones[r][v] * sub;
         }
-        subs += STRIP;
       }
     }
     const int64_t line = (t * x.units + u) * T;
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; v++) {
-      const f32v scale = load(s.scales + u * STRIP + v * LANES);
-      const f32v offset = Kind::OFFSETS ? load(s.offsets + u * STRIP + v * LANES) : splat(0.0f);
+      const int64_t at = (u - from) * STRIP + v * LANES;
+      const f32v scale = load(s.scales + at), offset = Kind::OFFSETS ? load(s.offsets + at) : splat(0.0f);
+      i32v pairs[T];
+      if constexpr (HAS_GROUPS && Kind::OFFSETS) {
+#pragma GCC unroll 12
+        for (int r = 0; r < T; r++) pairs[r] = splatInt(0);
+#pragma GCC unroll 1
+        for (int g = 0; g < GROUPS; g += 2) {
+          const i32v two = bytePairs(s.pairs + ((u - from) * GROUPS + g) * STRIP + v * 2 * LANES);
+          const int16_t* one = x.pairs + (t * x.groups + u * GROUPS + g) * T;
+#pragma GCC unroll 12
+          for (int r = 0; r < T; r++) pairs[r] = dotPairs(pairs[r], two, one + 2 * r);
+        }
+      }
 #pragma GCC unroll 12
       for (int r = 0; r < T; r++) {
         f32v two = splat(0.0f);
-        if constexpr (Kind::OFFSETS && !GROUPS) two = splat(x.sums[line + r]);
-        if constexpr (Kind::OFFSETS && GROUPS) {
-          const int64_t pairs = n / (2 * GROUP);
-          two = floats(pairSums(s.pairs + (u * pairs * STRIP + v * LANES) * 2, STRIP * 2, x.pairs + ((t * x.groups / 2 + u * pairs) * T + r) * 2, T * 2, pairs));
+        if constexpr (Kind::OFFSETS) two = HAS_GROUPS ? floats(pairs[r]) : splat(x.sums[line + r]);
+        if constexpr (HAS_GROUPS) {
+          float* sum = sums + r * STRIP + v * LANES;
+          store(sum, step<Kind::OFFSETS>(load(sum), totals[r][v], scale, two, offset, x.scales[line + r]));
+        } else {
+          kept[r][v] = step<Kind::OFFSETS>(kept[r][v], ones[r][v], scale, two, offset, x.scales[line + r]);
         }
-        float* to = sums[r] + v * LANES;
-        store(to, step<Kind::OFFSETS>(load(to), GROUPS ? totals[GROUPS ? r : 0][v] : ones[r][v], scale, two, offset, x.scales[line + r]));
       }
     }
   }
-  for (int r = 0; r < rows; r++, y += p.rows)
+  if constexpr (!HAS_GROUPS)
+#pragma GCC unroll 12
+    for (int r = 0; r < T; r++)
+#pragma GCC unroll 4
+      for (int v = 0; v < VECTORS; v++) store(sums + r * STRIP + v * LANES, kept[r][v]);
+}
+
+// Sums of a tile to where they belong: y (rows, stride), `columns` of STRIP.
+inline void put(const float* sums, float* y, int64_t stride, int64_t rows, int64_t columns) {
+  for (int64_t r = 0; r < rows; r++, y += stride, sums += STRIP)
     for (int c = 0; c < columns; c += LANES) {
-      if (columns - c >= LANES) store(y + c, load(sums[r] + c));
-      else store(y + c, load(sums[r] + c), columns - c);
+      if (columns - c >= LANES) store(y + c, load(sums + c));
+      else store(y + c, load(sums + c), static_cast<int>(columns - c));
     }
 }
 
-template <typename Kind, int T> inline void manyRows(const Panels& p, const Quantized& x, const LevelTable& table, float* y) {
-  const int64_t strips = (p.rows + STRIP - 1) / STRIP, bytes = roundUp(stripBytes<Kind>(p), 64);
+// Two to eight rows of x, one tile: each piece of a strip is used as soon as it is out of its bits.
+template <typename Kind, int T> inline void fewRows(const Panels& p, const Quantized& x, const LevelTable& table, float* y) {
+  const int64_t piece = p.unit >= 256 ? 1 : 256 / p.unit;  // units
+  parallel((p.rows + STRIP - 1) / STRIP, [&, piece](int64_t strip) {
+    alignas(64) uint8_t memory[STRIP * (256 + 256 / CHUNK * 8 + 2 * Kind::GROUPS)];
+    alignas(64) float sums[T * STRIP] = {};
+    const Strip s = stripAt<Kind>(memory, piece, p.unit);
+    const int64_t row = strip * STRIP;
+    for (int64_t u = 0; u < p.units; u += piece) {
+      const int64_t to = u + piece < p.units ? u + piece : p.units;
+      for (int first = 0; first < STRIP && row + first < p.rows; first += PANEL) unpack<Kind>(p, (row + first) / PANEL, u, to, first, table, s);
+      tile<TileOf<Kind, false>, T>(s, p, u, to, x, 0, sums);
+    }
+    put(sums, y + row, p.rows, x.rows, p.rows - row < STRIP ? p.rows - row : STRIP);
+  });
+}
+
+// Many rows: a strip is taken out of its bits once, and all tiles of x go over it.
+template <typename Kind> inline void manyRows(const Panels& p, const Quantized& x, const LevelTable& table, float* y) {
+  const int64_t strips = (p.rows + STRIP - 1) / STRIP, bytes = roundUp(stripBytes<Kind>(p.units, p.unit), 64);
   uint8_t* memory = static_cast<uint8_t*>(lowbit_scratch(7, bytes * lowbit_threads()));
   // A task is a strip with all rows of x, or with some of them where there are few strips.
   const int64_t cuts = strips >= 4 * TASKS ? 1 : (4 * TASKS + strips - 1) / strips;
-  const int64_t least = (96 + T - 1) / T, share = (x.tiles + cuts - 1) / cuts, tiles = share < least ? least : share;
+  const int64_t least = (96 + LARGE - 1) / LARGE, share = (x.tiles + cuts - 1) / cuts, tiles = share < least ? least : share;
   const int64_t parts = (x.tiles + tiles - 1) / tiles;
   parallel(strips * parts, [&, memory, bytes, tiles, parts](int64_t task) {
-    const int64_t strip = task / parts, from = task % parts * tiles, to = from + tiles < x.tiles ? from + tiles : x.tiles;
-    const Strip s = stripAt<Kind>(p, memory + lowbit_thread() * bytes);
+    const int64_t strip = task / parts, begin = task % parts * tiles, end = begin + tiles < x.tiles ? begin + tiles : x.tiles;
+    const Strip s = stripAt<Kind>(memory + lowbit_thread() * bytes, p.units, p.unit);
     const int64_t row = strip * STRIP;
-    for (int first = 0; first < STRIP && row + first < p.rows; first += PANEL) unpack<Kind>(p, (row + first) / PANEL, first, table, s);
-    const int columns = static_cast<int>(p.rows - row < STRIP ? p.rows - row : STRIP);
-    for (int64_t t = from; t < to; t++) {
-      const int rows = static_cast<int>(x.rows - t * T < T ? x.rows - t * T : T);
-      tile<TileOf<Kind>, T>(s, p, x, t, y + t * T * p.rows + row, rows, columns);
+    for (int first = 0; first < STRIP && row + first < p.rows; first += PANEL)
+      unpack<Kind>(p, (row + first) / PANEL, 0, p.units, first, table, s);
+    for (int64_t t = begin; t < end; t++) {
+      alignas(64) float sums[LARGE * STRIP] = {};
+      if (Kind::GROUP == 0 && p.unit == CHUNK) tile<TileOf<Kind, Kind::GROUP == 0>, LARGE>(s, p, 0, p.units, x, t, sums);
+      else tile<TileOf<Kind, false>, LARGE>(s, p, 0, p.units, x, t, sums);
+      const int64_t rows = x.rows - t * LARGE < LARGE ? x.rows - t * LARGE : LARGE;
+      put(sums, y + t * LARGE * p.rows + row, p.rows, rows, p.rows - row < STRIP ? p.rows - row : STRIP);
     }
   });
 }
 
 template <typename Kind> inline void linear(const float* x, const Packed& w, float* y, int64_t rows, int middle, const LevelTable& table) {
   const Panels p = panelsOf<Kind>(w);
-  constexpr int T = largeTile<Kind>;
-  if (rows == 1) oneRow<Kind>(p, quantize<Kind>(x, rows, p, middle, 1), table, y);
-  else if (rows <= FEW) manyRows<Kind, SMALL_TILE>(p, quantize<Kind>(x, rows, p, middle, SMALL_TILE), table, y);
-  else manyRows<Kind, T>(p, quantize<Kind>(x, rows, p, middle, T), table, y);
+  const auto quantized = [=](int T) { return quantize<Kind>(x, rows, p, middle, T); };
+  if (rows == 1) oneRow<Kind>(p, quantized(1), table, y);
+  else if (rows <= FEW / 2) fewRows<Kind, FEW / 2>(p, quantized(FEW / 2), table, y);
+  else if (rows <= FEW) fewRows<Kind, FEW>(p, quantized(FEW), table, y);
+  else manyRows<Kind>(p, quantized(LARGE), table, y);
 }
 
 }  // namespace product8

@@ -34,19 +34,32 @@ LOWBIT_INLINE codes8v lookUp(const LevelTable& t, codes8v a) {
 struct quad { __m512i v; };
 LOWBIT_INLINE quad loadQuad(const int8_t* p) { int32_t x; __builtin_memcpy(&x, p, 4); return {_mm512_set1_epi32(x)}; }
 // sum + the product of each lane's four codes with x; dot7 for codes up to 127, dot8 for all.
-LOWBIT_INLINE i32v dot8(i32v sum, codes8v a, quad x) { return {_mm512_dpbusd_epi32(sum.v, a.v, x.v)}; }
+LOWBIT_INLINE i32v dot8(i32v sum, codes8v a, quad x) {
+#if defined(__GNUC__) && !defined(__clang__)
+  // GCC 12 copies the sums of a tile to and from memory around the intrinsic.
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum.v) : "v"(a.v), "v"(x.v));
+  return sum;
+#else
+  return {_mm512_dpbusd_epi32(sum.v, a.v, x.v)};
+#endif
+}
 LOWBIT_INLINE i32v dot7(i32v sum, codes8v a, quad x) { return dot8(sum, a, x); }
 
 LOWBIT_INLINE i32v splatInt(int32_t x) { return {_mm512_set1_epi32(x)}; }
 LOWBIT_INLINE i32v operator+(i32v a, i32v b) { return {_mm512_add_epi32(a.v, b.v)}; }
 LOWBIT_INLINE i32v operator*(i32v a, i32v b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
 LOWBIT_INLINE i32v signedBytes(const int8_t* p) { return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
-// sum + a[0]·b[0] + a[1]·b[1] of each lane: pairs of bytes of p, and two 16-bit numbers that all lanes share.
-LOWBIT_INLINE i32v dotPairs(i32v sum, const uint8_t* p, const int16_t* b) {
+// Two 16-bit numbers for each lane, from pairs of bytes; and sum + a[0]·b[0] + a[1]·b[1] of each lane, b the same for all.
+LOWBIT_INLINE i32v bytePairs(const uint8_t* p) { return {_mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}; }
+LOWBIT_INLINE i32v dotPairs(i32v sum, i32v a, const int16_t* b) {
   int32_t x;
   __builtin_memcpy(&x, b, 4);
-  const __m512i pairs = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-  return {_mm512_dpwssd_epi32(sum.v, pairs, _mm512_set1_epi32(x))};
+#if defined(__GNUC__) && !defined(__clang__)
+  __asm__("vpdpwssd %2, %1, %0" : "+v"(sum.v) : "v"(a.v), "v"(_mm512_set1_epi32(x)));
+  return sum;
+#else
+  return {_mm512_dpwssd_epi32(sum.v, a.v, _mm512_set1_epi32(x))};
+#endif
 }
 // LANES floats, rounded to whole numbers, as signed bytes; they fit.
 LOWBIT_INLINE void storeRounded(int8_t* p, f32v a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v))); }
@@ -77,11 +90,11 @@ LOWBIT_INLINE i32v splatInt(int32_t x) { return {_mm256_set1_epi32(x)}; }
 LOWBIT_INLINE i32v operator+(i32v a, i32v b) { return {_mm256_add_epi32(a.v, b.v)}; }
 LOWBIT_INLINE i32v operator*(i32v a, i32v b) { return {_mm256_mullo_epi32(a.v, b.v)}; }
 LOWBIT_INLINE i32v signedBytes(const int8_t* p) { return {_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))}; }
-LOWBIT_INLINE i32v dotPairs(i32v sum, const uint8_t* p, const int16_t* b) {
+LOWBIT_INLINE i32v bytePairs(const uint8_t* p) { return {_mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
+LOWBIT_INLINE i32v dotPairs(i32v sum, i32v a, const int16_t* b) {
   int32_t x;
   __builtin_memcpy(&x, b, 4);
-  const __m256i pairs = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(pairs, _mm256_set1_epi32(x)))};
+  return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(a.v, _mm256_set1_epi32(x)))};
 }
 LOWBIT_INLINE void storeRounded(int8_t* p, f32v a) {
   const __m256i x = _mm256_cvtps_epi32(a.v);
@@ -124,8 +137,9 @@ LOWBIT_INLINE i32v splatInt(int32_t x) { return {wasm_i32x4_splat(x)}; }
 LOWBIT_INLINE i32v operator+(i32v a, i32v b) { return {wasm_i32x4_add(a.v, b.v)}; }
 LOWBIT_INLINE i32v operator*(i32v a, i32v b) { return {wasm_i32x4_mul(a.v, b.v)}; }
 LOWBIT_INLINE i32v signedBytes(const int8_t* p) { return {wasm_i32x4_extend_low_i16x8(wasm_i16x8_extend_low_i8x16(wasm_v128_load32_zero(p)))}; }
-LOWBIT_INLINE i32v dotPairs(i32v sum, const uint8_t* p, const int16_t* b) {
-  return {wasm_i32x4_add(sum.v, wasm_i32x4_dot_i16x8(wasm_u16x8_load8x8(p), wasm_v128_load32_splat(b)))};
+LOWBIT_INLINE i32v bytePairs(const uint8_t* p) { return {wasm_u16x8_load8x8(p)}; }
+LOWBIT_INLINE i32v dotPairs(i32v sum, i32v a, const int16_t* b) {
+  return {wasm_i32x4_add(sum.v, wasm_i32x4_dot_i16x8(a.v, wasm_v128_load32_splat(b)))};
 }
 LOWBIT_INLINE void storeRounded(int8_t* p, f32v a) {
   const v128_t x = wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest(a.v));
@@ -175,7 +189,8 @@ LOWBIT_INLINE i32v splatInt(int32_t x) { LOWBIT_EACH(x); }
 LOWBIT_INLINE i32v operator+(i32v a, i32v b) { LOWBIT_EACH(a.v[i] + b.v[i]); }
 LOWBIT_INLINE i32v operator*(i32v a, i32v b) { LOWBIT_EACH(a.v[i] * b.v[i]); }
 LOWBIT_INLINE i32v signedBytes(const int8_t* p) { LOWBIT_EACH(p[i]); }
-LOWBIT_INLINE i32v dotPairs(i32v sum, const uint8_t* p, const int16_t* b) { LOWBIT_EACH(sum.v[i] + p[2 * i] * b[0] + p[2 * i + 1] * b[1]); }
+LOWBIT_INLINE i32v bytePairs(const uint8_t* p) { LOWBIT_EACH(p[2 * i] | p[2 * i + 1] << 16); }
+LOWBIT_INLINE i32v dotPairs(i32v sum, i32v a, const int16_t* b) { LOWBIT_EACH(sum.v[i] + (a.v[i] & 0xffff) * b[0] + (a.v[i] >> 16) * b[1]); }
 #undef LOWBIT_EACH
 LOWBIT_INLINE void storeRounded(int8_t* p, f32v a) {
   const f32v whole = round(a);

@@ -6,8 +6,10 @@
 //
 //   scales      16 × f16 (f32 for `codes`)
 //   offsets     the same, in formats with offsets
-//   sub-scales  16 × i8 for each GROUP weights, in formats that have them
-//   their offsets  16 × (u8, u8) for each two such groups, in formats that have both
+// and, in formats with sub-scales, whose units all have 256 weights,
+//   sub-scales  16 × i8 for each GROUP weights
+//   theirs of offsets  16 × (u8, u8) for each two such groups
+// and then
 //   codes       for each 32 weights, 64·BITS bytes: planes of 8, 4, 2 or 1 bit
 //
 // Codes of 3 bits are planes of 2 and 1, of 5 bits 4 and 1, of 6 bits 4 and 2.
@@ -39,27 +41,28 @@ template <int BITS_, int GROUP_, bool OFFSETS_, bool TABLE_, bool WIDE_> struct 
   static constexpr int CODE_BYTES = 64 * BITS;       // of a chunk
   static constexpr int SCALE_BYTES = PANEL * (WIDE ? 4 : 2);
   static_assert(HIGH == 0 || HIGH == 1 || HIGH == 2, "planes of 8, 4, 2 and 1 bits");
+  static_assert(GROUP == 0 || GROUP == 16 || GROUP == 32, "sub-scales of a chunk or half of one");
 
-  // Bytes before the codes of a unit of n weights.
-  static constexpr int64_t headBytes(int64_t n) {
-    const int64_t groups = GROUP ? (n + GROUP - 1) / GROUP : 0;
-    return SCALE_BYTES * (OFFSETS ? 2 : 1) + groups * PANEL + (OFFSETS ? (groups + 1) / 2 * 2 * PANEL : 0);
-  }
-  static constexpr int64_t unitBytes(int64_t n) { return headBytes(n) + (n + CHUNK - 1) / CHUNK * CODE_BYTES; }
+  static constexpr int GROUPS = GROUP ? 256 / (GROUP ? GROUP : 1) : 0;  // of a unit
+  static constexpr int SUBS = SCALE_BYTES * (OFFSETS ? 2 : 1);          // where sub-scales begin in a unit,
+  static constexpr int SUB_OFFSETS = SUBS + GROUPS * PANEL;             // theirs of offsets,
+  static constexpr int CODES = SUB_OFFSETS + (OFFSETS ? GROUPS * PANEL : 0);  // and the codes
+  // Bytes of a unit of n weights.
+  static constexpr int64_t unitBytes(int64_t n) { return CODES + (n + CHUNK - 1) / CHUNK * CODE_BYTES; }
 };
 
 template <typename F> constexpr bool hasWideScales = false;
 template <bool OFFSET> constexpr bool hasWideScales<LevelBytes<OFFSET>> = true;
 
 template <typename F>
-using KindOf = PanelKind<F::LEVELS ? 4 : F::BITS, F::SUBSCALES ? F::GROUP : 0, F::OFFSETS, F::LEVELS != nullptr, hasWideScales<F>>;
+using KindOf = PanelKind<F::BITS, F::SUBSCALES ? F::GROUP : 0, F::OFFSETS, hasLevels<F>, hasWideScales<F>>;
 
 // Level of byte b is b − middle: of a code, or of what the table has for it.
-template <typename F> constexpr int middleOf() { return F::LEVELS ? 128 : F::MIDDLE; }
+template <typename F> constexpr int middleOf() { return hasLevels<F> ? 128 : F::MIDDLE; }
 
 template <typename F> LOWBIT_INLINE LevelTable tableOf() {
   LevelTable t = {};
-  if constexpr (F::LEVELS != nullptr)
+  if constexpr (hasLevels<F>)
     for (int i = 0; i < 16; i++) t.bytes[i] = static_cast<uint8_t>(F::LEVELS[i] + 128);
   return t;
 }
@@ -124,45 +127,53 @@ template <int WIDTH> inline void packPlane(const uint8_t* quads, int shift, uint
     }
 }
 
-template <typename Kind> LOWBIT_INLINE void putScale(uint8_t* at, int r, float scale, uint16_t bits) {
-  if constexpr (Kind::WIDE) __builtin_memcpy(at + 4 * r, &scale, 4);
-  else __builtin_memcpy(at + 2 * r, &bits, 2);
+template <typename Kind> LOWBIT_INLINE void putScale(uint8_t* at, int r, float scale) {
+  if constexpr (Kind::WIDE) reinterpret_cast<float*>(at)[r] = scale;
+  else reinterpret_cast<uint16_t*>(at)[r] = toHalf(scale);
 }
 
-// One unit of a panel, from the blocks of the format.
-template <typename F> inline void packUnit(const Packed& w, int64_t row, int64_t rows, int64_t from, int64_t n, uint8_t* out) {
+// Units from … to−1 of a panel, at most 256 weights of a row together, from the blocks of the format: to the panel's bytes.
+template <typename F> inline void packUnits(const Packed& w, const Panels& p, int64_t panel, int64_t from, int64_t to) {
   using Kind = KindOf<F>;
-  alignas(64) uint8_t codes[PANEL][256] = {};
-  alignas(64) uint8_t quads[QUADS * 64];
+  static_assert(!F::SUBSCALES || F::BLOCK == 256, "units with sub-scales have 256 weights");
+  alignas(64) uint8_t codes[PANEL][256];
+  alignas(64) uint8_t quads[64 * 64];
   Unpacked u;
-  __builtin_memset(out, 0, static_cast<size_t>(Kind::headBytes(n)));
-  const int groups = Kind::GROUP ? static_cast<int>((n + Kind::GROUP - 1) / (Kind::GROUP ? Kind::GROUP : 1)) : 0;
-  for (int r = 0; r < rows; r++) {
-    for (int64_t at = 0; at < n; at += F::BLOCK) {
-      F::unpack(w, row + r, (from + at) / F::BLOCK, u);
-      __builtin_memcpy(codes[r] + at, u.codes, F::BLOCK);
+  uint8_t* first = const_cast<uint8_t*>(p.bytes) + panel * p.panelBytes + from * Kind::unitBytes(p.unit);
+  const int64_t row = panel * PANEL, rows = p.rows - row < PANEL ? p.rows - row : PANEL;
+  const int64_t start = from * p.unit, n = (to < p.units ? to * p.unit : p.cols) - start, padded = roundUp(n, CHUNK);
+  for (int r = 0; r < PANEL; r++) {
+    if (r >= rows) __builtin_memset(codes[r], 0, static_cast<size_t>(padded));
+    uint8_t* out = first;
+    for (int64_t unit = from; unit < to; unit++, out += Kind::unitBytes(p.unit)) {
+      if (r >= rows) {
+        u.scale = u.offset = 0.0f;
+        __builtin_memset(u.sub, 0, sizeof u.sub);
+        __builtin_memset(u.subOffset, 0, sizeof u.subOffset);
+      } else {
+        for (int64_t at = 0; at < p.weights(unit); at += F::BLOCK) {
+          F::unpack(w, row + r, (unit * p.unit + at) / F::BLOCK, u);
+          __builtin_memcpy(codes[r] + unit * p.unit - start + at, u.codes, F::BLOCK);
+        }
+      }
+      putScale<Kind>(out, r, u.scale);
+      if constexpr (F::OFFSETS) putScale<Kind>(out + Kind::SCALE_BYTES, r, u.offset);
+      for (int g = 0; g < Kind::GROUPS; g++) {
+        out[Kind::SUBS + g * PANEL + r] = static_cast<uint8_t>(u.sub[g]);
+        if constexpr (F::OFFSETS) out[Kind::SUB_OFFSETS + g / 2 * 2 * PANEL + 2 * r + g % 2] = u.subOffset[g];
+      }
     }
-    for (int64_t at = n; at < roundUp(n, CHUNK); at++) codes[r][at] = 0;
-    uint8_t* head = out;
-    putScale<Kind>(head, r, u.scale, toHalf(u.scale));
-    head += Kind::SCALE_BYTES;
-    if constexpr (F::OFFSETS) {
-      putScale<Kind>(head, r, u.offset, toHalf(u.offset));
-      head += Kind::SCALE_BYTES;
-    }
-    if constexpr (Kind::GROUP != 0) {
-      for (int g = 0; g < groups; g++) head[g * PANEL + r] = static_cast<uint8_t>(u.sub[g]);
-      head += groups * PANEL;
-      if constexpr (F::OFFSETS)
-        for (int g = 0; g < groups; g++) head[g / 2 * 2 * PANEL + 2 * r + g % 2] = u.subOffset[g];
-    }
+    for (int64_t at = n; at < padded; at++) codes[r][at] = 0;
   }
-  out += Kind::headBytes(n);
-  for (int64_t at = 0; at < n; at += CHUNK, out += Kind::CODE_BYTES) {
-    for (int k = 0; k < QUADS; k++)
-      for (int r = 0; r < PANEL; r++) __builtin_memcpy(quads + k * 64 + 4 * r, codes[r] + at + 4 * k, 4);
-    packPlane<Kind::LOW>(quads, 0, out);
-    if constexpr (Kind::HIGH > 0) packPlane<Kind::HIGH>(quads, Kind::LOW, out + 64 * Kind::LOW);
+  for (int64_t k = 0; k < padded / 4; k++)
+    for (int r = 0; r < PANEL; r++) __builtin_memcpy(quads + k * 64 + 4 * r, codes[r] + 4 * k, 4);
+  const uint8_t* chunk = quads;
+  for (int64_t unit = from; unit < to; unit++, first += Kind::unitBytes(p.unit)) {
+    uint8_t* out = first + Kind::CODES;
+    for (int64_t at = 0; at < p.weights(unit); at += CHUNK, out += Kind::CODE_BYTES, chunk += QUADS * 64) {
+      packPlane<Kind::LOW>(chunk, 0, out);
+      if constexpr (Kind::HIGH > 0) packPlane<Kind::HIGH>(chunk, Kind::LOW, out + 64 * Kind::LOW);
+    }
   }
 }
 
@@ -172,23 +183,16 @@ template <typename F> inline void unpackUnit(const Panels& p, int64_t row, int64
   const int64_t n = p.weights(u);
   const int r = static_cast<int>(row % PANEL);
   const uint8_t* at = p.bytes + row / PANEL * p.panelBytes + u * Kind::unitBytes(p.unit);
-  const uint8_t* chunk = at + Kind::headBytes(n);
+  const uint8_t* chunk = at + Kind::CODES;
   const auto scale = [r](const uint8_t* from) {
     if constexpr (Kind::WIDE) return reinterpret_cast<const float*>(from)[r];
     else return half(reinterpret_cast<const uint16_t*>(from)[r]);
   };
   out.scale = scale(at);
-  at += Kind::SCALE_BYTES;
-  if constexpr (F::OFFSETS) {
-    out.offset = scale(at);
-    at += Kind::SCALE_BYTES;
-  }
-  if constexpr (Kind::GROUP != 0) {
-    const int groups = static_cast<int>((n + Kind::GROUP - 1) / Kind::GROUP);
-    for (int g = 0; g < groups; g++) out.sub[g] = static_cast<int8_t>(at[g * PANEL + r]);
-    at += groups * PANEL;
-    if constexpr (F::OFFSETS)
-      for (int g = 0; g < groups; g++) out.subOffset[g] = at[g / 2 * 2 * PANEL + 2 * r + g % 2];
+  if constexpr (F::OFFSETS) out.offset = scale(at + Kind::SCALE_BYTES);
+  for (int g = 0; g < Kind::GROUPS; g++) {
+    out.sub[g] = static_cast<int8_t>(at[Kind::SUBS + g * PANEL + r]);
+    if constexpr (F::OFFSETS) out.subOffset[g] = at[Kind::SUB_OFFSETS + g / 2 * 2 * PANEL + 2 * r + g % 2];
   }
   for (int64_t from = 0; from < n; from += CHUNK, chunk += Kind::CODE_BYTES) {
     for (int k = 0; k < CHUNK; k++) {

@@ -66,7 +66,7 @@ inline int32_t sumOf(const int8_t* q, int64_t n) {
 
 // Row r of a tile of T rows. `buffer` has room for the codes of a row.
 template <typename Kind> inline void row(const float* x, const Panels& p, int middle, int T, int r, const Quantized& to, int64_t tile, int8_t* buffer) {
-  const int64_t perUnit = Kind::GROUP ? p.unit / (Kind::GROUP ? Kind::GROUP : 1) : 1;
+  constexpr int PER_UNIT = Kind::GROUP ? Kind::GROUPS : 1;
   int8_t* codes = to.codes + tile * to.quads * 4 * T;
   int8_t* line = T == 1 ? codes : buffer;
   for (int64_t u = 0; u < p.units; u++) {
@@ -76,7 +76,7 @@ template <typename Kind> inline void row(const float* x, const Panels& p, int mi
     const int64_t size = Kind::GROUP ? Kind::GROUP : n;
     int32_t whole = 0;
     for (int64_t g = 0; g * size < n; g++) {
-      const int64_t at = u * perUnit + g;
+      const int64_t at = u * PER_UNIT + g;
       const int32_t sum = sumOf(q + g * size, size);
       whole += sum;
       to.starts[(tile * to.groups + at) * T + r] = -middle * sum;
@@ -98,7 +98,7 @@ template <typename Kind> inline Quantized quantize(const float* x, int64_t rows,
   to.tiles = roundUp(rows, T) / T;
   to.quads = roundUp(p.cols, CHUNK) / 4;
   to.units = p.units;
-  to.groups = Kind::GROUP ? roundUp(p.units * (p.unit / (Kind::GROUP ? Kind::GROUP : 1)), 2) : p.units;
+  to.groups = Kind::GROUP ? p.units * Kind::GROUPS : p.units;
   const int64_t lines = to.tiles * T;
   // One block: codes, then the numbers of units and groups, then a line for each thread. A vector may be written past a line.
   const int64_t codeBytes = roundUp(lines * to.quads * 4 + 64, 64), unitBytes = roundUp(lines * to.units * 4, 64);

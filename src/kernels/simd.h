@@ -25,6 +25,7 @@
 #include <string.h>
 #define LOWBIT_INLINE __forceinline
 #define LOWBIT_INLINED
+#define LOWBIT_OUTLINE __declspec(noinline)
 // What the other compilers have without a header.
 #define __builtin_inf() static_cast<double>(INFINITY)
 #define __builtin_inff() INFINITY
@@ -38,6 +39,7 @@
 #define __builtin_memset ::memset
 #else
 #define LOWBIT_INLINE inline __attribute__((always_inline))
+#define LOWBIT_OUTLINE __attribute__((noinline))
 // After the parameters of a lambda that has to be part of its caller.
 #define LOWBIT_INLINED __attribute__((always_inline))
 #endif
@@ -254,11 +256,15 @@ LOWBIT_INLINE float half(uint16_t h) {
 
 // The 16-bit float that x is: no rounding, for numbers that half() gave.
 LOWBIT_INLINE uint16_t toHalf(float x) {
+#if defined(LOWBIT_AVX512) || defined(LOWBIT_AVX2)
+  return static_cast<uint16_t>(_mm_cvtsi128_si32(_mm_cvtps_ph(_mm_set_ss(x), _MM_FROUND_TO_NEAREST_INT)));
+#else
   union { float value; uint32_t bits; } f = {x};
   const uint32_t sign = f.bits >> 16 & 0x8000u;
   f.bits &= 0x7fffffffu;
   if (f.bits < 113u << 23) return static_cast<uint16_t>(sign | static_cast<uint32_t>(f.value * 16777216.0f));
   return static_cast<uint16_t>(sign | ((f.bits >> 13) - (f.bits < 255u << 23 ? 112u << 10 : 224u << 10)));
+#endif
 }
 
 #if defined(LOWBIT_WASM)
