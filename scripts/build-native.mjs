@@ -27,7 +27,7 @@ export function hashSources(...more) {
  * Where node-gyp is: npm names it to the scripts that it runs; outside of them it stands beside npm, of which more than
  * one may be on the path.
  */
-function findNodeGyp() {
+export function findNodeGyp() {
   const named = process.env.npm_config_node_gyp;
   if (named && existsSync(named)) return named;
   for (const folder of (process.env.PATH ?? "").split(delimiter)) {
