@@ -321,7 +321,7 @@ template <typename Kind> inline void manyRows(const Panels& p, const Quantized& 
 template <typename Kind> inline void linear(const float* x, const Packed& w, float* y, int64_t rows, int middle, const LevelTable& table) {
   const Panels p = panelsOf<Kind>(w);
   if constexpr (Kind::PLANES)
-    if (p.planes && rows <= FEW) return w.kernel == 1 ? planes::linear<Kind, true>(x, p, y, rows, middle) : planes::linear<Kind, false>(x, p, y, rows, middle);
+    if (p.planes && rows * Kind::BITS <= planes::MOST) return w.kernel == 1 ? planes::linear<Kind, true>(x, p, y, rows, middle) : planes::linear<Kind, false>(x, p, y, rows, middle);
   const auto quantized = [=](int T) { return quantize<Kind>(x, rows, p, middle, T); };
   if (rows == 1) oneRow<Kind>(p, quantized(1), table, y);
   else if (rows <= FEW / 2) fewRows<Kind, FEW / 2>(p, quantized(FEW / 2), table, y);

@@ -23,6 +23,8 @@ constexpr int VECTORS = ROWS / BYTES;
 constexpr int64_t TASK_BYTES = 150 * 1024;
 constexpr int64_t TASKS = 8;
 constexpr int64_t AHEAD = 4096;
+// Rows of x times bits up to which this is faster than dot products, which take weights out of their bits once for all rows.
+constexpr int64_t MOST = 8;
 
 template <typename Kind> constexpr int SPAN = Kind::GROUP == 16 ? 16 : CHUNK;  // weights added up in words at a time
 // This much is taken off every code, so that words hold the sum of a chunk: 2^(BITS−1)·127·32 < 2^15.
