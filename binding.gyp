@@ -1,11 +1,26 @@
 # The native addon. Each body of kernels is a library of its own, because each
 # has its own instruction set; `lowbit` chooses among them when it is loaded.
 {
+  # 1: under AddressSanitizer and UndefinedBehaviorSanitizer (scripts/sanitize.mjs).
+  "variables": { "sanitize%": 0 },
   "target_defaults": {
     # Kernels say fma where they mean it: the compiler must not make others.
     "cflags": ["-O3", "-fPIC", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"],
     "cflags_cc": ["-std=c++17"],
     "cflags_cc!": ["-std=gnu++17", "-std=gnu++20"],
+    "conditions": [
+      [
+        "sanitize==1",
+        {
+          "cflags!": ["-O3"],
+          "cflags": [
+            "-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize=vptr",
+            "-fno-sanitize-recover=undefined"
+          ],
+          "ldflags": ["-fsanitize=address,undefined"]
+        }
+      ]
+    ],
     "xcode_settings": {
       "CLANG_CXX_LANGUAGE_STANDARD": "c++17",
       "GCC_OPTIMIZATION_LEVEL": "3",
@@ -26,7 +41,6 @@
       "dependencies": ["body_portable"],
       "sources": [
         "src/kernels/napi.cpp",
-        "src/kernels/memory.cpp",
         "src/kernels/memory-native.cpp",
         "src/kernels/threads-native.cpp"
       ],
@@ -35,7 +49,8 @@
       "msvs_settings": { "VCCLCompilerTool": { "ExceptionHandling": 1 } },
       "conditions": [
         ["target_arch=='x64'", { "dependencies": ["body_avx2", "body_avx512"] }],
-        ["target_arch=='arm64' and OS!='win'", { "dependencies": ["body_neon"] }]
+        ["target_arch=='arm64' and OS!='win'", { "dependencies": ["body_neon"] }],
+        ["sanitize==1", { "sources": ["src/kernels/memory-sanitize.cpp"] }, { "sources": ["src/kernels/memory.cpp"] }]
       ]
     }
   ],

@@ -1,4 +1,9 @@
-// What the benches share: the clock, the middle, and errors in one line.
+// What the benches share: the clock, the middle, where peers are kept, and errors in one line.
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+/** Where peers are installed; nothing of them belongs to the project. */
+export const PEERS_FOLDER = join(tmpdir(), "lowbit-bench-peers");
 
 /** A backend that does not work here, say, is one line and status 1. */
 export function sayErrorsInOneLine(): void {

@@ -21,10 +21,9 @@ import type { Backend } from "../src/backends/backend.ts";
 import { native } from "../src/backends/native.ts";
 import { wasm } from "../src/backends/wasm.ts";
 import { hostTensor } from "../src/tensor/tensor.ts";
-import { median, sayErrorsInOneLine, secondsOf } from "./bench.ts";
+import { median, PEERS_FOLDER, sayErrorsInOneLine, secondsOf } from "./bench.ts";
 
 const SIZE = 1024;
-const JAX_FOLDER = join(tmpdir(), "lowbit-bench-peers");
 /** Products in a round: a fraction of a second. */
 const PRODUCTS = { native: 16, wasm: 6 };
 /** OpenBLAS's threads look for work for some time after a product; then they sleep. */
@@ -63,8 +62,8 @@ interface Peer {
 type Found = Peer | { readonly name: string; readonly install: string };
 
 if (options["install-peers"]) {
-  mkdirSync(JAX_FOLDER, { recursive: true });
-  spawnSync("npm", ["install", "--prefix", JAX_FOLDER, "@jax-js/jax"], { stdio: ["ignore", 2, 2] });
+  mkdirSync(PEERS_FOLDER, { recursive: true });
+  spawnSync("npm", ["install", "--prefix", PEERS_FOLDER, "@jax-js/jax"], { stdio: ["ignore", 2, 2] });
 }
 const results = {
   native: await compare("native", native({ threads }), await openBlas()),
@@ -129,11 +128,11 @@ async function openBlas(): Promise<Found> {
 }
 
 async function jax(): Promise<Found> {
-  if (!existsSync(join(JAX_FOLDER, "node_modules", "@jax-js", "jax"))) {
+  if (!existsSync(join(PEERS_FOLDER, "node_modules", "@jax-js", "jax"))) {
     return { name: "@jax-js/jax", install: "npm run bench:linear -- --install-peers" };
   }
   const script = fileURLToPath(new URL("peers/jax.ts", import.meta.url));
-  return start("@jax-js/jax", process.execPath, [script, JAX_FOLDER, `${SIZE}`]);
+  return start("@jax-js/jax", process.execPath, [script, PEERS_FOLDER, `${SIZE}`]);
 }
 
 /** Starts a program that says one line about itself, and then answers each number with one line. */

@@ -49,7 +49,7 @@ export function findNodeGyp() {
  * Folder with include/node of some Node on the path, so that nothing needs to be downloaded. The addon uses N-API alone,
  * whose headers fit every later version. (On Windows node-gyp also needs node.lib, which it fetches.)
  */
-function findHeaders() {
+export function findHeaders() {
   if (process.env.npm_config_nodedir || process.platform === "win32") return null;
   const folders = [dirname(process.execPath), ...(process.env.PATH ?? "").split(delimiter)];
   for (const folder of folders) {

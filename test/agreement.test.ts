@@ -68,17 +68,17 @@ test.skipIf(!haveShared)(
   async () => {
     const names = await backendsHere();
     const text = readFileSync(shared("text-tinystories/tiny_stories_a.txt"), "utf8").slice(0, 8000);
-    const cut = (loaded: Loaded) => windows(text, loaded.tokenizer, 64).all.slice(0, 33);
+    const cut = async (loaded: Loaded) => (await windows(text, loaded.tokenizer, 64)).all.slice(0, 33);
     const losses = await onEach(names, async (loaded) => {
       const all: number[] = [];
-      for (const sequence of cut(loaded)) all.push(...(await tokenLosses(loaded, sequence)));
+      for (const sequence of await cut(loaded)) all.push(...(await tokenLosses(loaded, sequence)));
       return all;
     });
     const [{ bounds, mistaken }] = await onEach(names.slice(0, 1), async (loaded) => {
       const bounds: number[] = [];
       const mistaken: number[] = [];
       const otherPairing = { ...loaded, model: llama({ ...loaded.model.config, ropePairing: "halves" }) };
-      for (const sequence of cut(loaded)) {
+      for (const sequence of await cut(loaded)) {
         bounds.push(...(await lossBounds(loaded, sequence)));
         mistaken.push(...(await tokenLosses(otherPairing, sequence)));
       }

@@ -154,7 +154,7 @@ describe("README", () => {
   const shown = tree.split("\n").flatMap((line) => /^(\S+\/)\s+\S/.exec(line)?.[1] ?? []);
 
   test("its tree equals the disk", () => {
-    const ignored = new Set([".git", "node_modules", "dist", "build", "runs", ".vitest"]);
+    const ignored = new Set([".git", "node_modules", "dist", "build", "build-sanitize", "runs", ".vitest"]);
     const onDisk = readdirSync(root, { withFileTypes: true })
       .filter((entry) => entry.isDirectory() && !ignored.has(entry.name))
       .map((entry) => `${entry.name}/`);

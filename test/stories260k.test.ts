@@ -219,8 +219,8 @@ describe.skipIf(!haveShared)("stories260K", () => {
     if (!("decodeTokensPerSecond" in speed))
       throw new Error("bench: measured kernels where a model was given");
     const { bytesPerToken, decodeTokensPerSecond, plainReadBytesPerSecond } = speed;
-    // All 260,032 floats, and keys and values of 33.5 tokens: 5 layers, 4 heads of 8.
-    expect(bytesPerToken).toBe(4 * 260_032 + 2 * 4 * 5 * 32 * 33.5);
+    // All 260,032 floats, and keys and values of 33.5 tokens in f16: 5 layers, 4 heads of 8.
+    expect(bytesPerToken).toBe(4 * 260_032 + 2 * 2 * 5 * 32 * 33.5);
     expect(speed.memoryBandwidthShare).toBe(
       (bytesPerToken * decodeTokensPerSecond) / plainReadBytesPerSecond,
     );

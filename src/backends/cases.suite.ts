@@ -130,8 +130,18 @@ const productShapes = [
   [0, 16, 32],
 ];
 
+/** Made at the first call with a name and kept: several backends in one process run the same cases. */
+function once<T>(make: (name: string) => T): (name: string) => T {
+  const made = new Map<string, T>();
+  return (name) => {
+    const known = made.get(name) ?? make(name);
+    made.set(name, known);
+    return known;
+  };
+}
+
 /** The operations that read a matrix in a packed format, for every size that the format allows. */
-export function packedCases(format: string): Case[] {
+export const packedCases = once((format: string): Case[] => {
   const random = generator(2);
   const cases: Case[] = [];
   const shapes = [
@@ -156,7 +166,7 @@ export function packedCases(format: string): Case[] {
     cases.push({ name: "crossEntropy", label, args: [x, w, hostTensor([tokens], some)] });
   }
   return cases;
-}
+});
 
 /** Formats in which keys and values can be kept, one of each kind. */
 export const cacheFormats: readonly string[] = ["f16", "int8-g32", "int4-g32", "int8", "int4"];
@@ -191,7 +201,7 @@ export function cacheCases(format: string): Case[] {
  * Products with int8 activations, for every size that the format allows: x of one row to many, rows and columns that
  * panels and chunks do not divide, ordinary numbers and extreme ones. The gradient, and rows of the matrix, too.
  */
-export function int8Cases(format: string): Case[] {
+export const int8Cases = once((format: string): Case[] => {
   const random = generator(12);
   const cases: Case[] = [];
   const add = (label: string, name: KernelName, ...args: HostArgument[]) =>
@@ -226,7 +236,7 @@ export function int8Cases(format: string): Case[] {
     add(`${value}`, "linear", x, w);
   }
   return cases;
-}
+});
 
 /** Makes rows from … to−1 of a cache NaN: its scales, or its 16-bit floats. */
 function spoil(cache: Weight, from: number, to: number): void {

@@ -81,7 +81,8 @@ export function native(options: BackendOptions = {}): HeapBackend {
 
 /**
  * The addon lies in the package's build/Release, two folders up from src/backends and from dist/backends alike. It is
- * found at run time and through Node's own `require`, so that bundles for browsers contain nothing of it.
+ * found at run time and through Node's own `require`, so that bundles for browsers contain nothing of it. LOWBIT_ADDON
+ * names another one: scripts/sanitize.mjs tests the kernels under sanitizers with it.
  */
 function loadAddon(): Addon {
   if (!isNode()) {
@@ -93,7 +94,7 @@ function loadAddon(): Addon {
   const { fileURLToPath } = process.getBuiltinModule("node:url");
   const here = dirname(fileURLToPath(import.meta.url));
   return loadFrom(
-    join(here, "..", "..", "build", "Release", "lowbit.node"),
+    process.env.LOWBIT_ADDON ?? join(here, "..", "..", "build", "Release", "lowbit.node"),
     existsSync,
     createRequire(import.meta.url),
   );

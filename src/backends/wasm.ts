@@ -72,7 +72,7 @@ export async function wasmHeap(
 ): Promise<{ heap: Heap; description: string; threads: number }> {
   const shared = wanted > 1;
   const { module, relaxed } = await load(options, shared);
-  const memory = newMemory(shared);
+  const { memory, bytes: memoryBytes } = newMemory(shared);
   const exports = (await WebAssembly.instantiate(module, { env: { memory } })).exports as unknown as Exports;
   let workers: Workers | undefined;
   if (shared) {
@@ -80,7 +80,7 @@ export async function wasmHeap(
     exports.start(1 + workers.count, maySleep() ? 1 : 0);
   }
   const threads = 1 + (workers?.count ?? 0);
-  const heap = heapOver(exports, memory, () => {
+  const heap = heapOver(exports, memory, memoryBytes, () => {
     exports.stop();
     workers?.close();
   });
@@ -88,7 +88,12 @@ export async function wasmHeap(
   return { heap, description: `${relaxed ? "relaxed SIMD" : "SIMD128"}, ${count}`, threads };
 }
 
-function heapOver(exports: Exports, memory: WebAssembly.Memory, close: () => void): Heap {
+function heapOver(
+  exports: Exports,
+  memory: WebAssembly.Memory,
+  memoryBytes: number,
+  close: () => void,
+): Heap {
   const slots = () => new Float64Array(memory.buffer, exports.commands(), exports.slots());
   let commands = slots();
   const bytesAt = (address: number, bytes: number) => new Uint8Array(memory.buffer, address, bytes);
@@ -129,7 +134,7 @@ function heapOver(exports: Exports, memory: WebAssembly.Memory, close: () => voi
       }
     },
     bytesInUse: () => exports.bytesInUse() - stacks,
-    memoryBytes: MOST_PAGES * PAGE_BYTES,
+    memoryBytes,
     close,
   };
 }
@@ -149,11 +154,13 @@ function text(memory: WebAssembly.Memory, address: number): string {
   return name;
 }
 
-function newMemory(shared: boolean): WebAssembly.Memory {
+/** A memory, and the bytes that it may grow to. */
+function newMemory(shared: boolean): { memory: WebAssembly.Memory; bytes: number } {
   // Some engines will not reserve 4 GiB of shared addresses.
   for (let maximum = MOST_PAGES; ; maximum /= 2) {
     try {
-      return new WebAssembly.Memory({ initial: FIRST_PAGES, maximum, shared });
+      const memory = new WebAssembly.Memory({ initial: FIRST_PAGES, maximum, shared });
+      return { memory, bytes: maximum * PAGE_BYTES };
     } catch (error) {
       if (maximum <= MOST_PAGES / 16) throw error;
     }

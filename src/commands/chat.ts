@@ -1,72 +1,77 @@
-import { createInterface } from "node:readline/promises";
+import { createInterface, type Interface } from "node:readline/promises";
 import type { Command } from "commander";
-import type { SamplingOptions } from "../generation/sampling.ts";
 import type { Job, Record } from "../record/record.ts";
+import { InputError } from "../tensor/tensor.ts";
 import { type ChatResult, type Conversation, chat as openChat } from "../verbs/chat.ts";
-import { execute, type SharedOptions, samplingOptions, sharedOptions, wholeNumber } from "./command.ts";
+import type { ContinueOptions } from "../verbs/continuing.ts";
+import { CHAT_COMMANDS, obey, tell } from "./chat-lines.ts";
+import { execute, type SharedOptions, sharedOptions } from "./command.ts";
+import { forVerb, type GenerationOptions, generationOptions } from "./generation-options.ts";
 
-interface ChatCommandOptions extends SharedOptions, SamplingOptions {
-  readonly tokens?: number;
-  readonly seed?: number;
-  readonly tokenizer?: string;
+interface ChatCommandOptions extends SharedOptions, GenerationOptions {
+  readonly system?: string;
 }
 
 export function chat(program: Command): void {
   const command = program
     .command("chat")
-    .description("write a text in turns with a model; Ctrl-C stops its turn, Ctrl-D ends, /reset begins anew")
-    .argument("<model>", "folder, llama2.c .bin, bundled:NAME or hf:OWNER/NAME[@REVISION]")
-    .option("--tokens <n>", "most tokens of a turn (default: 128)", wholeNumber(1));
-  samplingOptions(command).option(
-    "--seed <n>",
-    "same seed, same text (default: drawn)",
-    wholeNumber(0, 2 ** 32 - 1),
-  );
-  sharedOptions(command.option("--tokenizer <file>", "tok*.bin, *.model or tokenizer.json")).action(
-    (model: string, options: ChatCommandOptions) =>
-      execute(
-        options,
-        async (job, clear) => {
-          const { backend, threads, tokenizer } = options;
-          const conversation = await openChat({ model, backend, threads, tokenizer }, job);
-          clear();
-          try {
-            return await converse(conversation, options, job);
-          } finally {
-            await conversation.close();
-          }
-        },
-        () => "", // it was said while it came
-      ),
+    .description("write in turns with a model; Ctrl-C stops its turn, Ctrl-D ends, /help lists commands")
+    .argument("<model>", "folder, .gguf, llama2.c .bin, bundled:NAME or hf:OWNER/NAME[@REVISION]")
+    .option("--system <text>", "what the model is told before all else; needs a chat template")
+    .addHelpText("after", `\nWhile it runs:\n${CHAT_COMMANDS}`);
+  sharedOptions(generationOptions(command, 128)).action((model: string, options: ChatCommandOptions) =>
+    execute(
+      options,
+      async (job, clear) => {
+        const { json, quiet, system, backend, threads, activations, cache, ...text } = options;
+        const { tokenizer, lookup, draft, draftTokens, ...rest } = text;
+        const running = { backend, threads, activations, cache, tokenizer, lookup, draft, draftTokens };
+        const conversation = await openChat({ model, system, ...running }, job);
+        clear();
+        if (!conversation.templated && !quiet) {
+          tell("[no chat template came with this model: it goes on with the text that you begin; /help]");
+        }
+        try {
+          return await converse(
+            conversation,
+            { tokens: 128, topP: 0.9, ...forVerb(rest) },
+            { json, quiet },
+            job,
+          );
+        } finally {
+          await conversation.close();
+        }
+      },
+      () => "", // it was said while it came
+    ),
   );
 }
 
-/** Reads lines and answers each, until Ctrl-D, the pipe's end, or Ctrl-C while the person writes. */
+/** Reads lines and answers each, until Ctrl-D, the pipe's end, /quit, or Ctrl-C twice while nothing is written. */
 async function converse(
   conversation: Conversation,
-  options: ChatCommandOptions,
+  options: ContinueOptions,
+  { json, quiet }: SharedOptions,
   job: Job,
 ): Promise<Record<ChatResult>> {
-  const { json, quiet, tokens = 128, temperature, topK, topP = 0.9, minP } = options;
   const firstSeed = options.seed ?? Math.floor(Math.random() * 2 ** 31);
-  const output = json ? undefined : process.stdout;
-  const input = createInterface({ input: process.stdin, output, prompt: "> " });
+  const input = createInterface({
+    input: process.stdin,
+    output: json ? undefined : process.stdout,
+    prompt: "> ",
+  });
   let turn: AbortController | undefined;
   // Turns of one text draw differently; a text begun anew with the same seed draws as before.
   let seed = firstSeed;
   // Lines of a pipe arrive all at once; the pipe's end must not keep those that wait from being answered.
   let open = true;
   const prompt = () => {
-    if (open) input.prompt();
+    if (open && process.stdin.isTTY) input.prompt();
   };
   input.on("close", () => {
     open = false;
   });
-  input.on("SIGINT", () => {
-    // Ctrl-C stops the model's turn; when it is the person's turn it ends the conversation.
-    if (turn) turn.abort();
-    else input.close();
-  });
+  onControlC(input, () => turn);
   // A signal from elsewhere, or Ctrl-C without a terminal, ends all.
   const end = () => {
     turn?.abort();
@@ -77,12 +82,12 @@ async function converse(
     prompt();
     for await (const line of input) {
       job.signal?.throwIfAborted();
-      if (line.trim() === "/reset") {
-        conversation.reset();
-        seed = firstSeed;
-      } else if (line !== "") {
+      const done = obey(line, conversation);
+      if (done === "quit") break;
+      if (done === "begun anew") seed = firstSeed;
+      if (typeof done === "object" && done.say !== "") {
         turn = new AbortController();
-        await answer(line, turn.signal);
+        await answer(done.say, turn.signal);
         turn = undefined;
         seed = (seed + 1) % 2 ** 32;
       }
@@ -95,20 +100,51 @@ async function converse(
     input.close();
   }
 
-  async function answer(line: string, signal: AbortSignal): Promise<void> {
+  async function answer(said: string, signal: AbortSignal): Promise<void> {
     const started = performance.now();
-    const settings = { tokens, temperature, topK, topP, minP, seed };
+    const notes: string[] = [];
     let made = 0;
     try {
-      for await (const { text } of conversation.say(line, settings, { signal, onWarning: job.onWarning })) {
+      const steps = conversation.say(said, { ...options, seed }, { signal, onWarning: job.onWarning });
+      for await (const { text, end, guessed } of steps) {
         made++;
         if (!json) process.stdout.write(text);
+        if (end && guessed) notes.push(`${guessed.accepted} of ${guessed.drafted} guesses came true`);
+        if (end === "context") notes.push("the context is full; --shift goes on, /reset begins anew");
       }
     } catch (error) {
+      // Someone at a terminal can say something else.
+      if (error instanceof InputError && process.stdin.isTTY) return tell(`lowbit: ${error.message}`);
       if (!signal.aborted) throw error;
+      notes.push("interrupted");
     }
     if (!json) process.stdout.write("\n");
     const rate = (1000 * made) / (performance.now() - started);
-    if (!quiet) process.stderr.write(`[${made} tokens, ${rate.toFixed(0)} tokens/s]\n`);
+    if (!quiet) tell(`[${[`${made} tokens`, `${rate.toFixed(0)} tokens/s`, ...notes].join(", ")}]`);
   }
+}
+
+/** Ctrl-C stops the model's turn or takes back what is written; once more, with nothing written, it ends. */
+function onControlC(input: Interface, turn: () => AbortController | undefined): void {
+  let again = false;
+  input.on("line", () => {
+    again = false;
+  });
+  input.on("SIGINT", () => {
+    const controller = turn();
+    if (controller) {
+      controller.abort();
+      again = true;
+    } else if (input.line !== "") {
+      again = false;
+      input.write(null, { ctrl: true, name: "e" });
+      input.write(null, { ctrl: true, name: "u" });
+    } else if (again) {
+      input.close();
+    } else {
+      again = true;
+      tell("\n[Ctrl-C again, Ctrl-D or /quit ends]");
+      input.prompt();
+    }
+  });
 }

@@ -4,10 +4,12 @@ import { bench } from "./bench.ts";
 import { chat } from "./chat.ts";
 import { runCommand } from "./command.ts";
 import { compress } from "./compress.ts";
+import { convert } from "./convert.ts";
 import { doctor } from "./doctor.ts";
 import { evaluate } from "./evaluate.ts";
 import { generate } from "./generate.ts";
 import { inspect } from "./inspect.ts";
+import { tokenize } from "./tokenize.ts";
 import { train } from "./train.ts";
 
 /** Runs one command line; gives the exit status: 0 done, 1 failed, 2 wrong usage or bad input, 130 interrupted. */
@@ -15,6 +17,7 @@ export async function main(args: readonly string[]): Promise<number> {
   const program = new Command("lowbit")
     .description("Train, compress, measure and run low-bit language models.")
     .version(lowbitVersion);
-  for (const define of [inspect, evaluate, compress, train, generate, chat, bench, doctor]) define(program);
+  for (const define of [inspect, evaluate, compress, convert, train, generate, chat, bench, tokenize, doctor])
+    define(program);
   return runCommand(program, args);
 }

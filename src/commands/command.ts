@@ -1,4 +1,5 @@
 import { type Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { cacheNames } from "../models/kv-cache.ts";
 import type { Job } from "../record/record.ts";
 import { InputError, ShapeError, UnsupportedError } from "../tensor/tensor.ts";
 import { ProgressBar } from "./progress.ts";
@@ -33,28 +34,27 @@ export function sharedOptions(command: Command): Command {
   return outputOptions(computing);
 }
 
+/** How a model's arithmetic is done; what is done unless told is said in the help. */
+export function runOptions(command: Command, unless: { activations: string; cache: string }): Command {
+  return command
+    .addOption(
+      new Option(
+        "--activations <type>",
+        `what packed matrices are multiplied by (default: ${unless.activations})`,
+      ).choices(["float", "int8"]),
+    )
+    .addOption(
+      new Option("--cache <format>", `how keys and values are kept (default: ${unless.cache})`).choices(
+        cacheNames,
+      ),
+    );
+}
+
 /** Options of every command: how it prints. */
 export function outputOptions(command: Command): Command {
   return command
     .option("--json", "print one JSON document on stdout, nothing else")
     .option("--quiet", "no progress on stderr");
-}
-
-/** Options that choose the next token; generate and chat have them. */
-export function samplingOptions(command: Command): Command {
-  return command
-    .option("--temperature <t>", "0 takes the best token each time (default: 1)", realNumber(0))
-    .option("--top-k <k>", "keep the k best tokens; 0 keeps all (default: 0)", wholeNumber(0))
-    .option(
-      "--top-p <p>",
-      "keep the fewest tokens with this much probability (default: 0.9)",
-      realNumber(0, 1),
-    )
-    .option(
-      "--min-p <p>",
-      "keep tokens at least this probable relative to the best (default: 0)",
-      realNumber(0, 1),
-    );
 }
 
 /**

@@ -1,9 +1,8 @@
 import { type Command, Option } from "commander";
 import { differenceText } from "../evaluation/words.ts";
-import { cacheNames } from "../models/kv-cache.ts";
 import type { Record } from "../record/record.ts";
 import { type EvaluateOptions, type EvaluateResult, evaluate as evaluateModels } from "../verbs/evaluate.ts";
-import { execute, type SharedOptions, sharedOptions, wholeNumber } from "./command.ts";
+import { execute, runOptions, type SharedOptions, sharedOptions, wholeNumber } from "./command.ts";
 import { table } from "./table.ts";
 
 export function evaluate(program: Command): void {
@@ -17,14 +16,9 @@ export function evaluate(program: Command): void {
     .option("--reference <model>", "compare every model with this one, token by token")
     .option("--context <n>", "tokens that a model sees at once", wholeNumber(1))
     .option("--stride <n>", "tokens between the beginnings of windows (default: the context)", wholeNumber(1))
-    .addOption(
-      new Option(
-        "--cache <format>",
-        "keep the models' keys and values in this format, as generation does (default: no cache)",
-      ).choices(cacheNames),
-    )
     .option("--tokenizer <file>", "tok*.bin, *.model or tokenizer.json, for models that come without one")
     .addOption(new Option("--tasks <names>", "benchmarks, comma separated").hideHelp());
+  runOptions(command, { activations: "float", cache: "none" });
   sharedOptions(command).action(
     (models: string[], options: SharedOptions & Omit<EvaluateOptions, "models"> & { tasks?: string }) => {
       if (options.tasks !== undefined)
@@ -69,7 +63,8 @@ function show(record: Record<EvaluateResult>): string {
     protocol.kind === "windows"
       ? `windows of ${protocol.context} tokens, stride ${protocol.stride}`
       : `documents alone, cut to ${protocol.context} tokens`;
-  const { cache } = record.options as EvaluateOptions;
-  const kept = cache === undefined ? "" : `; keys and values kept in ${cache}`;
+  const { activations, cache } = record.options as EvaluateOptions;
+  const rounded = activations === "int8" ? "; activations in int8" : "";
+  const kept = rounded + (cache === undefined ? "" : `; keys and values kept in ${cache}`);
   return `${table(header, rows)}\n\n${cut}${kept}${protocol.startToken ? ", start token first" : ""}; loss in nats per token`;
 }

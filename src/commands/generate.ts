@@ -1,25 +1,16 @@
 import type { Command } from "commander";
-import { type GenerateOptions, generate as generateText } from "../verbs/generate.ts";
-import { execute, type SharedOptions, samplingOptions, sharedOptions, wholeNumber } from "./command.ts";
+import { generate as generateText } from "../verbs/generate.ts";
+import { execute, type SharedOptions, sharedOptions } from "./command.ts";
+import { forVerb, type GenerationOptions, generationOptions } from "./generation-options.ts";
 
 export function generate(program: Command): void {
   const command = program
     .command("generate")
     .description("continue a text")
-    .argument("<model>", "folder, llama2.c .bin, bundled:NAME or hf:OWNER/NAME[@REVISION]")
-    .argument("[prompt]", "text to continue", "")
-    .option("--tokens <n>", "most tokens to make (default: 256)", wholeNumber(1));
-  samplingOptions(command).option(
-    "--seed <n>",
-    "same seed, same text (default: drawn)",
-    wholeNumber(0, 2 ** 32 - 1),
-  );
-  sharedOptions(command.option("--tokenizer <file>", "tok*.bin, *.model or tokenizer.json")).action(
-    async (
-      model: string,
-      prompt: string,
-      options: SharedOptions & Omit<GenerateOptions, "model" | "prompt">,
-    ) => {
+    .argument("<model>", "folder, .gguf, llama2.c .bin, bundled:NAME or hf:OWNER/NAME[@REVISION]")
+    .argument("[prompt]", "text to continue", "");
+  sharedOptions(generationOptions(command, 256)).action(
+    async (model: string, prompt: string, options: SharedOptions & GenerationOptions) => {
       const { json, quiet, ...settings } = options;
       // The prompt is shown when its continuation comes, not before a model that turns out to be missing.
       let before = prompt;
@@ -31,12 +22,14 @@ export function generate(program: Command): void {
             process.stdout.write(before + text);
             before = "";
           };
-          return generateText({ ...settings, model, prompt }, json ? job : { ...job, onText });
+          return generateText({ ...forVerb(settings), model, prompt }, json ? job : { ...job, onText });
         },
-        (record) => {
+        ({ tokens, tokensPerSecond, seed, end, guessed }) => {
           if (!quiet) {
-            const rate = record.tokensPerSecond.toFixed(0);
-            process.stderr.write(`\n[${record.tokens} tokens, ${rate} tokens/s, seed ${record.seed}]\n`);
+            const notes = [`${tokens} tokens`, `${tokensPerSecond.toFixed(0)} tokens/s`, `seed ${seed}`];
+            if (guessed) notes.push(`${guessed.accepted} of ${guessed.drafted} guesses came true`);
+            if (end === "context") notes.push("the context is full; --shift goes on");
+            process.stderr.write(`\n[${notes.join(", ")}]\n`);
           }
           return "";
         },

@@ -1,5 +1,7 @@
+import { pauses } from "../record/pause.ts";
+import type { Job } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
-import type { Tokenizer } from "../tokenizers/tokenizer.ts";
+import { encodeLong, type Tokenizer } from "../tokenizers/tokenizer.ts";
 
 /**
  * Tokens that a model sees together: each predicts the next one, and the
@@ -32,14 +34,20 @@ export function counted({ ids, first }: Sequence): number {
  *   window k sees the tokens from k·stride on, `context` of them, and is
  *   counted where the windows before it have not predicted yet
  */
-export function windows(text: string, tokenizer: Tokenizer, context: number, stride = context): Sequences {
+export async function windows(
+  text: string,
+  tokenizer: Tokenizer,
+  context: number,
+  stride = context,
+  job: Job = {},
+): Promise<Sequences> {
   if (!Number.isInteger(context) || context < 1) {
     throw new InputError(`context: needs a whole number from 1, got ${context}`);
   }
   if (!Number.isInteger(stride) || stride < 1 || stride > context) {
     throw new InputError(`stride: needs a whole number from 1 to the context of ${context}, got ${stride}`);
   }
-  const ids = withStart(tokenizer, tokenizer.encode(text));
+  const ids = withStart(tokenizer, await encodeLong(tokenizer, text, job));
   const all: Sequence[] = [];
   for (let from = 0, done = 1; done < ids.length; from += stride) {
     const end = Math.min(from + context + 1, ids.length);
@@ -55,21 +63,24 @@ export function windows(text: string, tokenizer: Tokenizer, context: number, str
  * context (start token included). Empty ones are left out, and those after the
  * first `limit`.
  */
-export function documents(
+export async function documents(
   text: string,
   tokenizer: Tokenizer,
   context: number,
   separator: string,
   limit = Number.POSITIVE_INFINITY,
-): Sequences {
+  job: Job = {},
+): Promise<Sequences> {
   if (separator === "") throw new InputError("separator: needs at least one character, got none");
   if (!Number.isInteger(context) || context < 2) {
     throw new InputError(`context: documents need a whole number from 2, got ${context}`);
   }
   const all: Sequence[] = [];
   let bytes = 0;
+  const pause = pauses(job);
   for (const part of text.split(separator)) {
     if (all.length >= limit) break;
+    await pause();
     const document = part.trim();
     const ids = withStart(tokenizer, tokenizer.encode(document));
     const seen = ids.subarray(0, context);

@@ -17,16 +17,15 @@ const LARGEST_PIECE = 2 ** 30;
 /** A file as a ByteSource, open until `close`. Throws an InputError when it is absent or no file. */
 export async function openDisk(path: string): Promise<ByteSource> {
   const name = paths().basename(path);
-  const handle = await fs()
-    .open(path, "r")
-    .catch((error) => {
-      throw readError(path, error);
-    });
+  const failing = (error: unknown): never => {
+    throw readError(path, error);
+  };
+  // Asked before it is opened: a pipe opens when someone writes to it, which may be never.
+  const found = await fs().stat(path).catch(failing);
+  if (!found.isFile())
+    throw new InputError(`${name}: needs a file, met ${found.isDirectory() ? "a folder" : "something else"}`);
+  const handle = await fs().open(path, "r").catch(failing);
   const stat = await handle.stat();
-  if (!stat.isFile()) {
-    await handle.close();
-    throw new InputError(`${name}: needs a file, met ${stat.isDirectory() ? "a folder" : "something else"}`);
-  }
   return {
     name,
     byteLength: stat.size,
@@ -112,21 +111,55 @@ export async function writeFileAtomic(
   bytes: Uint8Array,
   write: WriteAt = writeAt,
 ): Promise<void> {
+  const file = await stageFile(path, write);
+  try {
+    await file.write(bytes, 0);
+    await file.commit();
+  } finally {
+    await file.discard();
+  }
+}
+
+/** A file under way: it has a temporary name on the same disk until `commit`. */
+export interface StagedFile {
+  write(bytes: Uint8Array, at: number): Promise<void>;
+  /** Puts the file at its place. */
+  commit(): Promise<void>;
+  /** Removes what was written; does nothing after `commit`. */
+  discard(): Promise<void>;
+}
+
+/** Begins a file that takes the place of the one at `path`, if there is one, when it is whole. */
+export async function stageFile(path: string, write: WriteAt = writeAt): Promise<StagedFile> {
+  const failing = async <T>(work: () => Promise<T>): Promise<T> => {
+    try {
+      return await work();
+    } catch (error) {
+      throw writeError(path, error);
+    }
+  };
   await clearRemains(path);
   const temporary = beside(path, "new");
-  try {
-    const file = await createFile(temporary, write);
-    try {
-      await file.write(bytes, 0);
-    } finally {
-      await file.close();
-    }
-    await fs().rename(temporary, path);
-    await syncFolder(paths().dirname(path));
-  } catch (error) {
-    await fs().rm(temporary, { force: true });
-    throw writeError(path, error);
-  }
+  const file = await failing(() => createFile(temporary, write));
+  let open = true;
+  let over = false;
+  return {
+    write: (bytes, at) => failing(() => file.write(bytes, at)),
+    commit: () =>
+      failing(async () => {
+        open = false;
+        await file.close();
+        await fs().rename(temporary, path);
+        over = true;
+        await syncFolder(paths().dirname(path));
+      }),
+    async discard() {
+      if (over) return;
+      over = true;
+      if (open) await file.close().catch(() => {}); // a full disk fails here again
+      await fs().rm(temporary, { force: true });
+    },
+  };
 }
 
 /** A file being written, at any position, in any order. */

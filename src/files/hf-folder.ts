@@ -6,8 +6,10 @@ import { isObject, parseJson } from "./json.ts";
 import { type Shard, safetensorsSource } from "./safetensors-source.ts";
 import { openTokenizer, tokenizerFilesOf, tokenizerPath } from "./tokenizer-files.ts";
 
-/** Configs and indexes are a few megabytes at the very most. */
-const LARGEST_JSON = 2 ** 27;
+/** Configs and indexes are a few megabytes at the very most: that of 91,000 tensors, the longest in use, has 8. */
+const LARGEST_JSON = 3 * 2 ** 22;
+/** All of them are open at a time, and systems allow a thousand; the largest models have 200. */
+const MOST_SHARDS = 500;
 export const WEIGHTS_FILE = "model.safetensors";
 export const INDEX_FILE = "model.safetensors.index.json";
 
@@ -60,6 +62,8 @@ export async function openHfFolder(folder: string, name: string): Promise<ModelF
 async function openShards(folder: string, model: string, index: JsonObject | undefined): Promise<Shard[]> {
   if (index !== undefined && (await whatIs(`${folder}/${WEIGHTS_FILE}`)) !== "file") {
     const names = namesByFile(index);
+    if (names.size > MOST_SHARDS)
+      throw new InputError(`${INDEX_FILE}: names ${names.size} files; at most ${MOST_SHARDS} are opened`);
     const shards: Shard[] = [];
     try {
       for (const [file, tensors] of names)

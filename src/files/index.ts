@@ -2,9 +2,14 @@ import { InputError } from "../tensor/tensor.ts";
 import { list, openDisk, whatIs } from "./disk.ts";
 import type { ModelFile } from "./file.ts";
 import { fingerprintOf } from "./fingerprint.ts";
+import { openGgufModel } from "./gguf-model.ts";
+import { ggufOutput } from "./gguf-output.ts";
 import { openHfFolder } from "./hf-folder.ts";
+import { hfOutput } from "./hf-output.ts";
 import { type HubOptions, hubFolder } from "./hub.ts";
 import { openLlama2c } from "./llama2c.ts";
+import { llama2cOutput, tokenizerBeside } from "./llama2c-output.ts";
+import type { Convertible, ModelOutput } from "./output.ts";
 import { openTokenizer, tokenizerFilesFrom } from "./tokenizer-files.ts";
 
 export { checkTensors, checkVocabulary } from "./checks.ts";
@@ -12,6 +17,9 @@ export { claimFolder, isOurs, readText, writeFileAtomic } from "./disk.ts";
 export type { ByteSource, Json, JsonObject, ModelFile, NamedBytes, TensorSource } from "./file.ts";
 export { memorySource } from "./memory.ts";
 export { outlineOf, packedOutline, type WeightOutline } from "./outline.ts";
+export type { Convertible, ModelOutput, NeededTensor } from "./output.ts";
+export { recode } from "./recode.ts";
+export { reorderRows, ropeOrder, rowRange } from "./rows.ts";
 export { decodeText } from "./text.ts";
 export { openTokenizer } from "./tokenizer-files.ts";
 export { type ModelContents, modelWriter, type WriterOptions, writeModel } from "./write-model.ts";
@@ -25,6 +33,7 @@ export interface OpenOptions extends HubOptions {
  * Opens a model for reading; reads headers only.
  *
  *   FOLDER              a Hugging Face folder
+ *   FILE.gguf           a GGUF file of llama.cpp
  *   FILE.bin            a llama2.c checkpoint
  *   bundled:NAME        a model that comes with lowbit
  *   hf:OWNER/NAME[@REV] a model of the Hugging Face hub, from the cache or downloaded
@@ -51,11 +60,6 @@ async function openOwn(spec: string, options: OpenOptions): Promise<ModelFile> {
   if (spec.startsWith("hf:")) return openHfFolder(await hubFolder(spec, options), spec);
   if (spec.startsWith("bundled:")) return openHfFolder(await bundledFolder(spec), spec);
   const name = spec.replace(/[\\/]+$/, "").replace(/^.*[\\/]/, "");
-  if (name.endsWith(".gguf")) {
-    throw new InputError(
-      `${name}: GGUF files are not read yet; that comes in a later version; use the model's safetensors`,
-    );
-  }
   switch (await whatIs(spec)) {
     case "folder":
       return openHfFolder(spec, name);
@@ -63,11 +67,57 @@ async function openOwn(spec: string, options: OpenOptions): Promise<ModelFile> {
       if (name.endsWith(".safetensors")) {
         throw new InputError(`${name}: weights alone; give the folder that holds them with config.json`);
       }
+      if (name.endsWith(".gguf")) return openGguf(spec);
       return openCheckpoint(spec);
     default:
       throw new InputError(
-        `${spec}: no such file or folder; a model is a folder, a llama2.c .bin, bundled:NAME or hf:OWNER/NAME`,
+        `${spec}: no such file or folder; a model is a folder, a .gguf, a llama2.c .bin, bundled:NAME or hf:OWNER/NAME`,
       );
+  }
+}
+
+/** Containers that a model can be written in. */
+export const containers = ["gguf", "hf", "llama2c"] as const;
+export type Container = (typeof containers)[number];
+
+export interface OutputOptions {
+  /** Format of the matrices, where the container leaves a choice. */
+  readonly type?: string;
+  /** What the model is called in it. */
+  readonly name: string;
+  /** What its record will be like; GGUF leaves room for it. */
+  record(planned: Pick<ModelOutput, "tensors" | "container">): object;
+  /** Whether a file that stands there may be replaced; a folder may when lowbit made it. */
+  readonly replace: boolean;
+}
+
+/** Begins a model in a container; nothing appears at `path` before `finish`. */
+export async function openOutput(
+  path: string,
+  container: Container,
+  model: Convertible,
+  options: OutputOptions,
+): Promise<ModelOutput> {
+  if (container === "hf") return hfOutput(path, model, options);
+  const places = container === "gguf" ? [path] : [path, tokenizerBeside(path)];
+  for (const place of places) {
+    const name = place.replace(/^.*[\\/]/, "");
+    const found = await whatIs(place);
+    if (found === "folder")
+      throw new InputError(`${name}: output needs a file, met a folder; choose another name`);
+    if (found === "file" && !options.replace)
+      throw new InputError(`${name}: is there already; choose another name, or replace it with --force`);
+  }
+  return container === "gguf" ? ggufOutput(path, model, options) : llama2cOutput(path, model, options);
+}
+
+async function openGguf(path: string): Promise<ModelFile> {
+  const file = await openDisk(path);
+  try {
+    return await openGgufModel(file);
+  } catch (error) {
+    await file.close();
+    throw error;
   }
 }
 

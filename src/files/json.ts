@@ -5,10 +5,17 @@ import type { Json, JsonObject } from "./file.ts";
 const DEEPEST = 100;
 
 /**
+ * What the values of a JSON text and our lists of them may take in memory, bytes: some fifty times the text, when it is
+ * all short names or empty lists. The longest index in use, of 91,000 tensors, is counted as 23 MB.
+ */
+const MOST_MEMORY = 3 * 2 ** 23;
+
+/**
  * The object in a JSON text of UTF-8. Names that occur twice in one object
  * are refused: readers disagree on which of the two counts.
  */
 export function parseJson(bytes: Uint8Array, where: string): JsonObject {
+  checkCost(bytes, MOST_MEMORY, where);
   let text: string;
   try {
     text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
@@ -51,8 +58,40 @@ function firstLine(text: string): string {
 }
 
 /**
- * Looks through a valid JSON text for what readers disagree on or cannot
- * bear: a name that one object holds twice, and nesting beyond all use.
+ * Counts what a JSON text would take in memory, and its depth, before anything is made of it. Throws an InputError when
+ * that is more than `most` bytes. Other texts than JSON are given some count; the parser refuses them.
+ */
+export function checkCost(bytes: Uint8Array, most: number, where: string): void {
+  let cost = 0;
+  let depth = 0;
+  for (let i = 0; i < bytes.length; i++) {
+    switch (bytes[i]) {
+      case 0x22: // a string is passed over
+        for (i++; i < bytes.length && bytes[i] !== 0x22; i++) if (bytes[i] === 0x5c) i++;
+        break;
+      case 0x7b:
+      case 0x5b:
+        cost += 64;
+        if (++depth > DEEPEST) throw new InputError(`${where}: JSON nested deeper than ${DEEPEST}`);
+        break;
+      case 0x7d:
+      case 0x5d:
+        depth--;
+        break;
+      case 0x3a:
+        cost += 240;
+        break;
+      case 0x2c:
+        cost += 16;
+    }
+  }
+  if (cost > most)
+    throw new InputError(`${where}: its JSON would take ${cost} bytes of memory; ${most} are allowed`);
+}
+
+/**
+ * Looks through a valid JSON text for what readers disagree on: a name that
+ * one object holds twice.
  */
 function checkText(text: string, where: string): void {
   const open: (Set<string> | undefined)[] = []; // names of the objects around, undefined for a list
@@ -62,7 +101,6 @@ function checkText(text: string, where: string): void {
       case "{":
       case "[":
         open.push(text[i] === "{" ? new Set() : undefined);
-        if (open.length > DEEPEST) throw new InputError(`${where}: JSON nested deeper than ${DEEPEST}`);
         break;
       case "}":
       case "]":

@@ -28,8 +28,11 @@ export interface Llama2c {
 const MAGIC = 0x616b3432;
 const LEGACY_HEADER_BYTES = 28;
 const HEADER_BYTES = 256;
+/** No real model has as many; each is nine names in memory, and may be a hundred bytes of a file. */
+const MOST_LAYERS = 2 ** 12;
 
-interface Header {
+/** The numbers at the beginning of a file. */
+export interface Header {
   readonly version: "legacy" | 1 | 2;
   readonly dim: number;
   readonly hidden: number;
@@ -44,7 +47,7 @@ interface Header {
 }
 
 /** Where a tensor stands in the file. */
-interface Place {
+export interface Place {
   readonly shape: readonly number[];
   readonly from: number;
   readonly bytes: number;
@@ -152,6 +155,7 @@ function check(file: string, h: Header): void {
   for (const name of ["dim", "hidden", "layers", "heads", "kvHeads", "vocabulary", "context"] as const) {
     if (h[name] <= 0) throw wrong(`${name} is ${h[name]}`);
   }
+  if (h.layers > MOST_LAYERS) throw wrong(`${h.layers} layers; at most ${MOST_LAYERS} are read`);
   if (h.dim % h.heads !== 0 || (h.dim / h.heads) % 2 !== 0)
     throw wrong(`${h.heads} heads do not divide dim ${h.dim} into even heads`);
   if (h.heads % h.kvHeads !== 0) throw wrong(`${h.kvHeads} kv heads do not divide ${h.heads} heads`);
@@ -168,7 +172,7 @@ function check(file: string, h: Header): void {
  * Bytes of a file with this header, by arithmetic alone: a header can ask for
  * more layers than there is memory to list.
  */
-function bytesOf(h: Header): number {
+export function bytesOf(h: Header): number {
   const kvDim = (h.dim / h.heads) * h.kvHeads;
   const perLayer = h.dim * (2 * h.dim + 2 * kvDim + 3 * h.hidden);
   const matrices = h.layers * perLayer + h.vocabulary * h.dim * (h.sharedHead ? 1 : 2);
@@ -179,7 +183,7 @@ function bytesOf(h: Header): number {
 }
 
 /** Every tensor's place, in the order of the file, under its Hugging Face name. */
-function layOut(h: Header): ReadonlyMap<string, Place> {
+export function layOut(h: Header): ReadonlyMap<string, Place> {
   const headDim = h.dim / h.heads;
   const kvDim = headDim * h.kvHeads;
   const tensors = new Map<string, Place>();

@@ -1,5 +1,5 @@
 import { formatByName } from "../formats/index.ts";
-import { InputError, sizeOf } from "../tensor/tensor.ts";
+import { InputError, naming, sizeOf } from "../tensor/tensor.ts";
 import {
   type Expression,
   PART_BYTES,
@@ -124,12 +124,7 @@ function formatParts(where: string, shape: readonly number[], format: string): r
   if (isPlain(format)) return [{ name: "data", dtype: format as PartType, shape }];
   const cols = shape.at(-1) ?? 1;
   const rows = cols === 0 ? 0 : sizeOf(shape) / cols;
-  try {
-    return formatByName(format).parts(rows, cols);
-  } catch (error) {
-    if (error instanceof InputError) throw new InputError(`${where}: ${error.message}`);
-    throw error;
-  }
+  return naming(where, () => formatByName(format).parts(rows, cols));
 }
 
 /** How a stored weight is put together, checked once, before any of its bytes are read. */

@@ -1,4 +1,4 @@
-import { InputError } from "../tensor/tensor.ts";
+import { InputError, naming } from "../tensor/tensor.ts";
 import { type Part, packedWeight } from "../tensor/weight.ts";
 import type { ByteSource, Json, TensorSource } from "./file.ts";
 import { isObject } from "./json.ts";
@@ -39,7 +39,7 @@ export async function safetensorsSource(
   const owner = new Map<string, string>();
   const assemblies = new Map<string, Assembly>();
   for (const [name, entry] of Object.entries(lowbitWeights(quantization))) {
-    const assembly = assemblyOf(name, entry, find);
+    const assembly = naming("config.json", () => assemblyOf(name, entry, find));
     assemblies.set(name, assembly);
     for (const part of assembly.stored) users.set(part, [...(users.get(part) ?? []), name]);
     for (const part of assembly.owned) owner.set(part, name);

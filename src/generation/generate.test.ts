@@ -1,9 +1,13 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { openReference } from "../backends/reference.ts";
 import { randomModel } from "../models/random-model.suite.ts";
+import { ropeTable } from "../models/rope-table.ts";
+import type { Progress } from "../record/record.ts";
 import { generator } from "../tensor/random.ts";
 import type { Tokenizer } from "../tokenizers/tokenizer.ts";
-import { generate, promptIds, type Step } from "./generate.ts";
+import { checkSameVocabulary, draftModel } from "./draft-model.ts";
+import { type GenerateOptions, generate, promptIds, type Step, shifted } from "./generate.ts";
+import { promptLookup } from "./prompt-lookup.ts";
 import { Session } from "./session.ts";
 
 const backend = openReference();
@@ -40,6 +44,31 @@ describe("Session", () => {
     session.free();
   });
 
+  test("logits after each of several tokens are those of one after the other", async () => {
+    const session = new Session(running);
+    const sequence = ids(12);
+    await session.start(sequence.subarray(0, 4));
+    const rows = await session.each(sequence.subarray(4));
+    expect(session.length).toBe(12);
+    for (const [n, row] of rows.entries()) expect(row).toEqual(await fresh(sequence.subarray(0, 5 + n)));
+    session.truncate(6);
+    expect(await session.next(sequence.subarray(6, 8))).toEqual(rows[3]);
+    session.free();
+  });
+
+  test("makes rotary positions as it needs them, and frees them", async () => {
+    const { model } = running;
+    const before = backend.bytesInUse;
+    const small = { ...running, rope: backend.keep(backend.upload(ropeTable(model.config, 2))) };
+    const session = new Session(small);
+    const sequence = ids(290);
+    await session.start(sequence.subarray(0, 3));
+    expect(await session.start(sequence)).toEqual(await fresh(sequence));
+    session.free();
+    backend.free(small.rope);
+    expect(backend.bytesInUse).toBe(before);
+  });
+
   test("names a prompt that does not fit and an id that the model does not have", async () => {
     const session = new Session(running, 8);
     await expect(session.start(ids(9))).rejects.toThrow(
@@ -49,6 +78,36 @@ describe("Session", () => {
       "token 40 is outside the model's vocabulary of 40",
     );
     await expect(session.start(new Int32Array())).rejects.toThrow("at least one token");
+    session.free();
+  });
+
+  test("a signal aborted within a prompt ends it between two blocks, and the session goes on as before", async () => {
+    let clock = 0;
+    vi.spyOn(performance, "now").mockImplementation(() => (clock += 100)); // it is always time for a pause
+    let blocks = 0;
+    const controller = new AbortController();
+    const { model } = running;
+    const block: typeof model.block = (...call) => {
+      if (++blocks === 3) setImmediate(() => controller.abort(new Error("enough")));
+      return model.block(...call);
+    };
+    const before = backend.bytesInUse;
+    const session = new Session({ ...running, model: { ...model, block } });
+    const sequence = ids(290);
+    await expect(session.start(sequence, { signal: controller.signal })).rejects.toThrow("enough");
+    expect(blocks).toBe(3); // of two for each of two chunks
+    expect(session.length).toBe(256);
+    expect(await session.start(sequence)).toEqual(await fresh(sequence));
+    session.free();
+    expect(backend.bytesInUse).toBe(before);
+    vi.restoreAllMocks();
+  });
+
+  test("says how far it has read a long prompt", async () => {
+    const seen: Progress[] = [];
+    const session = new Session(running);
+    await session.start(ids(290), { onProgress: (progress) => seen.push(progress) });
+    expect(seen).toEqual([{ task: "read", done: 256, total: 290, unit: "tokens" }]);
     session.free();
   });
 
@@ -116,10 +175,41 @@ describe("generate", () => {
     for (const steps of [
       await run(session, tokenizer({ eos: id }), prompt, { temperature: 0 }),
       await run(session, tokenizer({ bos: id }), prompt, { temperature: 0 }),
-      await run(session, tokenizer(), prompt, { temperature: 0, stop: [id] }),
+      await run(session, { ...tokenizer(), ends: [id] }, prompt, { temperature: 0 }),
     ]) {
       expect(steps).toMatchObject([{ id, text: "", end: "eos" }]);
     }
+    const stopped = await run(session, tokenizer(), prompt, { temperature: 0, stopTokens: [id] });
+    expect(stopped).toMatchObject([{ id, text: "", end: "stop" }]);
+    session.free();
+  });
+
+  test("a stop text ends it, and nothing of that text is shown in any step", async () => {
+    const session = new Session(running);
+    const whole = (await run(session, tokenizer(), prompt, { tokens: 60, seed: 4 }))
+      .map(({ text }) => text)
+      .join("");
+    for (const from of [0, 7, 20]) {
+      const stop = whole.slice(from, from + 3);
+      const steps = await run(session, tokenizer(), prompt, { tokens: 60, seed: 4, stop: ["never", stop] });
+      expect(steps.map(({ text }) => text).join("")).toBe(whole.slice(0, whole.indexOf(stop)));
+      expect(steps[steps.length - 1].end).toBe("stop");
+    }
+    await expect(run(session, tokenizer(), prompt, { stop: [""] })).rejects.toThrow("must not be empty");
+    session.free();
+  });
+
+  test("with a shift it goes on: first tokens and the newer half of the others, as a fresh session reads them", async () => {
+    const session = new Session(running, 10);
+    const options = { temperature: 0, tokens: 14, shift: { keep: 1 } };
+    const steps = await run(session, tokenizer(), prompt, options);
+    expect(steps.map(({ end }) => end)).toEqual([...new Array(13).fill(undefined), "tokens"]);
+    // Full after 8 tokens: the first is kept, and 5 of the other 9.
+    const all = [...prompt, ...steps.map(({ id }) => id)];
+    const kept = shifted(all.slice(0, 10), 1, 10);
+    expect(kept).toEqual([all[0], ...all.slice(5, 10)]);
+    const after = await run(session, tokenizer(), Int32Array.from(kept), { temperature: 0, tokens: 4 });
+    expect(after.map(({ id }) => id)).toEqual(all.slice(10, 14));
     session.free();
   });
 
@@ -160,4 +250,105 @@ test("a prompt starts with the start token where there is one", () => {
   expect([...promptIds(tokenizer({ bos: 0 }), "Z")]).toEqual([0, 30]);
   expect([...promptIds(tokenizer(), "Z")]).toEqual([30]);
   expect([...promptIds(tokenizer({ bos: 0 }), "")]).toEqual([0]);
+});
+
+describe("speculation", () => {
+  const prompt = Int32Array.of(31, 32, 31, 32, 33, 31, 32);
+  const other = randomModel(backend, 5);
+  const drafters = {
+    "prompt lookup": () => promptLookup(),
+    "the model itself": () => draftModel(running, 300),
+    "another model": () => draftModel(other, 300),
+    "a model with a shorter context": () => draftModel(other, 20),
+  };
+  const all: GenerateOptions[] = [
+    { temperature: 0 },
+    { seed: 1 },
+    { seed: 2, temperature: 0.7, topK: 12, topP: 0.9, minP: 0.01, typical: 0.95 },
+    { temperature: 0, repetitionPenalty: 1.3, presencePenalty: 0.2, dryMultiplier: 1, penaltyWindow: 5 },
+    { seed: 3, frequencyPenalty: 0.3, dryMultiplier: 0.8, logitBias: [[31, 2]] },
+    { seed: 4, stop: ["["], temperature: 2 },
+    { seed: 5, stopTokens: [35] },
+    { temperature: 0, tokens: 200, shift: { keep: 2 } },
+    { seed: 6, tokens: 90, shift: { keep: 0 } },
+  ];
+
+  test.each(Object.entries(drafters))("%s: every step is as without", async (_, drafter) => {
+    const before = backend.bytesInUse;
+    for (const [n, options] of all.entries()) {
+      const settings = { tokens: 45, ...options };
+      const plain = new Session(running, 40);
+      const expected = await run(plain, tokenizer(), prompt, settings);
+      plain.free();
+      const session = new Session(running, 40);
+      const speculation = { drafter: drafter(), guesses: 1 + (n % 7) };
+      const steps = await run(session, tokenizer(), prompt, settings, {}, speculation);
+      speculation.drafter.free();
+      session.free();
+      expect(steps.map(({ guessed: _, ...step }) => step)).toEqual(expected);
+      const { drafted, accepted } = steps[steps.length - 1].guessed!;
+      expect(accepted).toBeLessThanOrEqual(drafted);
+    }
+    expect(backend.bytesInUse).toBe(before);
+  });
+
+  test("a model's own guesses all come true, and are counted", async () => {
+    for (const options of [{ temperature: 0 }, { seed: 8, repetitionPenalty: 1.2 }]) {
+      const session = new Session(running);
+      const speculation = { drafter: draftModel(running, 300) };
+      const steps = await run(session, tokenizer(), prompt, { ...options, tokens: 33 }, {}, speculation);
+      // 33 = 1 + 4·8: the prompt gives one token, each reading of seven guesses eight.
+      expect(steps[steps.length - 1].guessed).toEqual({ drafted: 28, accepted: 28 });
+      speculation.drafter.free();
+      session.free();
+    }
+  });
+
+  test("prompt lookup takes what followed the longest end that was there before, the last time", async () => {
+    const draft = (sequence: number[], most = 3) =>
+      promptLookup().draft(sequence, most, undefined as never, {});
+    expect(await draft([1, 2, 3, 4, 1, 2, 3])).toEqual([4, 1, 2]);
+    expect(await draft([1, 2, 9, 5, 2, 8, 1, 2])).toEqual([9, 5, 2]);
+    expect(await draft([2, 7, 2, 8, 2])).toEqual([8, 2]);
+    expect(await draft([1, 2, 3])).toEqual([]);
+    expect(await draft([1])).toEqual([]);
+    expect(await draft([4, 4, 4, 4], 2)).toEqual([4]);
+  });
+
+  test("guesses out of range are refused", async () => {
+    const session = new Session(running);
+    const speculation = { drafter: promptLookup(), guesses: 8 };
+    await expect(run(session, tokenizer(), prompt, {}, {}, speculation)).rejects.toThrow(
+      "from 1 to 7, got 8",
+    );
+    session.free();
+  });
+
+  test("a signal aborted while a draft is made ends it", async () => {
+    const controller = new AbortController();
+    const session = new Session(running);
+    const drafter = draftModel(running, 300);
+    const aborting = {
+      ...drafter,
+      draft: (...call: Parameters<typeof drafter.draft>) => {
+        controller.abort(new Error("enough"));
+        return drafter.draft(...call);
+      },
+    };
+    const job = { signal: controller.signal };
+    await expect(run(session, tokenizer(), prompt, {}, job, { drafter: aborting })).rejects.toThrow("enough");
+    drafter.free();
+    session.free();
+  });
+});
+
+test("a draft of another vocabulary is refused", () => {
+  expect(() => checkSameVocabulary(tokenizer(), tokenizer())).not.toThrow();
+  expect(() => checkSameVocabulary(tokenizer(), { ...tokenizer(), vocabulary: 41 })).toThrow(
+    "draft: has 41 tokens, the model 40; take a draft of the same vocabulary",
+  );
+  const piece = (id: number) => (id === 7 ? "x" : String(id));
+  expect(() => checkSameVocabulary(tokenizer(), { ...tokenizer(), piece })).toThrow(
+    'token 7 is "x", the model\'s is "7"',
+  );
 });

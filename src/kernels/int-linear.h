@@ -27,66 +27,86 @@ template <bool EIGHT> LOWBIT_INLINE i32v dot(i32v sum, codes8v a, quad x) {
   else return dot7(sum, a, x);
 }
 
-// LANES rows of a panel, from vector v on, for one row of x.
-template <typename Kind> inline f32v stream(const uint8_t* panel, const Panels& p, const Quantized& x, int v, const LevelTable& table) {
+// The rows of a panel, for one row of x.
+template <typename Kind> inline void stream(const uint8_t* panel, const Panels& p, const Quantized& x, const LevelTable& table, f32v* sums) {
   constexpr bool GROUPS = Kind::GROUP != 0;
   constexpr int GROUP = GROUPS ? Kind::GROUP : CHUNK;
   // So many sums at a time that none waits for its last product.
-  constexpr int WAYS = 4;
-  f32v sum = splat(0.0f);
+  constexpr int V = PANEL_VECTORS, WAYS = V == 1 ? 4 : 2;
+#pragma GCC unroll 4
+  for (int v = 0; v < V; v++) sums[v] = splat(0.0f);
   const int8_t* q = x.codes;
   const int32_t* starts = x.starts;
   for (int64_t u = 0; u < p.units; u++) {
     const int64_t n = p.weights(u);
     const uint8_t* chunk = panel + Kind::CODES;
-    const int8_t* subs = reinterpret_cast<const int8_t*>(panel + Kind::SUBS) + v * LANES;
-    i32v ones[WAYS] = {splatInt(GROUPS ? 0 : *starts++), splatInt(0), splatInt(0), splatInt(0)};
-    i32v total = splatInt(0);
+    const int8_t* subs = reinterpret_cast<const int8_t*>(panel + Kind::SUBS);
+    i32v ones[V][WAYS], totals[V];
+    const auto begin = [&](int32_t start) LOWBIT_INLINED {
+#pragma GCC unroll 4
+      for (int v = 0; v < V; v++) {
+        ones[v][0] = splatInt(start);
+#pragma GCC unroll 4
+        for (int way = 1; way < WAYS; way++) ones[v][way] = splatInt(0);
+      }
+    };
+    const auto all = [&](int v) LOWBIT_INLINED {
+      if constexpr (WAYS == 4) return ones[v][0] + ones[v][1] + (ones[v][2] + ones[v][3]);
+      else return ones[v][0] + ones[v][1];
+    };
+    if constexpr (GROUPS)
+#pragma GCC unroll 4
+      for (int v = 0; v < V; v++) totals[v] = splatInt(0);
+    else begin(*starts++);
     for (int64_t at = 0; at < n; at += CHUNK, chunk += Kind::CODE_BYTES, q += CHUNK) {
       for (int line = 0; line < Kind::CODE_BYTES; line += 64) prefetch(chunk + AHEAD + line);
       each<0, QUADS>([&](auto j) LOWBIT_INLINED {
         constexpr int J = decltype(j)::value;
-        if constexpr (GROUPS && J * 4 % GROUP == 0) {
-          ones[0] = splatInt(*starts++);
-          ones[1] = ones[2] = ones[3] = splatInt(0);
-        }
-        ones[J % WAYS] = dot<Kind::EIGHT>(ones[J % WAYS], quadCodes<Kind, J>(chunk, v, table), loadQuad(q + J * 4));
+        if constexpr (GROUPS && J * 4 % GROUP == 0) begin(*starts++);
+        const quad four = loadQuad(q + J * 4);
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) ones[v][J % WAYS] = dot<Kind::EIGHT>(ones[v][J % WAYS], quadCodes<Kind, J>(chunk, v, table), four);
         if constexpr (GROUPS && (J * 4 + 4) % GROUP == 0) {
-          total = total + (ones[0] + ones[1] + (ones[2] + ones[3])) * signedBytes(subs);
+#pragma GCC unroll 4
+          for (int v = 0; v < V; v++) totals[v] = totals[v] + all(v) * signedBytes(subs + v * LANES);
           subs += PANEL;
         }
       });
     }
-    if constexpr (!GROUPS) total = ones[0] + ones[1] + (ones[2] + ones[3]);
-    f32v two = splat(0.0f), offset = two;
-    if constexpr (Kind::OFFSETS) {
-      offset = scalesAt<Kind>(panel + Kind::SCALE_BYTES, v);
-      if constexpr (GROUPS) {
-        i32v pairs = splatInt(0);
-        for (int g = 0; g < Kind::GROUPS; g += 2)
-          pairs = dotPairs(pairs, bytePairs(panel + Kind::SUB_OFFSETS + g * PANEL + v * 2 * LANES), x.pairs + u * Kind::GROUPS + g);
-        two = floats(pairs);
-      } else {
-        two = splat(x.sums[u]);
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++) {
+      if constexpr (!GROUPS) totals[v] = all(v);
+      f32v two = splat(0.0f), offset = two;
+      if constexpr (Kind::OFFSETS) {
+        offset = scalesAt<Kind>(panel + Kind::SCALE_BYTES, v);
+        if constexpr (GROUPS) {
+          i32v pairs = splatInt(0);
+          for (int g = 0; g < Kind::GROUPS; g += 2)
+            pairs = dotPairs(pairs, bytePairs(panel + Kind::SUB_OFFSETS + g * PANEL + v * 2 * LANES), x.pairs + u * Kind::GROUPS + g);
+          two = floats(pairs);
+        } else {
+          two = splat(x.sums[u]);
+        }
       }
+      sums[v] = step<Kind::OFFSETS>(sums[v], totals[v], scalesAt<Kind>(panel, v), two, offset, x.scales[u]);
     }
-    sum = step<Kind::OFFSETS>(sum, total, scalesAt<Kind>(panel, v), two, offset, x.scales[u]);
     panel = chunk;
   }
-  return sum;
 }
 
 template <typename Kind> inline void oneRow(const Panels& p, const Quantized& x, const LevelTable& table, float* y) {
   const int64_t panels = p.count(), most = TASK_BYTES / (p.panelBytes + 1) + 1, fair = (panels + TASKS - 1) / TASKS;
   const int64_t task = most < fair ? most : fair;
   parallel((panels + task - 1) / task, [&, task, panels](int64_t index) {
-    for (int64_t panel = index * task; panel < panels && panel < (index + 1) * task; panel++)
+    for (int64_t panel = index * task; panel < panels && panel < (index + 1) * task; panel++) {
+      f32v sums[PANEL_VECTORS];
+      stream<Kind>(p.bytes + panel * p.panelBytes, p, x, table, sums);
       for (int v = 0; v < PANEL_VECTORS; v++) {
-        const f32v sum = stream<Kind>(p.bytes + panel * p.panelBytes, p, x, v, table);
         const int64_t row = panel * PANEL + v * LANES, left = p.rows - row;
-        if (left >= LANES) store(y + row, sum);
-        else if (left > 0) store(y + row, sum, static_cast<int>(left));
+        if (left >= LANES) store(y + row, sums[v]);
+        else if (left > 0) store(y + row, sums[v], static_cast<int>(left));
       }
+    }
   });
 }
 
@@ -99,19 +119,20 @@ template <bool EIGHT_, int GROUP_, bool OFFSETS_, bool SHORT_> struct TileKind {
 };
 
 // The tile of y that is computed at a time: LARGE rows of x, where there are more than FEW, by VECTORS vectors of rows of W.
+// Few rows of x take tiles of MEDIUM rows, or of SMALL where one such does.
 constexpr int FEW = 8;
 #if defined(LOWBIT_AVX512)
 constexpr bool ONE_DOT = true;  // the same for codes of 7 bits and of 8
 constexpr int VECTORS = 2;
-constexpr int LARGE = 6;
+constexpr int SMALL = 4, MEDIUM = 8, LARGE = 6;
 #elif defined(LOWBIT_AVX2)
 constexpr bool ONE_DOT = false;
 constexpr int VECTORS = 2;
-constexpr int LARGE = 4;
+constexpr int SMALL = 4, MEDIUM = 4, LARGE = 4;
 #else
 constexpr bool ONE_DOT = false;
 constexpr int VECTORS = 4;
-constexpr int LARGE = 2;
+constexpr int SMALL = 2, MEDIUM = 2, LARGE = 2;
 #endif
 constexpr int STRIP = VECTORS * LANES;  // rows of W: one panel, or two
 template <typename Kind, bool SHORT> using TileOf = TileKind<!ONE_DOT && Kind::EIGHT, Kind::GROUP, Kind::OFFSETS, SHORT>;
@@ -277,18 +298,18 @@ inline void put(const float* sums, float* y, int64_t stride, int64_t rows, int64
     }
 }
 
-// Two to eight rows of x, one tile: each piece of a strip is used as soon as it is out of its bits.
+// Two to eight rows of x, in tiles of T: each piece of a strip is used as soon as it is out of its bits.
 template <typename Kind, int T> inline void fewRows(const Panels& p, const Quantized& x, const LevelTable& table, float* y) {
   const int64_t piece = p.unit >= 256 ? 1 : 256 / p.unit;  // units
   parallel((p.rows + STRIP - 1) / STRIP, [&, piece](int64_t strip) {
     alignas(64) uint8_t memory[STRIP * (256 + 256 / CHUNK * 8 + 2 * Kind::GROUPS)];
-    alignas(64) float sums[T * STRIP] = {};
+    alignas(64) float sums[FEW * STRIP] = {};
     const Strip s = stripAt<Kind>(memory, piece, p.unit);
     const int64_t row = strip * STRIP;
     for (int64_t u = 0; u < p.units; u += piece) {
       const int64_t to = u + piece < p.units ? u + piece : p.units;
       for (int first = 0; first < STRIP && row + first < p.rows; first += PANEL) unpack<Kind>(p, (row + first) / PANEL, u, to, first, table, s);
-      tile<TileOf<Kind, false>, T>(s, p, u, to, x, 0, sums);
+      for (int64_t t = 0; t < x.tiles; t++) tile<TileOf<Kind, false>, T>(s, p, u, to, x, t, sums + t * T * STRIP);
     }
     put(sums, y + row, p.rows, x.rows, p.rows - row < STRIP ? p.rows - row : STRIP);
   });
@@ -322,10 +343,10 @@ template <typename Kind> inline void linear(const float* x, const Packed& w, flo
   const Panels p = panelsOf<Kind>(w);
   if constexpr (Kind::PLANES)
     if (p.planes && rows * Kind::BITS <= planes::MOST) return w.kernel == 1 ? planes::linear<Kind, true>(x, p, y, rows, middle) : planes::linear<Kind, false>(x, p, y, rows, middle);
-  const auto quantized = [=](int T) { return quantize<Kind>(x, rows, p, middle, T); };
+  const auto quantized = [=](int T) { return quantize(x, rows, p, {Kind::GROUP, middle, Kind::OFFSETS}, T); };
   if (rows == 1) oneRow<Kind>(p, quantized(1), table, y);
-  else if (rows <= FEW / 2) fewRows<Kind, FEW / 2>(p, quantized(FEW / 2), table, y);
-  else if (rows <= FEW) fewRows<Kind, FEW>(p, quantized(FEW), table, y);
+  else if (rows <= SMALL) fewRows<Kind, SMALL>(p, quantized(SMALL), table, y);
+  else if (rows <= FEW) fewRows<Kind, MEDIUM>(p, quantized(MEDIUM), table, y);
   else manyRows<Kind>(p, quantized(LARGE), table, y);
 }
 

@@ -118,10 +118,10 @@ LOWBIT_INLINE quad loadQuad(const int8_t* p) { return {wasm_v128_load32_splat(p)
 #ifdef __wasm_relaxed_simd__
 // With 7 bits in the second operand every engine gives the same exact sum.
 LOWBIT_INLINE i32v dot7(i32v sum, codes8v a, quad x) { return {wasm_i32x4_relaxed_dot_i8x16_i7x16_add(x.v, a.v, sum.v)}; }
+// The highest bit as twice 64.
 LOWBIT_INLINE i32v dot8(i32v sum, codes8v a, quad x) {
-  const v128_t zero = wasm_i32x4_splat(0), high = wasm_u8x16_shr(a.v, 7);
-  const v128_t highs = wasm_i32x4_relaxed_dot_i8x16_i7x16_add(x.v, high, zero);
-  return dot7({wasm_i32x4_add(sum.v, wasm_i32x4_shl(highs, 7))}, a & 0x7f, x);
+  const codes8v high = right<1>(a) & 0x40;
+  return dot7(dot7(dot7(sum, a & 0x7f, x), high, x), high, x);
 }
 #else
 LOWBIT_INLINE i32v dot8(i32v sum, codes8v a, quad x) {
@@ -151,6 +151,16 @@ LOWBIT_INLINE void prefetch(const uint8_t*) {}
 #else
 
 // Plain arrays of four lanes, which a compiler turns into what its target has; NEON's dot product by name.
+#if defined(__GNUC__)
+typedef uint8_t sixteenBytes __attribute__((vector_size(16)));
+struct codes8v { sixteenBytes v; };
+LOWBIT_INLINE codes8v loadCodes(const uint8_t* p) { codes8v r; __builtin_memcpy(&r.v, p, 16); return r; }
+LOWBIT_INLINE void storeCodes(uint8_t* p, codes8v a) { __builtin_memcpy(p, &a.v, 16); }
+LOWBIT_INLINE codes8v operator&(codes8v a, uint8_t b) { return {a.v & b}; }
+LOWBIT_INLINE codes8v operator|(codes8v a, codes8v b) { return {a.v | b.v}; }
+template <int N> LOWBIT_INLINE codes8v right(codes8v a) { return {a.v >> N}; }
+template <int N> LOWBIT_INLINE codes8v left(codes8v a) { return {a.v << N}; }
+#else
 struct codes8v { uint8_t v[16]; };
 #define LOWBIT_EACH(expression) codes8v r; for (int i = 0; i < 16; i++) r.v[i] = static_cast<uint8_t>(expression); return r
 LOWBIT_INLINE codes8v loadCodes(const uint8_t* p) { codes8v r; __builtin_memcpy(r.v, p, 16); return r; }
@@ -159,21 +169,39 @@ LOWBIT_INLINE codes8v operator&(codes8v a, uint8_t b) { LOWBIT_EACH(a.v[i] & b);
 LOWBIT_INLINE codes8v operator|(codes8v a, codes8v b) { LOWBIT_EACH(a.v[i] | b.v[i]); }
 template <int N> LOWBIT_INLINE codes8v right(codes8v a) { LOWBIT_EACH(a.v[i] >> N); }
 template <int N> LOWBIT_INLINE codes8v left(codes8v a) { LOWBIT_EACH(a.v[i] << N); }
-LOWBIT_INLINE codes8v lookUp(const LevelTable& t, codes8v a) { LOWBIT_EACH(t.bytes[a.v[i] & 15]); }
 #undef LOWBIT_EACH
+#endif
+LOWBIT_INLINE codes8v lookUp(const LevelTable& t, codes8v a) {
+  codes8v r;
+  for (int i = 0; i < 16; i++) r.v[i] = t.bytes[a.v[i] & 15];
+  return r;
+}
 struct quad { int8_t v[4]; };
 LOWBIT_INLINE quad loadQuad(const int8_t* p) { return {{p[0], p[1], p[2], p[3]}}; }
 #if defined(LOWBIT_NEON_DOT)
 LOWBIT_INLINE int8x16_t sixteen(quad x) { int32_t all; __builtin_memcpy(&all, x.v, 4); return vreinterpretq_s8_s32(vdupq_n_s32(all)); }
 LOWBIT_INLINE i32v dot7(i32v sum, codes8v a, quad x) {
-  return {reinterpret_cast<fourInts>(vdotq_s32(reinterpret_cast<int32x4_t>(sum.v), vreinterpretq_s8_u8(vld1q_u8(a.v)), sixteen(x)))};
+  return {reinterpret_cast<fourInts>(vdotq_s32(reinterpret_cast<int32x4_t>(sum.v), reinterpret_cast<int8x16_t>(a.v), sixteen(x)))};
 }
 // code = (code − 128) + 128, and −128 is a signed byte.
 LOWBIT_INLINE i32v dot8(i32v sum, codes8v a, quad x) {
-  const int8x16_t lower = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(a.v), vdupq_n_u8(128)));
+  const int8x16_t lower = reinterpret_cast<int8x16_t>(a.v ^ 128);
   const int32x4_t less = vdotq_s32(vdupq_n_s32(0), vdupq_n_s8(-128), sixteen(x));
   const int32x4_t all = vdotq_s32(vsubq_s32(reinterpret_cast<int32x4_t>(sum.v), less), lower, sixteen(x));
   return {reinterpret_cast<fourInts>(all)};
+}
+#else
+#if defined(__GNUC__)
+typedef int16_t eightWords __attribute__((vector_size(16)));
+// A product of a byte and a signed byte fits into 16 bits. Even and odd bytes, and again even and odd words, are parted by
+// shifts, which a little-endian processor needs no shuffles for.
+LOWBIT_INLINE i32v dot8(i32v sum, codes8v a, quad x) {
+  int32_t all;
+  __builtin_memcpy(&all, x.v, 4);
+  const eightWords codes = reinterpret_cast<eightWords>(a.v), factors = reinterpret_cast<eightWords>(fourInts{all, all, all, all});
+  const fourInts even = reinterpret_cast<fourInts>((codes & 255) * (factors << 8 >> 8));
+  const fourInts odd = reinterpret_cast<fourInts>((codes >> 8 & 255) * (factors >> 8));
+  return {sum.v + (even << 16 >> 16) + (even >> 16) + (odd << 16 >> 16) + (odd >> 16)};
 }
 #else
 LOWBIT_INLINE i32v dot8(i32v sum, codes8v a, quad x) {
@@ -181,13 +209,19 @@ LOWBIT_INLINE i32v dot8(i32v sum, codes8v a, quad x) {
     sum.v[i] += a.v[4 * i] * x.v[0] + a.v[4 * i + 1] * x.v[1] + a.v[4 * i + 2] * x.v[2] + a.v[4 * i + 3] * x.v[3];
   return sum;
 }
+#endif
 LOWBIT_INLINE i32v dot7(i32v sum, codes8v a, quad x) { return dot8(sum, a, x); }
 #endif
 
 #define LOWBIT_EACH(expression) i32v r; for (int i = 0; i < 4; i++) r.v[i] = expression; return r
 LOWBIT_INLINE i32v splatInt(int32_t x) { LOWBIT_EACH(x); }
+#if defined(__GNUC__)
+LOWBIT_INLINE i32v operator+(i32v a, i32v b) { return {a.v + b.v}; }
+LOWBIT_INLINE i32v operator*(i32v a, i32v b) { return {a.v * b.v}; }
+#else
 LOWBIT_INLINE i32v operator+(i32v a, i32v b) { LOWBIT_EACH(a.v[i] + b.v[i]); }
 LOWBIT_INLINE i32v operator*(i32v a, i32v b) { LOWBIT_EACH(a.v[i] * b.v[i]); }
+#endif
 LOWBIT_INLINE i32v signedBytes(const int8_t* p) { LOWBIT_EACH(p[i]); }
 LOWBIT_INLINE i32v bytePairs(const uint8_t* p) { LOWBIT_EACH(p[2 * i] | p[2 * i + 1] << 16); }
 LOWBIT_INLINE i32v dotPairs(i32v sum, i32v a, const int16_t* b) { LOWBIT_EACH(sum.v[i] + (a.v[i] & 0xffff) * b[0] + (a.v[i] >> 16) * b[1]); }

@@ -210,7 +210,7 @@ template <typename Kind, bool TABLE> inline void panelRow(const Panels& p, int64
 // Uses scratch slots 5 and 6. A panel stays in the cache for all rows of x.
 template <typename Kind, bool TABLE> inline void linear(const float* x, const Panels& p, float* y, int64_t rows, int middle) {
   // HALF is taken off codes in the words and put back with the middle.
-  const Quantized q = quantize<Kind>(x, rows, p, middle - HALF<Kind>, 1);
+  const Quantized q = quantize(x, rows, p, {Kind::GROUP, middle - HALF<Kind>, Kind::OFFSETS}, 1);
   const int64_t sideBytes = q.quads * (TABLE ? TABLE_BYTES : 4), startBytes = roundUp(q.quads * 4 / SPAN<Kind> * 2, 64);
   uint8_t* memory = static_cast<uint8_t*>(lowbit_scratch(5, rows * (sideBytes + startBytes)));
   const auto sideOf = [=](int64_t r) {

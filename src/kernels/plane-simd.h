@@ -94,18 +94,18 @@ LOWBIT_INLINE i32v signedWords(const int16_t* p) { return {wasm_i32x4_load16x4(p
 
 #elif defined(__GNUC__)
 
-typedef uint8_t sixteenBytes __attribute__((vector_size(16)));
-typedef uint16_t eightWords __attribute__((vector_size(16)));
-struct rowBytes { sixteenBytes v; };
-struct words16v { eightWords v; };
+typedef uint8_t bytesOfRows __attribute__((vector_size(16)));
+typedef uint16_t wordsOfRows __attribute__((vector_size(16)));
+struct rowBytes { bytesOfRows v; };
+struct words16v { wordsOfRows v; };
 LOWBIT_INLINE rowBytes loadRows(const uint8_t* p) { rowBytes r; __builtin_memcpy(&r.v, p, 16); return r; }
 LOWBIT_INLINE rowBytes lowHalf(rowBytes a) { return {a.v & 15}; }
 LOWBIT_INLINE rowBytes highHalf(rowBytes a) { return {a.v >> 4}; }
 #if defined(LOWBIT_NEON_TABLES)
 LOWBIT_INLINE rowBytes look(const uint8_t* table, rowBytes a) {
-  return {reinterpret_cast<sixteenBytes>(vqtbl1q_u8(vld1q_u8(table), reinterpret_cast<uint8x16_t>(a.v)))};
+  return {reinterpret_cast<bytesOfRows>(vqtbl1q_u8(vld1q_u8(table), reinterpret_cast<uint8x16_t>(a.v)))};
 }
-LOWBIT_INLINE rowBytes countBits(rowBytes a) { return {reinterpret_cast<sixteenBytes>(vcntq_u8(reinterpret_cast<uint8x16_t>(a.v)))}; }
+LOWBIT_INLINE rowBytes countBits(rowBytes a) { return {reinterpret_cast<bytesOfRows>(vcntq_u8(reinterpret_cast<uint8x16_t>(a.v)))}; }
 #else
 // Out of line: sixteen loads, a great many times.
 LOWBIT_OUTLINE inline rowBytes look(const uint8_t* table, rowBytes a) {
@@ -115,19 +115,19 @@ LOWBIT_OUTLINE inline rowBytes look(const uint8_t* table, rowBytes a) {
   return loadRows(bytes);
 }
 LOWBIT_INLINE rowBytes countBits(rowBytes a) {
-  const sixteenBytes pairs = a.v - (a.v >> 1 & 0x55), fours = (pairs & 0x33) + (pairs >> 2 & 0x33);
+  const bytesOfRows pairs = a.v - (a.v >> 1 & 0x55), fours = (pairs & 0x33) + (pairs >> 2 & 0x33);
   return {(fours + (fours >> 4)) & 15};
 }
 #endif
 LOWBIT_INLINE rowBytes addBytes(rowBytes a, rowBytes b) { return {a.v + b.v}; }
 LOWBIT_INLINE rowBytes andByte(rowBytes a, const uint8_t* b) { return {a.v & *b}; }
-LOWBIT_INLINE rowBytes noBytes() { return {sixteenBytes{}}; }
-LOWBIT_INLINE words16v evens(rowBytes a) { return {reinterpret_cast<eightWords>(a.v) & 255}; }
-LOWBIT_INLINE words16v odds(rowBytes a) { return {reinterpret_cast<eightWords>(a.v) >> 8}; }
+LOWBIT_INLINE rowBytes noBytes() { return {bytesOfRows{}}; }
+LOWBIT_INLINE words16v evens(rowBytes a) { return {reinterpret_cast<wordsOfRows>(a.v) & 255}; }
+LOWBIT_INLINE words16v odds(rowBytes a) { return {reinterpret_cast<wordsOfRows>(a.v) >> 8}; }
 LOWBIT_INLINE words16v operator+(words16v a, words16v b) { return {a.v + b.v}; }
 LOWBIT_INLINE words16v operator-(words16v a, words16v b) { return {a.v - b.v}; }
 template <int N> LOWBIT_INLINE words16v times2(words16v a) { return {a.v << N}; }
-LOWBIT_INLINE words16v splatWord(int16_t a) { return {eightWords{} + static_cast<uint16_t>(a)}; }
+LOWBIT_INLINE words16v splatWord(int16_t a) { return {wordsOfRows{} + static_cast<uint16_t>(a)}; }
 LOWBIT_INLINE void storeWords(int16_t* p, words16v a) { __builtin_memcpy(p, &a.v, 16); }
 LOWBIT_INLINE i32v signedWords(const int16_t* p) { i32v r; for (int i = 0; i < 4; i++) r.v[i] = p[i]; return r; }
 

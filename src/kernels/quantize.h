@@ -24,6 +24,13 @@ struct Quantized {
   int64_t quads, units, groups, rows, tiles;
 };
 
+// What a format wants to know of the sums of activations.
+struct Sums {
+  int group;     // weights that share a sub-scale; 0: a unit is one group
+  int middle;    // of its levels
+  bool offsets;  // whether there are any
+};
+
 namespace quantized {
 
 // One group of n activations: its codes (and zeros up to a whole number of chunks) and its scale.
@@ -65,25 +72,25 @@ inline int32_t sumOf(const int8_t* q, int64_t n) {
 }
 
 // Row r of a tile of T rows. `buffer` has room for the codes of a row.
-template <typename Kind> inline void row(const float* x, const Panels& p, int middle, int T, int r, const Quantized& to, int64_t tile, int8_t* buffer) {
-  constexpr int PER_UNIT = Kind::GROUP ? Kind::GROUPS : 1;
+inline void row(const float* x, const Panels& p, Sums wanted, int T, int r, const Quantized& to, int64_t tile, int8_t* buffer) {
+  const int64_t perUnit = to.groups / p.units;
   int8_t* codes = to.codes + tile * to.quads * 4 * T;
   int8_t* line = T == 1 ? codes : buffer;
   for (int64_t u = 0; u < p.units; u++) {
     const int64_t n = p.weights(u), from = u * p.unit;
     int8_t* q = line + from;
     to.scales[(tile * p.units + u) * T + r] = group(x + from, n, q);
-    const int64_t size = Kind::GROUP ? Kind::GROUP : n;
+    const int64_t size = wanted.group ? wanted.group : n;
     int32_t whole = 0;
     for (int64_t g = 0; g * size < n; g++) {
-      const int64_t at = u * PER_UNIT + g;
+      const int64_t at = u * perUnit + g;
       const int32_t sum = sumOf(q + g * size, size);
       whole += sum;
-      to.starts[(tile * to.groups + at) * T + r] = -middle * sum;
-      if constexpr (Kind::OFFSETS && Kind::GROUP != 0)
+      to.starts[(tile * to.groups + at) * T + r] = -wanted.middle * sum;
+      if (wanted.offsets && wanted.group)
         to.pairs[((tile * to.groups + at) / 2 * T + r) * 2 + at % 2] = static_cast<int16_t>(sum);
     }
-    if constexpr (Kind::OFFSETS && Kind::GROUP == 0) to.sums[(tile * p.units + u) * T + r] = static_cast<float>(whole);
+    if (wanted.offsets && !wanted.group) to.sums[(tile * p.units + u) * T + r] = static_cast<float>(whole);
   }
   if (T > 1)
     for (int64_t k = 0; k < to.quads; k++) __builtin_memcpy(codes + (k * T + r) * 4, line + 4 * k, 4);
@@ -92,13 +99,13 @@ template <typename Kind> inline void row(const float* x, const Panels& p, int mi
 }  // namespace quantized
 
 // Quantizes x (rows, cols) in tiles of T rows. Uses scratch slot 6. Call it outside parallel().
-template <typename Kind> inline Quantized quantize(const float* x, int64_t rows, const Panels& p, int middle, int T) {
+inline Quantized quantize(const float* x, int64_t rows, const Panels& p, Sums wanted, int T) {
   Quantized to = {};
   to.rows = rows;
   to.tiles = roundUp(rows, T) / T;
   to.quads = roundUp(p.cols, CHUNK) / 4;
   to.units = p.units;
-  to.groups = Kind::GROUP ? p.units * Kind::GROUPS : p.units;
+  to.groups = wanted.group ? p.units * (256 / wanted.group) : p.units;
   const int64_t lines = to.tiles * T;
   // One block: codes, then the numbers of units and groups, then a line for each thread. A vector may be written past a line.
   const int64_t codeBytes = roundUp(lines * to.quads * 4 + 64, 64), unitBytes = roundUp(lines * to.units * 4, 64);
@@ -116,13 +123,13 @@ template <typename Kind> inline Quantized quantize(const float* x, int64_t rows,
     const int64_t first = t * T;
     for (int r = 0; r < T; r++) {
       if (first + r < rows) {
-        quantized::row<Kind>(x + (first + r) * p.cols, p, middle, T, r, to, t, buffer);
+        quantized::row(x + (first + r) * p.cols, p, wanted, T, r, to, t, buffer);
         continue;
       }
       for (int64_t k = 0; k < to.quads; k++) __builtin_memset(to.codes + ((t * to.quads + k) * T + r) * 4, 0, 4);
       for (int64_t u = 0; u < to.units; u++) to.scales[(t * to.units + u) * T + r] = to.sums[(t * to.units + u) * T + r] = 0.0f;
       for (int64_t g = 0; g < to.groups; g++) to.starts[(t * to.groups + g) * T + r] = 0;
-      if constexpr (Kind::OFFSETS && Kind::GROUP != 0)
+      if (wanted.offsets && wanted.group)
         for (int64_t g = 0; g < to.groups; g++) to.pairs[((t * to.groups + g) / 2 * T + r) * 2 + g % 2] = 0;
     }
   };

@@ -1,11 +1,18 @@
 import type { Backend } from "../backends/backend.ts";
 import type { TensorSource } from "../files/file.ts";
 import type { Format } from "../formats/format.ts";
-import { bitsPerWeight, decode, decodeWeight, encode, encodeWeight, formatByName } from "../formats/index.ts";
+import {
+  bitsPerWeight,
+  checkFinite,
+  decode,
+  decodeWeight,
+  encode,
+  encodeWeight,
+  formatByName,
+} from "../formats/index.ts";
 import type { Model, TensorSpec } from "../models/model.ts";
 import { pauses } from "../record/pause.ts";
 import type { Job } from "../record/record.ts";
-import { checkFinite } from "../tensor/finite.ts";
 import { hostTensor, InputError, type Matrix, matrix, type Tensor } from "../tensor/tensor.ts";
 import { packedWeight, type Weight } from "../tensor/weight.ts";
 import { openFlow } from "./flow.ts";

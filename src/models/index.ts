@@ -81,7 +81,7 @@ export function configJson(config: ModelConfig): Record<string, string | number 
 // No real model has a dimension above this; a hostile config must not make us allocate for one.
 const LARGEST = 2 ** 24;
 // Nor has one as many blocks; each is nine names before the file is asked for them.
-const MOST_LAYERS = 2 ** 14;
+const MOST_LAYERS = 2 ** 12;
 
 function count(
   config: { readonly [key: string]: unknown },

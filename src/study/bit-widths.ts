@@ -83,7 +83,7 @@ export async function bitWidths(options: BitWidthsOptions, job: Job = {}): Promi
   try {
     const float = await load(options.float, backend, {}, job);
     try {
-      const cut = windows(decodeText(options.text.name, options.text.bytes), float.tokenizer, CONTEXT);
+      const cut = await windows(decodeText(options.text.name, options.text.bytes), float.tokenizer, CONTEXT);
       const base: Baseline = { float, sequences: cut.all, clusters: await losses(float, cut.all, job) };
       const calibration = calibrationFrom(options.calibration, float);
 

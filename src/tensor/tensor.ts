@@ -65,21 +65,45 @@ export class ShapeError extends Error {
 /** A format, operation or device that something does not offer; callers may fall back on it. */
 export class UnsupportedError extends Error {
   override readonly name = "UnsupportedError";
-}
-
-/**
- * Bad input or wrong usage: the command line prints its one line and exits with status 2. Names out of strangers'
- * files stand in it, so control characters are spelled out and the middle of a very long line is left out.
- */
-export class InputError extends Error {
-  override readonly name = "InputError";
   constructor(message: string) {
-    const line = message.replace(/[\p{Cc}\u2028\u2029]/gu, (character) =>
-      JSON.stringify(character).slice(1, -1),
-    );
-    super(line.length > LONGEST_LINE ? `${line.slice(0, 600)} … ${line.slice(-300)}` : line);
+    super(oneLine(message));
   }
 }
 
-/** A long path fits; a shape of a million sizes does not. */
-const LONGEST_LINE = 2000;
+/** Bad input or wrong usage: the command line prints its one line and exits with status 2. */
+export class InputError extends Error {
+  override readonly name = "InputError";
+  constructor(message: string) {
+    super(oneLine(message));
+  }
+}
+
+/**
+ * Names out of strangers' files stand in messages, so control characters are spelled out and the middle of a very long
+ * line is left out.
+ */
+function oneLine(message: string): string {
+  // A name of a hundred million characters is not worth looking through.
+  const some = message.length > 10_000 ? `${message.slice(0, 5000)}${message.slice(-5000)}` : message;
+  const line = some.replace(/[\p{Cc}\u2028\u2029]/gu, spelledOut);
+  return line.length > LONGEST_LINE ? `${line.slice(0, 190)} … ${line.slice(-100)}` : line;
+}
+
+function spelledOut(character: string): string {
+  const short = JSON.stringify(character).slice(1, -1);
+  return short === character ? `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}` : short;
+}
+
+/** A long name fits; a shape of a million sizes does not. */
+const LONGEST_LINE = 300;
+
+/** Puts the name of a file before the words of an InputError or UnsupportedError that work on its content ends with. */
+export function naming<T>(file: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof InputError) throw new InputError(`${file}: ${error.message}`);
+    if (error instanceof UnsupportedError) throw new UnsupportedError(`${file}: ${error.message}`);
+    throw error;
+  }
+}

@@ -29,6 +29,11 @@ export function byteOfPiece(piece: string): number | undefined {
   return match ? Number.parseInt(match[1], 16) : undefined;
 }
 
+/** How vocabularies with byte fallback spell a byte: `<0x0A>`. */
+export function byteName(byte: number): string {
+  return `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`;
+}
+
 export function joinBytes(parts: readonly Uint8Array[]): Uint8Array {
   const joined = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
   let at = 0;

@@ -1,25 +1,21 @@
-/** A binary heap: `pop` gives the item that comes before all others. */
-export class Heap<T> {
-  readonly #items: T[] = [];
-  readonly #before: (a: T, b: T) => boolean;
+/** A binary heap of numbers: `pop` gives the smallest. */
+export class MinHeap {
+  readonly #items: number[] = [];
 
-  constructor(before: (a: T, b: T) => boolean) {
-    this.#before = before;
-  }
-
-  push(item: T): void {
+  push(item: number): void {
     const items = this.#items;
     let at = items.length;
+    items.push(item);
     while (at > 0) {
       const parent = (at - 1) >> 1;
-      if (!this.#before(item, items[parent])) break;
+      if (items[parent] <= item) break;
       items[at] = items[parent];
       at = parent;
     }
     items[at] = item;
   }
 
-  pop(): T | undefined {
+  pop(): number | undefined {
     const items = this.#items;
     const first = items[0];
     const last = items.pop();
@@ -28,8 +24,8 @@ export class Heap<T> {
     for (;;) {
       let child = 2 * at + 1;
       if (child >= items.length) break;
-      if (child + 1 < items.length && this.#before(items[child + 1], items[child])) child++;
-      if (!this.#before(items[child], last)) break;
+      if (child + 1 < items.length && items[child + 1] < items[child]) child++;
+      if (items[child] >= last) break;
       items[at] = items[child];
       at = child;
     }

@@ -1,16 +1,35 @@
 import { Tokenizer as Library } from "@huggingface/tokenizers";
 import { InputError } from "../tensor/tensor.ts";
-import { byteLevelBytes, byteOfPiece, joinBytes, textOf } from "./bytes.ts";
-import type { Tokenizer, TokenizerData } from "./tokenizer.ts";
+import { byteLevelEncoder, type Encoder, spacedEncoder } from "./byte-pairs.ts";
+import { BYTE_CHARACTERS, byteLevelBytes, byteName, byteOfPiece, joinBytes, textOf } from "./bytes.ts";
+import { checkStages, hasPattern, inTime } from "./huggingface-checks.ts";
+import { namesOf, stagesOf } from "./pre-tokenizers.ts";
+import { isEnd, specialCutter } from "./special.ts";
+import { drained, type Tokenizer, type TokenizerData } from "./tokenizer.ts";
 
-interface TokenizerJson {
+export interface TokenizerJson {
   readonly added_tokens: readonly {
     readonly id: number;
     readonly content: string;
     readonly special?: boolean;
+    readonly lstrip?: boolean;
+    readonly rstrip?: boolean;
+    readonly single_word?: boolean;
   }[];
   readonly decoder: Decoder | null;
-  readonly model: { readonly vocab: Readonly<Record<string, number>> | readonly [string, number][] };
+  readonly normalizer?: unknown;
+  readonly pre_tokenizer?: unknown;
+  readonly model: {
+    readonly type?: string;
+    readonly vocab: Readonly<Record<string, number>> | readonly [string, number][];
+    readonly merges?: unknown;
+    readonly unk_token?: string | null;
+    readonly ignore_merges?: boolean;
+    readonly byte_fallback?: boolean;
+    readonly dropout?: number | null;
+    readonly continuing_subword_prefix?: string | null;
+    readonly end_of_word_suffix?: string | null;
+  };
 }
 
 interface Decoder {
@@ -28,16 +47,20 @@ const utf8 = new TextEncoder();
 const LARGEST_VOCABULARY = 2 ** 24;
 
 /**
- * A tokenizer.json, encoded by `@huggingface/tokenizers`; bytes and decoding
- * are ours, so that streamed bytes and decoded text are the same thing.
+ * A tokenizer.json: byte-pair encoding of the usual kinds by our own code,
+ * which takes long texts, and all others by `@huggingface/tokenizers`, with the
+ * same ids; bytes and decoding are ours, so that streamed bytes and decoded
+ * text are the same thing.
  *
  * An added token's spelling inside a text (`</s>`) is read as that token, as
- * the library does. Special tokens stand for no bytes.
+ * the library does, whatever `special` says. Special tokens stand for no bytes.
  */
 export function huggingfaceTokenizer(data: TokenizerData & { kind: "huggingface" }): Tokenizer {
   const json = checked(data.tokenizer);
   const config = data.config as Readonly<Record<string, unknown>>;
   const library = open(data);
+  const encode = (text: string) => Int32Array.from(library.encode(text, { add_special_tokens: false }).ids);
+  const bounded = hasPattern(data.tokenizer) ? (text: string) => inTime(text, () => encode(text)) : encode;
 
   const entries = Array.isArray(json.model.vocab)
     ? json.model.vocab.map(([piece], id): [string, number] => [piece, id])
@@ -74,11 +97,20 @@ export function huggingfaceTokenizer(data: TokenizerData & { kind: "huggingface"
     return usual.map((spelling) => special.get(spelling)).find((id) => id !== undefined);
   };
 
+  const bos = named("bos_token", ["<s>", "<bos>", "<|begin_of_text|>", "<|endoftext|>"]);
+  const eos = named("eos_token", ["</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>"]);
+  const steps = ownSteps(json);
+  const ends = [...specialIds].filter((id) => isEnd(pieces[id], true));
+  const template = chatTemplateOf(config.chat_template);
+  const spelling = (id: number | undefined) => (id === undefined ? "" : pieces[id]);
   return {
     vocabulary: pieces.length,
-    bos: named("bos_token", ["<s>", "<bos>", "<|begin_of_text|>", "<|endoftext|>"]),
-    eos: named("eos_token", ["</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>"]),
-    encode: (text) => Int32Array.from(library.encode(text, { add_special_tokens: false }).ids),
+    bos,
+    eos,
+    ends: [...new Set(eos === undefined ? ends : [eos, ...ends])],
+    chat: template === undefined ? undefined : { template, bosToken: spelling(bos), eosToken: spelling(eos) },
+    encode: steps ? (text) => drained(steps(text)) : (text) => usable(() => bounded(text)),
+    steps,
     bytes,
     decode(ids) {
       const text = textOf(joinBytes(Array.from(ids, bytes)));
@@ -88,17 +120,95 @@ export function huggingfaceTokenizer(data: TokenizerData & { kind: "huggingface"
   };
 }
 
+/** The library's ids by our own code, where the file says nothing that it does not know; undefined where it does. */
+function ownSteps(json: TokenizerJson): ((text: string) => Generator<void, Int32Array>) | undefined {
+  const { model, normalizer, pre_tokenizer, added_tokens } = json;
+  const simple =
+    (model.type ?? "BPE") === "BPE" &&
+    !Array.isArray(model.vocab) &&
+    !model.dropout &&
+    !model.continuing_subword_prefix &&
+    !model.end_of_word_suffix &&
+    added_tokens.every(({ lstrip, rstrip, single_word }) => !lstrip && !rstrip && !single_word);
+  const merges = mergesOf(json);
+  if (!simple || merges === undefined || merges.length === 0) return undefined;
+  const idOf = new Map(Object.entries(model.vocab as Readonly<Record<string, number>>));
+  const has = (pieces: readonly string[]) => pieces.every((piece) => idOf.has(piece));
+
+  const stages = stagesOf(pre_tokenizer);
+  const ignoreMerges = model.ignore_merges === true;
+  const kind = JSON.stringify(normalizer ?? null);
+  let encoder: Encoder;
+  let prepare = (text: string) => text;
+  if (stages && (kind === "null" || kind === NFC) && has(UTF8_BYTES.map((byte) => BYTE_CHARACTERS[byte]))) {
+    if (namesOf(stages, ignoreMerges).length === 0) return undefined;
+    encoder = byteLevelEncoder(idOf, merges, { stages, ignoreMerges });
+    if (kind === NFC) prepare = (text) => text.normalize("NFC");
+  } else if (!pre_tokenizer && kind === SPACED && model.byte_fallback && !ignoreMerges) {
+    if (!has(UTF8_BYTES.map(byteName))) return undefined;
+    encoder = spacedEncoder(idOf, merges);
+    prepare = (text) => ` ${text}`;
+  } else return undefined;
+
+  const cut = specialCutter(
+    added_tokens.map(({ id, content }) => ({ id, text: content })),
+    "leftmost",
+  );
+  return function* (text) {
+    const ids: number[] = [];
+    for (const part of cut(text)) {
+      if (typeof part === "number") ids.push(part);
+      else yield* encoder(prepare(part), ids);
+    }
+    return Int32Array.from(ids);
+  };
+}
+
+/** Bytes that occur in text: all but C0, C1 and F5 … FF. */
+const UTF8_BYTES = Array.from({ length: 0xf5 }, (_, byte) => byte).filter((b) => b !== 0xc0 && b !== 0xc1);
+const NFC = JSON.stringify({ type: "NFC" });
+/** A space before the text, and `▁` for all spaces. */
+const SPACED = JSON.stringify({
+  type: "Sequence",
+  normalizers: [
+    { type: "Prepend", prepend: "▁" },
+    { type: "Replace", pattern: { String: " " }, content: "▁" },
+  ],
+});
+
+/** Merges as `left right`; undefined when a file has none, or tokens with spaces in them. */
+export function mergesOf({ model: { merges } }: TokenizerJson): string[] | undefined {
+  if (!Array.isArray(merges)) return undefined;
+  const spelled = merges.map((merge) => (Array.isArray(merge) ? merge.join(" ") : String(merge)));
+  return spelled.every((merge) => merge.indexOf(" ", 1) === merge.lastIndexOf(" ")) ? spelled : undefined;
+}
+
+/** A template, or the one called `default` of several with names. */
+function chatTemplateOf(given: unknown): string | undefined {
+  if (typeof given === "string") return given;
+  if (!Array.isArray(given)) return undefined;
+  const named = given.find((entry) => entry?.name === "default" && typeof entry.template === "string");
+  return named?.template;
+}
+
 /** The library throws plain errors, at what a file lacks and at what it holds that the library does not know. */
 function open(data: TokenizerData & { kind: "huggingface" }): Library {
+  const { added_tokens = [], ...rest } = data.tokenizer as { added_tokens?: object[] };
+  return usable(() => new Library({ ...rest, added_tokens }, data.config));
+}
+
+function usable<T>(work: () => T): T {
   try {
-    return new Library(data.tokenizer, data.config);
+    return work();
   } catch (error) {
+    if (error instanceof InputError) throw error;
     throw new InputError(`tokenizer.json: cannot be used: ${(error as Error).message.split("\n", 1)[0]}`);
   }
 }
 
-function checked(tokenizer: object): TokenizerJson {
-  const { model, added_tokens: added, decoder = null } = tokenizer as Partial<TokenizerJson>;
+/** A tokenizer.json whose parts are what they should be; an InputError for others. */
+export function checked(tokenizer: object): TokenizerJson {
+  const { model, added_tokens: added, decoder = null, ...rest } = tokenizer as Partial<TokenizerJson>;
   const added_tokens = added ?? [];
   const vocab: unknown = model?.vocab;
   if (typeof vocab !== "object" || vocab === null) {
@@ -117,5 +227,6 @@ function checked(tokenizer: object): TokenizerJson {
       `tokenizer.json: needs pieces and added tokens with ids from 0 to ${LARGEST_VOCABULARY - 1}, met others; damaged?`,
     );
   }
-  return { added_tokens, decoder, model: model! };
+  checkStages(tokenizer);
+  return { ...rest, added_tokens, decoder, model: model! };
 }

@@ -1,6 +1,7 @@
 import { byteOfPiece, joinBytes, textOf } from "./bytes.ts";
-import { Heap } from "./heap.ts";
-import type { Tokenizer, TokenizerData } from "./tokenizer.ts";
+import { checkScores, mergeNeighbours, partsBetween, ScoredPieces } from "./merges.ts";
+import { isEnd, specialCutter } from "./special.ts";
+import { drained, type EncodeOptions, type Tokenizer, type TokenizerData } from "./tokenizer.ts";
 
 type Model = TokenizerData & { kind: "sentencepiece" };
 
@@ -27,6 +28,7 @@ const utf8 = new TextEncoder();
  * Text is taken as it is: a model's own Unicode normalization is not applied.
  */
 export function sentencePieceTokenizer(model: Model): Tokenizer {
+  checkScores(model.pieces.map((piece) => piece.score));
   const spellings = model.pieces.map((piece) => piece.text.replaceAll(MARK, " "));
   const idOf = new Map<string, number>(); // pieces that text can contain
   const byteIds = new Map<number, number>();
@@ -42,6 +44,10 @@ export function sentencePieceTokenizer(model: Model): Tokenizer {
   }
   const segment = model.model === "bpe" ? mergeByScore(model, idOf) : viterbi(model, idOf, spellings);
   const userPattern = userPieces.length > 0 ? alternatives(userPieces) : undefined;
+  const controls = [...model.pieces.entries()]
+    .filter(([, { type }]) => type === "control" || type === "unknown")
+    .map(([id, { text }]) => ({ id, text }));
+  const cutControls = specialCutter(controls);
 
   const bytes = (id: number): Uint8Array => {
     const piece = model.pieces[id];
@@ -58,15 +64,16 @@ export function sentencePieceTokenizer(model: Model): Tokenizer {
     }
   };
 
-  return {
-    vocabulary: model.pieces.length,
-    bos: model.bos,
-    eos: model.eos,
-
-    encode(text) {
-      const clean = normalized(text, model);
-      const ids: number[] = [];
-      let unknownBefore = false;
+  function* steps(text: string, { special = false }: EncodeOptions = {}): Generator<void, Int32Array> {
+    const ids: number[] = [];
+    let unknownBefore = false;
+    for (const part of special ? cutControls(text) : [text]) {
+      if (typeof part === "number") {
+        ids.push(part);
+        unknownBefore = false;
+        continue;
+      }
+      const clean = normalized(part, model);
       const emit = (span: Span) => {
         const id = idOf.get(clean.slice(span.from, span.to));
         if (id !== undefined) ids.push(id);
@@ -78,14 +85,23 @@ export function sentencePieceTokenizer(model: Model): Tokenizer {
       };
       let from = 0;
       for (const match of userPattern ? clean.matchAll(userPattern) : []) {
-        for (const span of segment(clean, from, match.index)) emit(span);
+        for (const span of yield* segment(clean, from, match.index)) emit(span);
         from = match.index + match[0].length;
         emit({ from: match.index, to: from });
       }
-      for (const span of segment(clean, from, clean.length)) emit(span);
-      return Int32Array.from(ids);
-    },
+      for (const span of yield* segment(clean, from, clean.length)) emit(span);
+    }
+    return Int32Array.from(ids);
+  }
 
+  const ends = controls.filter(({ text }) => isEnd(text, true)).map(({ id }) => id);
+  return {
+    vocabulary: model.pieces.length,
+    bos: model.bos,
+    eos: model.eos,
+    ends: [...new Set(model.eos === undefined ? ends : [model.eos, ...ends])],
+    encode: (text, options) => drained(steps(text, options)),
+    steps,
     bytes,
 
     decode(ids) {
@@ -109,55 +125,50 @@ function alternatives(strings: readonly string[]): RegExp {
   return new RegExp(longestFirst.map((s) => s.replace(/[\\^$.*+?()[\]{}|/-]/g, "\\$&")).join("|"), "gu");
 }
 
-type Segment = (text: string, from: number, to: number) => Iterable<Span>;
+/** Cuts text[from…to) into pieces and characters that are none. */
+type Segment = (text: string, from: number, to: number) => Generator<void, Span[]>;
 
-/** O(n log n): symbols are a linked list, candidate pairs a heap in which stale entries are skipped. */
 function mergeByScore(model: Model, idOf: ReadonlyMap<string, number>): Segment {
+  const merges = new ScoredPieces(
+    idOf,
+    model.pieces.map((piece) => piece.score),
+  );
+  const partsOf = partsBetween(idOf.keys(), " ");
   return function* (text, from, to) {
-    const starts: number[] = [];
-    for (let at = from; at < to; at += text.codePointAt(at)! > 0xffff ? 2 : 1) starts.push(at);
-    const ends = starts.map((_, i) => starts[i + 1] ?? to);
-    const previous = starts.map((_, i) => i - 1);
-    const next = starts.map((_, i) => (i + 1 < starts.length ? i + 1 : -1));
-
-    const pairs = new Heap<{ left: number; end: number; right: number; score: number }>(
-      (a, b) => a.score > b.score || (a.score === b.score && a.left < b.left),
-    );
-    const consider = (left: number) => {
-      const right = left < 0 ? -1 : next[left];
-      if (right < 0) return;
-      const id = idOf.get(text.slice(starts[left], ends[right]));
-      if (id !== undefined) pairs.push({ left, right, end: ends[right], score: model.pieces[id].score });
-    };
-    for (let i = 0; i < starts.length; i++) consider(i);
-
-    for (let pair = pairs.pop(); pair; pair = pairs.pop()) {
-      const { left, right, end } = pair;
-      if (next[left] !== right || ends[right] !== end) continue; // one of the two was merged meanwhile
-      ends[left] = end;
-      next[left] = next[right];
-      if (next[right] >= 0) previous[next[right]] = left;
-      next[right] = -2;
-      consider(previous[left]);
-      consider(left);
+    const spans: Span[] = [];
+    let at = from;
+    for (const part of partsOf(text.slice(from, to))) {
+      yield;
+      const symbols = merges.symbols(part);
+      const count = yield* mergeNeighbours(symbols, merges);
+      for (const symbol of symbols.subarray(0, count)) {
+        const end = at + merges.text(symbol).length;
+        spans.push({ from: at, to: end });
+        at = end;
+      }
     }
-    for (let i = starts.length > 0 ? 0 : -1; i >= 0; i = next[i]) yield { from: starts[i], to: ends[i] };
+    return spans;
   };
 }
 
 /** A code point that is no piece costs 10 more than the worst piece, as in SentencePiece. */
 const UNKNOWN_PENALTY = 10;
 
+/** Characters between pauses: about a millisecond. */
+const BETWEEN_PAUSES = 4096;
+
 function viterbi(model: Model, idOf: ReadonlyMap<string, number>, spellings: readonly string[]): Segment {
   const scores = [...idOf.values()].map((id) => model.pieces[id].score);
   const unknownScore = scores.reduce((least, score) => Math.min(least, score), 0) - UNKNOWN_PENALTY;
   const longest = [...idOf.values()].reduce((length, id) => Math.max(length, spellings[id].length), 1);
 
-  return (text, from, to) => {
+  return function* (text, from, to) {
+    let work = 0;
     const best = new Float64Array(to - from + 1).fill(Number.NEGATIVE_INFINITY);
     const before = new Int32Array(to - from + 1);
     best[0] = 0;
     for (let at = from; at < to; ) {
+      if (++work % BETWEEN_PAUSES === 0) yield;
       const width = text.codePointAt(at)! > 0xffff ? 2 : 1;
       for (let end = at + 1; end <= Math.min(to, at + Math.max(longest, width)); end++) {
         const id = idOf.get(text.slice(at, end));

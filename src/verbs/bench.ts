@@ -1,22 +1,27 @@
 import type { Backend } from "../backends/backend.ts";
 import { encode, formatByName } from "../formats/index.ts";
 import { Session } from "../generation/session.ts";
+import { cacheBytesPerToken } from "../models/kv-cache.ts";
 import { baseName, startRecord } from "../record/make.ts";
 import { pauses } from "../record/pause.ts";
 import type { Job, Record } from "../record/record.ts";
 import { generator, normals } from "../tensor/random.ts";
 import { hostTensor, matrix, type Tensor } from "../tensor/tensor.ts";
 import { packedWeight } from "../tensor/weight.ts";
-import { type BackendChoice, backendFor, type LoadedWeights, loadWeights } from "./load.ts";
+import { backendFor, fast, type LoadedWeights, loadWeights, type ModelSpec, type RunChoice } from "./load.ts";
 
-export interface BenchOptions extends BackendChoice {
+/** A model runs as `generate` runs it, unless told. */
+export interface BenchOptions extends RunChoice {
   /** Without one, kernels are measured. */
-  readonly model?: string;
+  readonly model?: ModelSpec;
+  /** Tokens of the prompt, cut to the context. Default 512. */
+  readonly prompt?: number;
+  /** Tokens to decode, cut to the context. Default 64. */
+  readonly tokens?: number;
 }
 
 export interface ModelSpeed {
   readonly prefillTokensPerSecond: number;
-  /** Tokens of the prompt: 512, or the context where that is less. */
   readonly prefillTokens: number;
   /** After a prompt of one token. */
   readonly decodeTokensPerSecond: number;
@@ -55,16 +60,21 @@ export async function bench(
   options: BenchOptions = {},
   job: Job = {},
 ): Promise<Record<ModelSpeed | KernelSpeeds>> {
+  const settings = options.model === undefined ? options : fast(options);
   const finish = startRecord("bench", {
-    ...options,
-    ...(options.model === undefined ? {} : { model: baseName(options.model) }),
+    ...settings,
+    ...(options.model === undefined ? {} : { model: nameOf(options.model) }),
   });
   const backend = await backendFor(options, job);
   try {
     if (options.model === undefined) return finish(backend, {}, await kernelSpeeds(backend, job));
-    const loaded = await loadWeights(options.model, backend, job);
+    const loaded = await loadWeights(options.model, backend, settings, job);
     try {
-      return finish(backend, { models: [await loaded.fingerprint()] }, await modelSpeed(loaded, job));
+      return finish(
+        backend,
+        { models: [await loaded.fingerprint()] },
+        await modelSpeed(loaded, options, job),
+      );
     } finally {
       await loaded.free();
     }
@@ -73,10 +83,18 @@ export async function bench(
   }
 }
 
-async function modelSpeed(loaded: LoadedWeights, job: Job): Promise<ModelSpeed> {
+function nameOf(model: ModelSpec): string {
+  return typeof model === "string" ? baseName(model) : model.name;
+}
+
+async function modelSpeed(
+  loaded: LoadedWeights,
+  { prompt = PREFILL, tokens = DECODE }: BenchOptions,
+  job: Job,
+): Promise<ModelSpeed> {
   const { vocabulary, context } = loaded.model.config;
-  const prefillTokens = Math.min(PREFILL, context);
-  const decodeTokens = Math.min(DECODE, context - 1);
+  const prefillTokens = Math.min(prompt, context);
+  const decodeTokens = Math.min(tokens, context - 1);
   const random = generator(1);
   const ids = Int32Array.from({ length: prefillTokens }, () => Math.floor(random() * vocabulary));
   const session = new Session(loaded, Math.max(prefillTokens, decodeTokens + 1));
@@ -116,9 +134,8 @@ async function modelSpeed(loaded: LoadedWeights, job: Job): Promise<ModelSpeed> 
 }
 
 /** Every matrix once, of the embedding one row unless it is the head too; keys and values of `length` tokens. */
-function bytesReadPerToken({ model, bytes }: LoadedWeights, length: number): number {
-  const { layers, kvHeads, headDim } = model.config;
-  let sum = layers * 2 * 4 * kvHeads * headDim * length;
+function bytesReadPerToken({ model, bytes, cache = "f32" }: LoadedWeights, length: number): number {
+  let sum = cacheBytesPerToken(model.config, cache) * length;
   for (const { name, role, shape } of model.tensors) {
     const whole = role !== "embedding" || name === model.headWeight;
     sum += whole ? bytes.get(name)! : bytes.get(name)! / shape[0];

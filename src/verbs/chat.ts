@@ -1,26 +1,43 @@
-import { type End, type GenerateOptions, generate, promptIds, type Step } from "../generation/generate.ts";
+import { type ChatMessage, chatTemplate } from "../generation/chat-template.ts";
+import { plainDialogue, templateDialogue } from "../generation/dialogue.ts";
+import { type End, generate, type Step } from "../generation/generate.ts";
 import { Session } from "../generation/session.ts";
 import { baseName, startRecord } from "../record/make.ts";
 import type { Job, Record } from "../record/record.ts";
-import { InputError } from "../tensor/tensor.ts";
-import { type BackendChoice, backendFor, load } from "./load.ts";
+import {
+  type ContinueOptions,
+  checkContinuing,
+  forRecord,
+  type Guessed,
+  openSpeculation,
+  type SpeculationOptions,
+  settingsFor,
+} from "./continuing.ts";
+import { backendFor, fast, load, type RunChoice } from "./load.ts";
 
-export interface ChatOptions extends BackendChoice {
+export type { ChatMessage };
+
+/** Activations int8 and the cache f16 unless told. */
+export interface ChatOptions extends RunChoice, SpeculationOptions {
   readonly model: string;
   readonly tokenizer?: string;
+  /** What the system says before all else; for models with a chat template. */
+  readonly system?: string;
 }
 
 /** What a person wrote, and how the model went on. */
 export interface Turn {
   readonly said: string;
   /** How the model's tokens were drawn. */
-  readonly settings: GenerateOptions;
+  readonly settings: ContinueOptions;
   readonly text: string;
   readonly tokens: number;
   /** From the person's text to the last token. */
   readonly seconds: number;
   /** Why the model stopped; absent when it was stopped. */
   readonly end?: End;
+  /** With --lookup or --draft. */
+  readonly guessed?: Guessed;
 }
 
 export interface ChatResult {
@@ -32,13 +49,19 @@ export interface ChatResult {
   readonly turns: readonly Turn[];
 }
 
-/** A text that a person and a model write in turns. */
+/** What a person and a model write in turns. */
 export interface Conversation {
   /** Most tokens that it can look back on. */
   readonly context: number;
-  /** Appends what the person wrote and streams the model's continuation; only what is new is computed. */
-  say(text: string, options?: GenerateOptions, job?: Job): AsyncGenerator<Step, void, undefined>;
-  /** Begins a new text. */
+  /** Whether the model knows conversations; else what is said is continued as one text. */
+  readonly templated: boolean;
+  /** All that was said; assign an earlier conversation's to go on with that one. */
+  messages: readonly ChatMessage[];
+  /** Appends what the person wrote and streams the model's answer; only what is new is computed. */
+  say(text: string, options?: ContinueOptions, job?: Job): AsyncGenerator<Step, void, undefined>;
+  /** Sets what the system says, "" for nothing; an InputError for models without a chat template. */
+  instruct(text: string): void;
+  /** Begins anew; what the system says stays. */
   reset(): void;
   /** Every turn since the conversation was opened. */
   record(): Promise<Record<ChatResult>>;
@@ -46,68 +69,85 @@ export interface Conversation {
 }
 
 /**
- * Opens a conversation with a model that continues text. A text that the model
- * ended is over: the next turn begins a new one. When the context is full, the
- * older half is forgotten and a warning says so.
+ * Opens a conversation. A model with a chat template is told who said what; any
+ * other continues the text, and when it ended that the next turn begins a new
+ * one. When the context is full, the older half is forgotten and a warning says so.
  */
 export async function chat(options: ChatOptions, job: Job = {}): Promise<Conversation> {
+  checkContinuing("chat", options);
+  // A session makes rotary positions as it comes to need them.
+  const running = { ...fast(options), positions: 1 };
   const finish = startRecord("chat", {
-    ...options,
+    ...forRecord(fast(options)),
     model: baseName(options.model),
     ...(options.tokenizer === undefined ? {} : { tokenizer: baseName(options.tokenizer) }),
   });
   const backend = await backendFor(options, job);
+  const closing: (() => unknown)[] = [() => backend.dispose()];
+  const close = async () => {
+    for (const each of closing.splice(0).reverse()) await each();
+  };
   try {
-    const loaded = await load(options.model, backend, options, job);
+    const loaded = await load(options.model, backend, running, job);
+    closing.push(() => loaded.free());
     const { tokenizer } = loaded;
-    const context = loaded.model.config.context;
+    const guessing = await openSpeculation(running, backend, loaded, job);
+    closing.push(() => guessing.close());
     const session = new Session(loaded);
+    closing.push(() => session.free());
+    const context = session.capacity;
+    const template = chatTemplate(tokenizer);
+    const dialogue = template ? templateDialogue(template) : plainDialogue(tokenizer);
+    if (options.system !== undefined) dialogue.instruct(options.system);
     const turns: Turn[] = [];
-    let ids: number[] = [];
 
-    async function* say(said: string, settings: GenerateOptions = {}, turn: Job = {}) {
-      const added = ids.length === 0 ? promptIds(tokenizer, said) : tokenizer.encode(said);
-      if (added.length === 0 && ids.length === 0)
-        throw new InputError("chat: needs a text to begin with, got none");
-      ids.push(...added);
-      if (ids.length >= context) {
-        const kept = ids.slice(-Math.floor(context / 2));
-        turn.onWarning?.(
-          `the context of ${context} tokens is full; the model sees the last ${kept.length} from here on`,
-        );
-        ids = tokenizer.bos === undefined ? kept : [tokenizer.bos, ...kept];
-      }
+    async function* say(said: string, settings: ContinueOptions = {}, turn: Job = {}) {
+      checkContinuing("chat", settings);
+      const ids = dialogue.say(said, context, (message) => turn.onWarning?.(message));
+      const drawing = settingsFor(settings, loaded, dialogue.first);
       const started = performance.now();
       let text = "";
-      let tokens = 0;
-      let end: End | undefined;
+      const made: number[] = [];
+      let last: Step | undefined;
       try {
-        for await (const step of generate(session, tokenizer, Int32Array.from(ids), settings, turn)) {
-          if (step.end === "eos") ids = [];
-          else ids.push(step.id);
+        for await (const step of generate(session, tokenizer, ids, drawing, turn, guessing.speculation)) {
+          made.push(step.id);
           text += step.text;
-          tokens++;
-          end = step.end;
+          last = step;
           yield step;
         }
       } finally {
-        const seconds = (performance.now() - started) / 1000;
-        turns.push({ said, settings, text, tokens, seconds, ...(end === undefined ? {} : { end }) });
+        dialogue.answered(text, made, last?.end);
+        turns.push({
+          said,
+          settings: forRecord(settings),
+          text,
+          tokens: made.length,
+          seconds: (performance.now() - started) / 1000,
+          ...(last?.end === undefined ? {} : { end: last.end }),
+          ...(last?.guessed === undefined ? {} : { guessed: last.guessed }),
+        });
       }
     }
 
     return {
       context,
-      say,
-      reset: () => {
-        ids = [];
+      templated: template !== undefined,
+      get messages() {
+        return dialogue.messages;
       },
+      set messages(told) {
+        dialogue.resume(told);
+      },
+      say,
+      instruct: dialogue.instruct,
+      reset: dialogue.reset,
       record: async () => {
         const tokens = turns.reduce((sum, turn) => sum + turn.tokens, 0);
         const seconds = turns.reduce((sum, turn) => sum + turn.seconds, 0);
         return finish(
           backend,
-          { models: [await loaded.fingerprint()] },
+          { models: [await loaded.fingerprint(), ...(await guessing.fingerprints())] },
           {
             text: turns.map((turn) => turn.text).join(""),
             tokens,
@@ -116,14 +156,10 @@ export async function chat(options: ChatOptions, job: Job = {}): Promise<Convers
           },
         );
       },
-      close: async () => {
-        session.free();
-        await loaded.free();
-        backend.dispose();
-      },
+      close,
     };
   } catch (error) {
-    backend.dispose();
+    await close();
     throw error;
   }
 }

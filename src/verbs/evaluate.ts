@@ -10,14 +10,18 @@ import {
   perplexity,
 } from "../evaluation/statistics.ts";
 import { decodeText, readText } from "../files/index.ts";
-import { type CacheName, cacheNames } from "../models/kv-cache.ts";
+import { cacheNames } from "../models/kv-cache.ts";
 import { baseName, fingerprint, startRecord } from "../record/make.ts";
 import type { Fingerprint, Job, Record } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
 import type { Tokenizer } from "../tokenizers/tokenizer.ts";
-import { type BackendChoice, backendFor, type Loaded, load, openChecked } from "./load.ts";
+import { backendFor, type Loaded, load, openChecked, type RunChoice } from "./load.ts";
 
-export interface EvaluateOptions extends BackendChoice {
+/**
+ * Activations and cache are those of the models, not of the reference, so that one command measures what they change.
+ * Unless told, activations are float32, and there is no cache.
+ */
+export interface EvaluateOptions extends RunChoice {
   readonly models: readonly string[];
   /** File to predict, or a text and what to call it. */
   readonly text?: string | { readonly name: string; readonly text: string };
@@ -33,8 +37,6 @@ export interface EvaluateOptions extends BackendChoice {
   readonly reference?: string;
   /** Tokenizer's file, for models that come without one. */
   readonly tokenizer?: string;
-  /** Keys and values of the models, not of the reference, pass through a cache of this format, as when generating. */
-  readonly cache?: CacheName;
 }
 
 /** How well a model predicts a text. */
@@ -147,8 +149,10 @@ interface Plan {
   readonly job: Job;
 }
 
-function loadFor({ options, context, backend, job }: Plan, spec: string): Promise<Loaded> {
-  return load(spec, backend, { tokenizer: options.tokenizer, positions: context }, job);
+function loadFor(plan: Plan, spec: string, choice: RunChoice = {}): Promise<Loaded> {
+  const { options, context, backend, job } = plan;
+  const { activations, cache } = choice;
+  return load(spec, backend, { tokenizer: options.tokenizer, positions: context, activations, cache }, job);
 }
 
 async function evaluateAll(plan: Plan, reference: Loaded | undefined) {
@@ -159,10 +163,10 @@ async function evaluateAll(plan: Plan, reference: Loaded | undefined) {
   let startToken = true;
   const models: EvaluatedModel[] = [];
   for (const spec of options.models) {
-    const loaded = await loadFor(plan, spec);
+    const loaded = await loadFor(plan, spec, options);
     try {
       startToken = loaded.tokenizer.bos !== undefined;
-      const measured = await measure(plan, { ...loaded, cache: options.cache }, against);
+      const measured = await measure(plan, loaded, against);
       models.push({
         ...(await loaded.fingerprint()),
         text: textResult(measured),
@@ -197,7 +201,7 @@ async function measure(
       `evaluate: a context of ${plan.context} is more than the ${loaded.model.config.context} tokens of ${name}; lower --context`,
     );
   }
-  const cut = cutText(plan, loaded.tokenizer);
+  const cut = await cutText(plan, loaded.tokenizer);
   if (!reference) return { name, cut, clusters: await losses(loaded, cut.all, plan.job) };
   if (!sameTokens(cut, reference.cut)) {
     throw new InputError(
@@ -207,9 +211,10 @@ async function measure(
   return { name, cut, ...(await compare(reference.loaded, loaded, cut.all, plan.job)) };
 }
 
-function cutText({ options, context, text }: Plan, tokenizer: Tokenizer): Sequences {
-  if (options.separator === undefined) return windows(text, tokenizer, context, options.stride ?? context);
-  return documents(text, tokenizer, context, options.separator, options.documents);
+function cutText({ options, context, text, job }: Plan, tokenizer: Tokenizer): Promise<Sequences> {
+  if (options.separator === undefined)
+    return windows(text, tokenizer, context, options.stride ?? context, job);
+  return documents(text, tokenizer, context, options.separator, options.documents, job);
 }
 
 function textResult({ cut, clusters }: Measured): TextResult {

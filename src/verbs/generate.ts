@@ -1,20 +1,23 @@
-import { generate as continueText, type End, promptIds, type Step } from "../generation/generate.ts";
-import type { SamplingOptions } from "../generation/sampling.ts";
+import { generate as continueText, type End, longPromptIds, type Step } from "../generation/generate.ts";
 import { Session } from "../generation/session.ts";
 import { baseName, startRecord } from "../record/make.ts";
 import type { Job, Record } from "../record/record.ts";
-import { InputError } from "../tensor/tensor.ts";
-import type { Tokenizer } from "../tokenizers/tokenizer.ts";
-import { type BackendChoice, backendFor, load } from "./load.ts";
+import {
+  type ContinueOptions,
+  checkContinuing,
+  forRecord,
+  type Guessed,
+  openSpeculation,
+  type SpeculationOptions,
+  settingsFor,
+} from "./continuing.ts";
+import { backendFor, fast, load, type RunChoice } from "./load.ts";
 
-export interface GenerateOptions extends BackendChoice, SamplingOptions {
+/** Most tokens: 256 unless told; top-p 0.9 unless told; activations int8 and the cache f16 unless told. */
+export interface GenerateOptions extends RunChoice, ContinueOptions, SpeculationOptions {
   readonly model: string;
   /** Text to continue; empty to begin one. */
   readonly prompt: string;
-  /** Most tokens to make. Default 256. */
-  readonly tokens?: number;
-  /** Default: drawn, and noted in the record. */
-  readonly seed?: number;
   /** Tokenizer's file, for models that come without one. */
   readonly tokenizer?: string;
 }
@@ -33,6 +36,8 @@ export interface GenerateResult {
   readonly tokensPerSecond: number;
   readonly promptTokens: number;
   readonly end: End;
+  /** With --lookup or --draft. */
+  readonly guessed?: Guessed;
 }
 
 /** Continues a prompt with a model; the text streams to `job.onText` and is in the record as a whole. */
@@ -42,35 +47,43 @@ export async function generate(
 ): Promise<Record<GenerateResult>> {
   const settings = settle(options);
   const finish = startRecord("generate", {
-    ...settings,
+    ...forRecord(settings),
     model: baseName(options.model),
     ...(options.tokenizer === undefined ? {} : { tokenizer: baseName(options.tokenizer) }),
   });
-  const { backend, loaded, session, prompt, close } = await open(settings, job);
+  const opened = await open(settings, job);
   try {
     let text = "";
     let tokens = 0;
-    let end: End = "tokens";
+    let last: Step | undefined;
     let first = 0;
     const started = performance.now();
-    for await (const step of continueText(session, loaded.tokenizer, prompt, settings, job)) {
+    for await (const step of opened.steps(job)) {
       if (tokens++ === 0) first = performance.now();
       if (step.text) job.onText?.(step.text);
       text += step.text;
-      end = step.end ?? end;
+      last = step;
       if (!job.onText) {
         job.onProgress?.({ task: "generate", done: tokens, total: settings.tokens, unit: "tokens" });
       }
     }
     const now = performance.now();
     const tokensPerSecond = tokens > 1 ? (1000 * (tokens - 1)) / (now - first) : 1000 / (now - started);
+    const promptTokens = opened.prompt.length;
     return finish(
-      backend,
-      { models: [await loaded.fingerprint()], seed: settings.seed },
-      { text, tokens, tokensPerSecond, promptTokens: prompt.length, end },
+      opened.backend,
+      { models: await opened.fingerprints(), seed: settings.seed },
+      {
+        text,
+        tokens,
+        tokensPerSecond,
+        promptTokens,
+        end: last?.end ?? "tokens",
+        ...(last?.guessed ? { guessed: last.guessed } : {}),
+      },
     );
   } finally {
-    await close();
+    await opened.close();
   }
 }
 
@@ -85,11 +98,11 @@ export async function* stream(
   job: Job = {},
 ): AsyncGenerator<Step, void, undefined> {
   const settings = settle(options);
-  const { loaded, session, prompt, close } = await open(settings, job);
+  const opened = await open(settings, job);
   try {
-    yield* continueText(session, loaded.tokenizer, prompt, settings, job);
+    yield* opened.steps(job);
   } finally {
-    await close();
+    await opened.close();
   }
 }
 
@@ -97,33 +110,40 @@ export async function* stream(
 type Settings = GenerateOptions & { readonly tokens: number; readonly seed: number };
 
 function settle(options: GenerateOptions): Settings {
+  checkContinuing("generate", options);
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31);
-  const settings = { tokens: 256, temperature: 1, topP: 0.9, ...options, seed };
-  if (!Number.isInteger(settings.tokens) || settings.tokens < 1) {
-    throw new InputError(`generate: tokens must be a whole number from 1, got ${settings.tokens}`);
-  }
-  return settings;
+  return { tokens: 256, temperature: 1, topP: 0.9, ...fast(options), seed };
 }
 
 /** A model loaded and ready to continue the prompt; close it when done. */
 async function open(settings: Settings, job: Job) {
   const backend = await backendFor(settings, job);
+  const closing: (() => unknown)[] = [() => backend.dispose()];
+  const close = async () => {
+    for (const each of closing.splice(0).reverse()) await each();
+  };
   try {
-    let prompt: Int32Array = new Int32Array();
-    const positions = (tokenizer: Tokenizer) => {
-      prompt = promptIds(tokenizer, settings.prompt);
-      return prompt.length + settings.tokens;
-    };
-    const loaded = await load(settings.model, backend, { tokenizer: settings.tokenizer, positions }, job);
+    // A session makes rotary positions as it comes to need them.
+    const running = { ...settings, positions: 1 };
+    const loaded = await load(settings.model, backend, running, job);
+    closing.push(() => loaded.free());
+    const prompt = await longPromptIds(loaded.tokenizer, settings.prompt, job);
+    const guessing = await openSpeculation(running, backend, loaded, job);
+    closing.push(() => guessing.close());
     const session = new Session(loaded, prompt.length + settings.tokens);
-    const close = async () => {
-      session.free();
-      await loaded.free();
-      backend.dispose();
+    closing.push(() => session.free());
+    const first = loaded.tokenizer.bos === undefined ? 0 : 1;
+    const options = settingsFor(settings, loaded, first);
+    return {
+      backend,
+      prompt,
+      steps: (job: Job) =>
+        continueText(session, loaded.tokenizer, prompt, options, job, guessing.speculation),
+      fingerprints: async () => [await loaded.fingerprint(), ...(await guessing.fingerprints())],
+      close,
     };
-    return { backend, loaded, prompt, session, close };
   } catch (error) {
-    backend.dispose();
+    await close();
     throw error;
   }
 }

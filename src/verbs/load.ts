@@ -1,15 +1,16 @@
 import type { Backend } from "../backends/backend.ts";
 import { type BackendName, openBackend } from "../backends/index.ts";
 import { checkTensors, checkVocabulary, type ModelFile, openModel } from "../files/index.ts";
+import { checkFinite } from "../formats/index.ts";
 import { describe } from "../models/index.ts";
+import type { CacheName } from "../models/kv-cache.ts";
 import type { Model } from "../models/model.ts";
 import { ropeTable } from "../models/rope-table.ts";
 import type { Running } from "../models/run.ts";
 import { forKernels } from "../models/stored.ts";
 import { pauses } from "../record/pause.ts";
 import type { Fingerprint, Job } from "../record/record.ts";
-import { checkFinite } from "../tensor/finite.ts";
-import { InputError, type Tensor } from "../tensor/tensor.ts";
+import { InputError, naming, type Tensor, UnsupportedError } from "../tensor/tensor.ts";
 import { bytesOf } from "../tensor/weight.ts";
 import { tokenizerFrom } from "../tokenizers/index.ts";
 import type { Tokenizer } from "../tokenizers/tokenizer.ts";
@@ -19,6 +20,36 @@ export interface BackendChoice {
   readonly backend?: BackendName;
   readonly threads?: number;
 }
+
+/** How a model's arithmetic is done. */
+export interface RunChoice extends BackendChoice {
+  /**
+   * What packed matrices are multiplied by: float32, or activations rounded to bytes in groups (kernels/linear.ts), which is
+   * several times as fast. Matrices of floats are always multiplied by float32.
+   */
+  readonly activations?: "float" | "int8";
+  /** How keys and values are kept. */
+  readonly cache?: CacheName;
+}
+
+/** How models run when text is made, unless told. */
+export const FAST = { activations: "int8", cache: "f16" } as const satisfies RunChoice;
+
+/** Options with these filled in. */
+export function fast<Options extends RunChoice>(options: Options) {
+  const { activations = FAST.activations, cache = FAST.cache } = options;
+  return { ...options, activations, cache };
+}
+
+/** What loading a model depends on. */
+export interface LoadOptions extends Pick<RunChoice, "activations" | "cache"> {
+  readonly tokenizer?: string;
+  /** Positions at which the model can be run: all of its context unless told. */
+  readonly positions?: number | ((tokenizer: Tokenizer) => number);
+}
+
+/** A model by name, as commands take it, or one that is open already; who is given that one closes it. */
+export type ModelSpec = string | ModelFile;
 
 /** Opens the backend that a verb's options ask for; what is used in place of another is a warning of its job. */
 export function backendFor({ backend, threads }: BackendChoice, { onWarning }: Job): Promise<Backend> {
@@ -51,14 +82,14 @@ export interface Opened {
  * only, after downloading a model of the hub, which the job's signal stops.
  */
 export async function openChecked(
-  spec: string,
+  spec: ModelSpec,
   { tokenizer }: { readonly tokenizer?: string } = {},
   { signal, onProgress }: Job = {},
 ): Promise<Opened> {
   signal?.throwIfAborted();
-  const file = await openModel(spec, { tokenizer, signal, onProgress });
+  const file = typeof spec === "string" ? await openModel(spec, { tokenizer, signal, onProgress }) : spec;
   try {
-    const model = describe(file.config);
+    const model = naming(file.name, () => describe(file.config));
     checkTensors(file.name, file.source, model.tensors);
     return { file, model };
   } catch (error) {
@@ -69,16 +100,12 @@ export async function openChecked(
 
 /**
  * Reads a model and its tokenizer. Throws an InputError as `loadWeights` does,
- * and for no tokenizer, or one that is smaller than the model's vocabulary. The
- * model can then be run at the first `positions` positions, all of its context unless told.
+ * and for no tokenizer, or one that is smaller than the model's vocabulary.
  */
 export async function load(
-  spec: string,
+  spec: ModelSpec,
   backend: Backend,
-  options: {
-    readonly tokenizer?: string;
-    readonly positions?: number | ((tokenizer: Tokenizer) => number);
-  } = {},
+  options: LoadOptions = {},
   job: Job = {},
 ): Promise<Loaded> {
   const opened = await openChecked(spec, options, job);
@@ -86,7 +113,7 @@ export async function load(
     const tokenizer = tokenizerOf(opened);
     const { positions } = options;
     const needed = typeof positions === "function" ? positions(tokenizer) : positions;
-    return { ...(await uploadAll(opened, backend, job, needed)), tokenizer };
+    return { ...(await uploadAll(opened, backend, { ...options, positions: needed }, job)), tokenizer };
   } catch (error) {
     await opened.file.close();
     throw error;
@@ -97,10 +124,15 @@ export async function load(
  * Reads a model onto a backend, one tensor at a time. Throws an InputError for
  * a missing tensor or one of another shape, and for NaN or infinity in the weights.
  */
-export async function loadWeights(spec: string, backend: Backend, job: Job = {}): Promise<LoadedWeights> {
+export async function loadWeights(
+  spec: ModelSpec,
+  backend: Backend,
+  options: Pick<RunChoice, "activations" | "cache"> = {},
+  job: Job = {},
+): Promise<LoadedWeights> {
   const opened = await openChecked(spec, {}, job);
   try {
-    return await uploadAll(opened, backend, job);
+    return await uploadAll(opened, backend, options, job);
   } catch (error) {
     await opened.file.close();
     throw error;
@@ -116,12 +148,29 @@ export function tokenizerOf({ file, model }: Opened): Tokenizer {
   return tokenizer;
 }
 
+/** Throws an UnsupportedError for weights that the backend's memory cannot hold, before any is read. */
+function checkRoom({ name, source }: ModelFile, { tensors }: Model, backend: Backend): void {
+  const needed = tensors.reduce((sum, tensor) => sum + source.bytes(tensor.name), 0);
+  const room = backend.limits.memoryBytes - backend.bytesInUse();
+  if (needed <= room) return;
+  const [needs, has] = [needed, room].map((bytes) => `${(bytes / 2 ** 30).toFixed(1)} GiB`);
+  throw new UnsupportedError(
+    `${name}: its weights need ${needs}, the ${backend.name} backend has room for ${has}; ` +
+      "use a model in a smaller format, or another backend",
+  );
+}
+
 async function uploadAll(
   { file, model }: Opened,
   backend: Backend,
+  {
+    activations,
+    cache,
+    positions = model.config.context,
+  }: Pick<RunChoice, "activations" | "cache"> & { readonly positions?: number },
   job: Job,
-  positions = model.config.context,
 ): Promise<LoadedWeights> {
+  checkRoom(file, model, backend);
   const weights = new Map<string, Tensor>();
   const bytes = new Map<string, number>();
   const rope = backend.upload(ropeTable(model.config, Math.min(positions, model.config.context)));
@@ -135,8 +184,9 @@ async function uploadAll(
       job.onProgress?.({ task: "load", done, total: model.tensors.length, unit: "tensors", note: file.name });
       const weight = await file.source.read(spec.name);
       checkFinite(file.name, spec.name, weight);
-      const read = forKernels(spec, weight);
-      weights.set(spec.name, backend.upload(read));
+      const read = naming(`${file.name}: tensor ${spec.name}`, () => forKernels(spec, weight));
+      const multiplies = spec.role === "linear" || spec.name === model.headWeight;
+      weights.set(spec.name, backend.upload(read, multiplies ? { activations } : {}));
       bytes.set(spec.name, "data" in read ? read.data.byteLength : bytesOf(read));
     }
   } catch (error) {
@@ -150,6 +200,7 @@ async function uploadAll(
     weights,
     bytes,
     rope,
+    ...(cache === undefined ? {} : { cache }),
     fingerprint: async () => ({ name: file.name, ...(await file.fingerprint()) }),
     free: async () => {
       freeTensors();
