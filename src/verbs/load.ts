@@ -151,9 +151,9 @@ export function tokenizerOf({ file, model }: Opened): Tokenizer {
 /** Throws an UnsupportedError for weights that the backend's memory cannot hold, before any is read. */
 function checkRoom({ name, source }: ModelFile, { tensors }: Model, backend: Backend): void {
   const needed = tensors.reduce((sum, tensor) => sum + source.bytes(tensor.name), 0);
-  const room = backend.limits.memoryBytes - backend.bytesInUse();
-  if (needed <= room) return;
-  const [needs, has] = [needed, room].map((bytes) => `${(bytes / 2 ** 30).toFixed(1)} GiB`);
+  const { memoryBytes } = backend.limits;
+  if (needed <= memoryBytes) return;
+  const [needs, has] = [needed, memoryBytes].map((bytes) => `${(bytes / 2 ** 30).toFixed(1)} GiB`);
   throw new UnsupportedError(
     `${name}: its weights need ${needs}, the ${backend.name} backend has room for ${has}; ` +
       "use a model in a smaller format, or another backend",
