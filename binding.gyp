@@ -49,11 +49,26 @@
       "msvs_settings": { "VCCLCompilerTool": { "ExceptionHandling": 1 } },
       "conditions": [
         ["target_arch=='x64'", { "dependencies": ["body_avx2", "body_avx512"] }],
+        ["target_arch=='arm64' and OS!='win'", { "dependencies": ["body_neon"] }],
         ["sanitize==1", { "sources": ["src/kernels/memory-sanitize.cpp"] }, { "sources": ["src/kernels/memory.cpp"] }]
       ]
     }
   ],
   "conditions": [
+    [
+      "target_arch=='arm64' and OS!='win'",
+      {
+        "targets": [
+          {
+            "target_name": "body_neon",
+            "type": "static_library",
+            "sources": ["src/kernels/body-neon.cpp"],
+            "cflags": ["-march=armv8.2-a+dotprod"],
+            "xcode_settings": { "OTHER_CPLUSPLUSFLAGS": ["-march=armv8.2-a+dotprod"] }
+          }
+        ]
+      }
+    ],
     [
       "target_arch=='x64'",
       {

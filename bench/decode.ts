@@ -3,8 +3,9 @@
  * one format after another and int8 activations: a token at a time beside a plain read of memory by the same threads, and
  * 512 tokens at once. Formats take turns in rounds, because the machine's speed changes; medians are given.
  *
- *   node bench/decode.ts [--json] [--threads N] [--rounds N] [--layers N] [--body NAME] [--float] [FORMAT …]
+ *   node bench/decode.ts [--json] [--threads N] [--rounds N] [--layers N] [--body NAME] [--kernels NAME] [--float] [FORMAT …]
  *
+ * --kernels forces dot, table or planes where a format has them; otherwise each is multiplied by what is fastest here.
  * --float takes float32 activations instead. With fewer layers figures are those of as much of the model.
  */
 import { parseArgs } from "node:util";
@@ -44,6 +45,7 @@ const { values: options, positionals } = parseArgs({
     rounds: { type: "string", default: "5" },
     layers: { type: "string", default: String(LAYERS) },
     body: { type: "string" },
+    kernels: { type: "string" },
   },
 });
 const layers = Number(options.layers);
@@ -60,7 +62,11 @@ interface Result {
   readonly prefillTokensPerSecond: number;
 }
 
-const backend = native({ threads: Number(options.threads), body: options.body as BackendOptions["body"] });
+const backend = native({
+  threads: Number(options.threads),
+  body: options.body as BackendOptions["body"],
+  integerKernel: options.kernels as BackendOptions["integerKernel"],
+});
 const plain = backend.zeros([PLAIN_READ_BYTES / 4096, 1024]);
 backend.fill(plain, 1); // pages never written may all be one page of zeros
 const sum = backend.zeros([1]);

@@ -32,6 +32,7 @@ import {
   procedureCases,
   wrongShapes,
 } from "./cases.suite.ts";
+import { integerKernels } from "./kernel-choice.ts";
 import { openReference } from "./reference.ts";
 
 /**
@@ -151,6 +152,21 @@ export function backendSuite(name: string, open: (options: BackendOptions) => Pr
     });
   });
 
+  test(`backend ${name} gives the same bits by dot products, tables and planes of bits`, async () => {
+    const backends: Backend[] = [];
+    for (const integerKernel of integerKernels) backends.push(await open({ integerKernel, threads: 2 }));
+    for (const format of packedFormats.filter(hasPlanes)) {
+      for (const one of int8Cases(format)) {
+        const [dot, ...others] = await Promise.all(backends.map((backend) => resultsOf(backend, one)));
+        for (const [i, other] of others.entries()) {
+          const same = other.every((result, j) => sameBits(result, dot[j]));
+          expect(same, `${one.label}, ${one.name}, ${integerKernels[i + 1]}`).toBe(true);
+        }
+      }
+    }
+    for (const backend of backends) backend.dispose();
+  });
+
   test(`backend ${name} gives the same bits on one, two, three and five threads`, async () => {
     const results: Elements[][] = [];
     for (const threads of [1, 2, 3, 5]) {
@@ -174,6 +190,25 @@ export async function checkInt8(backend: Backend, format: string): Promise<void>
   const x = backend.upload(args[0] as HostTensor);
   await sameRows(backend, x, w, [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 24, 25]);
   for (const t of [x, w]) backend.free(t);
+}
+
+/** Whether codes have so few bits that kernels other than dot products take them. */
+function hasPlanes(name: string): boolean {
+  const format = formatByName(name);
+  return format.kind === "group" && format.codeCount <= 16 && activationGroup(format) > 0;
+}
+
+/** Outputs of a case, and the gradient of its first argument where that is a plain tensor. */
+async function resultsOf(backend: Backend, one: Case): Promise<Elements[]> {
+  const args = upload(backend, one.args, one.activations);
+  const results = backend.forward(one.name, args);
+  if (one.name === "linear") {
+    const dy = backend.upload(normalTensor(generator(15), results[0].shape, 1));
+    results.push(...backend.backward(one.name, args, results, dy, [true, false]).filter((t) => t !== null));
+  }
+  const read = await Promise.all(results.map((t) => backend.read(t)));
+  for (const t of [...results, ...args]) if (typeof t === "object") backend.free(t as Tensor);
+  return read;
 }
 
 /** The first rows of x times w are the first rows of the whole product, bit for bit. */

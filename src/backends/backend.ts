@@ -1,6 +1,7 @@
 import type { KernelName, Operations, Procedures } from "../kernels/index.ts";
 import type { Elements, HostTensor, Tensor } from "../tensor/tensor.ts";
 import type { Weight } from "../tensor/weight.ts";
+import type { IntegerKernel } from "./kernel-choice.ts";
 
 /**
  * Where kernels run. Operations are called synchronously and give handles at
@@ -63,7 +64,9 @@ export interface BackendOptions {
   /** Default: `availableParallelism`. */
   readonly threads?: number;
   /** Native instruction sets to choose from; default: the best that the processor has. */
-  readonly body?: "avx512" | "avx2" | "portable";
+  readonly body?: "avx512" | "avx2" | "neon" | "portable";
   /** WebAssembly: false forces plain SIMD128 where relaxed SIMD would be present. */
   readonly relaxed?: boolean;
+  /** How matrices are multiplied by int8 activations, where their format can be; default: what is fastest. Same bits. */
+  readonly integerKernel?: IntegerKernel;
 }

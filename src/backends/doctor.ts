@@ -1,6 +1,10 @@
+import { formats } from "../formats/index.ts";
 import { generator, normals } from "../tensor/random.ts";
 import { hostTensor } from "../tensor/tensor.ts";
+import type { Backend } from "./backend.ts";
+import type { HeapBackend } from "./heap.ts";
 import { type BackendName, backendNames, openBackend } from "./index.ts";
+import type { IntegerKernel } from "./kernel-choice.ts";
 
 /** Whether a backend works here. */
 export interface Examination {
@@ -10,16 +14,18 @@ export interface Examination {
   readonly why: string;
   /** What of it runs here: `AVX-512, 2 threads`; empty when it does not work. */
   readonly description: string;
+  /** What matrices and int8 activations are multiplied by, by format, where it is not `dot`; when asked for. */
+  readonly kernels?: Readonly<Record<string, IntegerKernel>>;
 }
 
-/** Opens each backend and lets it multiply two small matrices. */
-export async function examineBackends(): Promise<readonly Examination[]> {
+/** Opens each backend and lets it multiply two small matrices; with kernels, which take seconds where they were never measured. */
+export async function examineBackends({ kernels = false } = {}): Promise<readonly Examination[]> {
   const found: Examination[] = [];
-  for (const name of backendNames) found.push(await examine(name));
+  for (const name of backendNames) found.push(await examine(name, kernels));
   return found;
 }
 
-async function examine(name: BackendName): Promise<Examination> {
+async function examine(name: BackendName, kernels: boolean): Promise<Examination> {
   const warnings: string[] = [];
   try {
     const backend = await openBackend(name, { onWarning: (message) => warnings.push(message) });
@@ -38,13 +44,24 @@ async function examine(name: BackendName): Promise<Examination> {
       const wrong = firstWrong(x, w, y as Float32Array, tokens, dim, out);
       if (wrong !== null)
         return { name, ok: false, why: `${name}: ${wrong}; report it with this line`, description };
-      return { name, ok: true, why: warnings.join("; "), description };
+      const good = { name, ok: true, why: warnings.join("; "), description };
+      return kernels ? { ...good, kernels: chosenKernels(backend) } : good;
     } finally {
       backend.dispose();
     }
   } catch (error) {
     return { name, ok: false, why: error instanceof Error ? error.message : String(error), description: "" };
   }
+}
+
+/** One format of each stem; what was never measured here is measured now. */
+function chosenKernels(backend: Backend): Record<string, IntegerKernel> {
+  if (!("integerKernel" in backend)) return {};
+  const stems = new Map([...formats.values()].map(({ stem, name }) => [stem, name]));
+  const all = [...stems.values()].map(
+    (name) => [name, (backend as HeapBackend).integerKernel(name)] as const,
+  );
+  return Object.fromEntries(all.filter(([, kernel]) => kernel !== "dot"));
 }
 
 /** Says which element of y = x·wᵀ is further from the exact one than float32 arithmetic in any order can bring it. */

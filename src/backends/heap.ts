@@ -1,4 +1,4 @@
-import { groupSize } from "../formats/format.ts";
+import { type Format, groupSize } from "../formats/format.ts";
 import { checkParts, decode, formatByName, partBytes } from "../formats/index.ts";
 import { activationGroup, levelBytes } from "../formats/levels.ts";
 import { type KernelName, kernels, procedures } from "../kernels/index.ts";
@@ -14,6 +14,7 @@ import {
 import { onlyPart, type Weight } from "../tensor/weight.ts";
 import type { Backend, UploadOptions } from "./backend.ts";
 import { type Handle, isElements, needCache, Tensors, takesPacked, withOperations } from "./facade.ts";
+import { choicesFor, fastestKernel, type IntegerKernel, integerKernels } from "./kernel-choice.ts";
 
 /** A view of memory that can be copied from or into. */
 type Bytes = Uint8Array | Elements | Float64Array;
@@ -44,10 +45,17 @@ export interface HeapDescription {
   readonly name: "native" | "wasm";
   readonly description: string;
   readonly threads: number;
+  /** What matrices for int8 activations are multiplied by, where their format has it; default: what is fastest here. */
+  readonly integerKernel?: IntegerKernel;
 }
 
-/** A backend over a heap that also says how much memory its tensors take. */
-export type HeapBackend = Backend & { bytesInUse(): number };
+/** A backend over a heap. */
+export type HeapBackend = Backend & {
+  /** Memory that its tensors take. */
+  bytesInUse(): number;
+  /** What matrices of a format and int8 activations are multiplied by here; measured when nobody has before. */
+  integerKernel(format: string): IntegerKernel;
+};
 
 export function heapBackend(heap: Heap, description: HeapDescription): HeapBackend {
   return withOperations(new HeapCore(heap, description));
@@ -73,11 +81,17 @@ interface Entry {
 
 const NO_BLOCKS: readonly Block[] = [];
 
-/** Doubles of a descriptor of a packed matrix, `Packed` in abi.h: format, rows, cols, group, four parts, panels, activations. */
-const DESCRIPTOR = 10;
+/** Doubles of a descriptor of a packed matrix, `Packed` in abi.h: format, rows, cols, group, four parts, panels, activations, kernel. */
+const DESCRIPTOR = 11;
 const PARTS = 4;
 const PANELS = 8;
 const ACTIVATIONS = 9;
+const KERNEL = 10;
+
+/** Rows and columns of the matrix on which kernels are tried. */
+const TRIAL = [2048, 2048] as const;
+/** Matrices of fewer weights are multiplied by dot products, whatever is faster for larger ones. */
+const SMALL = 65536;
 
 class HeapCore extends Tensors<Place> {
   readonly name: "native" | "wasm";
@@ -85,6 +99,7 @@ class HeapCore extends Tensors<Place> {
   readonly threads: number;
   readonly limits: { readonly memoryBytes: number };
   readonly #heap: Heap;
+  readonly #integerKernel: IntegerKernel | undefined;
   /** Numbers of formats.h by stem. */
   readonly #formats: ReadonlyMap<string, number>;
   readonly #kernels = new Map<string, Entry>();
@@ -100,6 +115,7 @@ class HeapCore extends Tensors<Place> {
     this.threads = description.threads;
     this.limits = { memoryBytes: heap.memoryBytes };
     this.#heap = heap;
+    this.#integerKernel = description.integerKernel;
     this.#formats = new Map(heap.formats.map((stem, number) => [stem, number]));
     const at = new Map(heap.names.map((name, i) => [name, i]));
     for (const [name, kernel] of Object.entries(kernels)) {
@@ -184,7 +200,9 @@ class HeapCore extends Tensors<Place> {
     if (number !== undefined) {
       const arrays = format.parts(rows, cols).map((part) => parts[part.name].bytes);
       const head = [number, rows, cols, groupSize(format, rows, cols)];
-      return this.#uploadPacked(value.shape, name, head, arrays, group);
+      const kernel =
+        group === 0 || rows * cols < SMALL ? (this.#integerKernel ?? "dot") : this.integerKernel(name);
+      return this.#uploadPacked(value.shape, name, head, arrays, group, kernel);
     }
     const levels = levelBytes(format, parts, rows, cols);
     if (!levels) return this.#uploadFloats(value.shape, name, decode(format, parts, rows, cols));
@@ -211,6 +229,7 @@ class HeapCore extends Tensors<Place> {
     head: readonly number[],
     arrays: readonly (Bytes | number)[],
     activations: number,
+    kernel: IntegerKernel = "dot",
   ): Tensor {
     const blocks: Block[] = [];
     try {
@@ -228,7 +247,7 @@ class HeapCore extends Tensors<Place> {
       const address = this.#allocate(bytes);
       blocks.push({ address, bytes });
       this.#heap.copyIn(address, descriptor);
-      if (activations > 0) this.#arrange(descriptor, activations, blocks);
+      if (activations > 0) this.#arrange(descriptor, activations, kernel, blocks);
       const others = blocks.filter((block) => block.address !== address);
       const place = { address, bytes, format: head[0], others };
       return this.#own(shape, name, place, activations > 0 ? "int8" : undefined);
@@ -239,7 +258,7 @@ class HeapCore extends Tensors<Place> {
   }
 
   /** Replaces the blocks of parts by one of panels; the last block is the descriptor's own. */
-  #arrange(descriptor: Float64Array, activations: number, blocks: Block[]): void {
+  #arrange(descriptor: Float64Array, activations: number, kernel: IntegerKernel, blocks: Block[]): void {
     const { address } = blocks[blocks.length - 1];
     const run = (name: string) => {
       this.#heap.copyIn(address, descriptor);
@@ -247,6 +266,7 @@ class HeapCore extends Tensors<Place> {
       this.#heap.copyOut(address, descriptor);
     };
     descriptor[ACTIVATIONS] = activations;
+    descriptor[KERNEL] = integerKernels.indexOf(kernel);
     run("arrangedBytes");
     const panels = this.#allocate(descriptor[PANELS]);
     blocks.push({ address: panels, bytes: descriptor[PANELS] });
@@ -255,6 +275,49 @@ class HeapCore extends Tensors<Place> {
     for (const part of blocks.splice(0, blocks.length - 2)) this.#heap.release(part.address, part.bytes);
     for (let i = PARTS; i < PANELS; i++) descriptor[i] = descriptor[i] === 0 ? 0 : 1;
     this.#heap.copyIn(address, descriptor);
+  }
+
+  integerKernel(name: string): IntegerKernel {
+    if (this.#integerKernel) return this.#integerKernel;
+    const format = formatByName(name);
+    const activations = activationGroup(format);
+    const fewBits = format.kind === "group" && format.codeCount <= 16;
+    if (activations === 0 || !fewBits || !this.#formats.has(format.stem)) return "dot";
+    const choices = choicesFor(`${this.name}, ${this.description}`);
+    let choice = choices.get(name);
+    if (!choice) {
+      choice = this.#measure(format, activations);
+      choices.set(name, choice);
+    }
+    return choice;
+  }
+
+  #measure(format: Format, activations: number): IntegerKernel {
+    const [rows, cols] = TRIAL;
+    const head = [this.#formats.get(format.stem)!, rows, cols, groupSize(format, rows, cols)];
+    const sizes = format.parts(rows, cols).map(partBytes);
+    const x = this.upload({ shape: [1, cols], format: "f32", data: new Float32Array(cols).fill(1) });
+    const matrices: Tensor[] = [];
+    try {
+      const candidates = new Map<IntegerKernel, () => void>();
+      for (const kernel of integerKernels) {
+        const w = this.#uploadPacked(TRIAL, format.name, head, sizes, activations, kernel);
+        matrices.push(w);
+        if (kernel === this.#kernelOf(w)) {
+          candidates.set(kernel, () => this.free(this.forward("linear", [x, w])[0]));
+        }
+      }
+      return candidates.size > 1 ? fastestKernel(candidates) : "dot";
+    } finally {
+      for (const t of [x, ...matrices]) this.free(t);
+    }
+  }
+
+  /** The one that a matrix was arranged for: not every format has each. */
+  #kernelOf(w: Tensor): IntegerKernel {
+    const descriptor = new Float64Array(DESCRIPTOR);
+    this.#heap.copyOut(this.handle("linear", w).memory.address, descriptor);
+    return integerKernels[descriptor[KERNEL]];
   }
 
   zeros(shape: readonly number[], format = "f32"): Tensor {

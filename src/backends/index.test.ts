@@ -52,7 +52,7 @@ test("an addon that does not load is said with the reason", () => {
 });
 
 test("an instruction set that is not there is refused", () => {
-  expect(() => native({ body: "neon" as "avx2" })).toThrow(/native: (this processor has no neon|the addon)/);
+  expect(() => native({ body: "sve" as "avx2" })).toThrow(/native: (this processor has no sve|the addon)/);
 });
 
 test("a missing WebAssembly module is said with what to do", async () => {

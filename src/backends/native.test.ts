@@ -4,7 +4,7 @@ import { backendSuite } from "./backend.suite.ts";
 import type { BackendOptions } from "./backend.ts";
 import { native, nativeBodies } from "./native.ts";
 
-const BODIES = ["avx512", "avx2", "portable"] as const satisfies readonly BackendOptions["body"][];
+const BODIES = ["avx512", "avx2", "neon", "portable"] as const satisfies readonly BackendOptions["body"][];
 
 const present = bodiesHere();
 for (const body of BODIES) {

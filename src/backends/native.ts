@@ -21,6 +21,7 @@ interface Addon {
 const BODY_NAMES: Readonly<Record<string, string>> = {
   avx512: "AVX-512",
   avx2: "AVX2",
+  neon: "NEON",
   portable: "portable",
 };
 
@@ -73,6 +74,7 @@ export function native(options: BackendOptions = {}): HeapBackend {
       name: "native",
       description: `${BODY_NAMES[name]}, ${threads} ${threads === 1 ? "thread" : "threads"}`,
       threads,
+      integerKernel: options.integerKernel,
     },
   );
 }

@@ -53,7 +53,7 @@ export async function wasm(options: WasmOptions = {}): Promise<HeapBackend> {
   }
   const open = async (threads: number) => {
     const { heap, ...description } = await wasmHeap(options, threads, warn);
-    return heapBackend(heap, { name: "wasm", ...description });
+    return heapBackend(heap, { name: "wasm", ...description, integerKernel: options.integerKernel });
   };
   try {
     return await open(shared ? wanted : 1);

@@ -13,12 +13,20 @@ export function doctor(program: Command): void {
       options,
       async () => {
         const finish = startRecord("doctor", {});
-        return finish(undefined, {}, { backends: await examineBackends() });
+        return finish(undefined, {}, { backends: await examineBackends({ kernels: true }) });
       },
       ({ backends }) =>
         table(
-          ["backend", "works", "runs", "what to know"],
-          backends.map(({ name, ok, description, why }) => [name, ok ? "yes" : "no", description, why]),
+          ["backend", "works", "runs", "instead of dot products", "what to know"],
+          backends.map(({ name, ok, description, kernels, why }) => [
+            name,
+            ok ? "yes" : "no",
+            description,
+            Object.entries(kernels ?? {})
+              .map(([format, kernel]) => `${format}: ${kernel}`)
+              .join(", "),
+            why,
+          ]),
         ),
     ),
   );

@@ -24,6 +24,9 @@ struct Packed {
   // A matrix for int8 activations is kept as panels (panels.h) of groups of so many activations, and its parts are gone:
   // that one was there is all that parts[i] says then. Otherwise both are 0.
   double panels, activations;
+  // How those panels are multiplied: 0 by dot products; 1 by tables and 2 by counting bits, after they were turned into
+  // planes of bits (bit-planes.h).
+  double kernel;
 
   template <typename T> const T* part(int i) const { return reinterpret_cast<const T*>(static_cast<uintptr_t>(parts[i])); }
 };

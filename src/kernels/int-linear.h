@@ -8,6 +8,7 @@
 #pragma once
 #include "abi.h"
 #include "panels.h"
+#include "plane-linear.h"
 #include "quantize.h"
 #include "threads.h"
 
@@ -21,27 +22,9 @@ constexpr int64_t TASKS = 8;
 // How far ahead of the products panels are fetched.
 constexpr int64_t AHEAD = 2048;
 
-template <int J> struct Index {
-  static constexpr int value = J;
-};
-
-template <int FROM, int TO, typename F> LOWBIT_INLINE void each(const F& f) {
-  if constexpr (FROM < TO) {
-    f(Index<FROM>{});
-    each<FROM + 1, TO>(f);
-  }
-}
-
 template <bool EIGHT> LOWBIT_INLINE i32v dot(i32v sum, codes8v a, quad x) {
   if constexpr (EIGHT) return dot8(sum, a, x);
   else return dot7(sum, a, x);
-}
-
-// One unit's share of a sum: sum + s·(scale·I1 + offset·I2).
-template <bool OFFSETS> LOWBIT_INLINE f32v step(f32v sum, i32v one, f32v scale, f32v two, f32v offset, float s) {
-  f32v value = floats(one) * scale;
-  if constexpr (OFFSETS) value = fma(two, offset, value);
-  return fma(value, splat(s), sum);
 }
 
 // The rows of a panel, for one row of x.
@@ -184,6 +167,8 @@ inline void unpack(const Panels& p, int64_t panel, int64_t from, int64_t to, int
   const uint8_t* at = p.bytes + panel * p.panelBytes + from * Kind::unitBytes(p.unit);
   uint8_t* codes = s.codes + 4 * first;
   for (int64_t u = 0; u < to - from; u++) {
+    if constexpr (Kind::PLANES)
+      if (p.planes) at = planes::headAt<Kind>(p, panel * PANEL, from + u);
     for (int v = 0; v < PANEL_VECTORS; v++) {
       store(s.scales + u * STRIP + first + v * LANES, scalesAt<Kind>(at, v));
       if constexpr (Kind::OFFSETS) store(s.offsets + u * STRIP + first + v * LANES, scalesAt<Kind>(at + Kind::SCALE_BYTES, v));
@@ -194,6 +179,13 @@ inline void unpack(const Panels& p, int64_t panel, int64_t from, int64_t to, int
       if constexpr (Kind::OFFSETS)
         if (g % 2 == 0) __builtin_memcpy(s.pairs + group * STRIP + 2 * first, at + Kind::SUB_OFFSETS + g * PANEL, 2 * PANEL);
     }
+    if constexpr (Kind::PLANES)
+      if (p.planes) {
+        at = planes::codesAt<Kind>(p, panel * PANEL, from + u);
+        for (int64_t k = 0; k < p.weights(from + u); k += CHUNK, at += planes::HEADS * Kind::CODE_BYTES, codes += QUADS * STRIP * 4)
+          planes::chunkQuads<Kind>(at, static_cast<int>(panel % planes::HEADS) * PANEL, codes, STRIP * 4);
+        continue;
+      }
     at += Kind::CODES;
     for (int64_t k = 0; k < p.weights(from + u); k += CHUNK, at += Kind::CODE_BYTES, codes += QUADS * STRIP * 4) {
       for (int line = 0; line < Kind::CODE_BYTES; line += 64) prefetch(at + AHEAD + line);
@@ -349,6 +341,8 @@ template <typename Kind> inline void manyRows(const Panels& p, const Quantized& 
 
 template <typename Kind> inline void linear(const float* x, const Packed& w, float* y, int64_t rows, int middle, const LevelTable& table) {
   const Panels p = panelsOf<Kind>(w);
+  if constexpr (Kind::PLANES)
+    if (p.planes && rows * Kind::BITS <= planes::MOST) return w.kernel == 1 ? planes::linear<Kind, true>(x, p, y, rows, middle) : planes::linear<Kind, false>(x, p, y, rows, middle);
   const auto quantized = [=](int T) { return quantize(x, rows, p, {Kind::GROUP, middle, Kind::OFFSETS}, T); };
   if (rows == 1) oneRow<Kind>(p, quantized(1), table, y);
   else if (rows <= SMALL) fewRows<Kind, SMALL>(p, quantized(SMALL), table, y);

@@ -28,6 +28,9 @@
 #else
 #include <dlfcn.h>
 #endif
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 #if defined(_MSC_VER) && !defined(__clang__) && defined(_M_X64)
 #include <intrin.h>
 #endif
@@ -69,6 +72,16 @@ bool has_avx512() {
 #endif
 #endif
 
+#if defined(__aarch64__)
+bool has_dot_products() {
+#if defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#else
+  return true;  // every 64-bit ARM processor of Apple's computers
+#endif
+}
+#endif
+
 struct Bodies {
   Body list[3];
   int count = 0;
@@ -76,6 +89,9 @@ struct Bodies {
 #if defined(__x86_64__) || defined(_M_X64)
     if (has_avx512()) list[count++] = {"avx512", avx512::table()};
     if (has_avx2()) list[count++] = {"avx2", avx2::table()};
+#endif
+#if defined(__aarch64__)
+    if (has_dot_products()) list[count++] = {"neon", neon::table()};
 #endif
     list[count++] = {"portable", portable::table()};
   }

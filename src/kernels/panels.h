@@ -41,6 +41,7 @@ template <int BITS_, int GROUP_, bool OFFSETS_, bool TABLE_, bool WIDE_> struct 
   static constexpr int CODE_BYTES = 64 * BITS;       // of a chunk
   static constexpr int SCALE_BYTES = PANEL * (WIDE ? 4 : 2);
   static_assert(HIGH == 0 || HIGH == 1 || HIGH == 2, "planes of 8, 4, 2 and 1 bits");
+  static constexpr bool PLANES = BITS <= 4 && !TABLE;  // may become planes of bits
   static_assert(GROUP == 0 || GROUP == 16 || GROUP == 32, "sub-scales of a chunk or half of one");
 
   static constexpr int GROUPS = GROUP ? 256 / (GROUP ? GROUP : 1) : 0;  // of a unit
@@ -74,6 +75,7 @@ struct Panels {
   int64_t rows, cols;
   int64_t unit;   // weights of a unit
   int64_t units;
+  bool planes;    // turned into planes of bits: bit-planes.h
 
   int64_t count() const { return roundUp(rows, PANEL) / PANEL; }
   int64_t weights(int64_t u) const { return unit < cols - u * unit ? unit : cols - u * unit; }
@@ -86,8 +88,20 @@ template <typename Kind> inline Panels panelsOf(const Packed& w) {
   p.cols = static_cast<int64_t>(w.cols);
   p.unit = static_cast<int64_t>(w.activations);
   p.units = (p.cols + p.unit - 1) / p.unit;
+  p.planes = w.kernel != 0;
   if (p.units > 0) p.panelBytes = (p.units - 1) * Kind::unitBytes(p.unit) + Kind::unitBytes(p.weights(p.units - 1));
   return p;
+}
+
+template <int J> struct Index {
+  static constexpr int value = J;
+};
+
+template <int FROM, int TO, typename F> LOWBIT_INLINE void each(const F& f) {
+  if constexpr (FROM < TO) {
+    f(Index<FROM>{});
+    each<FROM + 1, TO>(f);
+  }
 }
 
 // Quad j (0 … 7) of a chunk: four codes for each of LANES rows, from vector v of the panel on.
@@ -113,6 +127,19 @@ template <typename Kind> LOWBIT_INLINE f32v scalesAt(const uint8_t* at, int v) {
   if constexpr (Kind::WIDE) return load(reinterpret_cast<const float*>(at) + v * LANES);
   else return halves(reinterpret_cast<const uint16_t*>(at) + v * LANES);
 }
+
+// One unit's share of a sum: sum + s·(scale·I1 + offset·I2).
+template <bool OFFSETS> LOWBIT_INLINE f32v step(f32v sum, i32v one, f32v scale, f32v two, f32v offset, float s) {
+  f32v value = floats(one) * scale;
+  if constexpr (OFFSETS) value = fma(two, offset, value);
+  return fma(value, splat(s), sum);
+}
+
+// Of panels that were turned into planes of bits: bit-planes.h.
+namespace planes {
+template <typename Kind> const uint8_t* headAt(const Panels& p, int64_t row, int64_t u);
+template <typename Kind> void rowCodes(const Panels& p, int64_t row, int64_t u, uint8_t* codes);
+}  // namespace planes
 
 namespace panels {
 
@@ -183,6 +210,7 @@ template <typename F> inline void unpackUnit(const Panels& p, int64_t row, int64
   const int64_t n = p.weights(u);
   const int r = static_cast<int>(row % PANEL);
   const uint8_t* at = p.bytes + row / PANEL * p.panelBytes + u * Kind::unitBytes(p.unit);
+  if (p.planes) at = planes::headAt<Kind>(p, row, u);
   const uint8_t* chunk = at + Kind::CODES;
   const auto scale = [r](const uint8_t* from) {
     if constexpr (Kind::WIDE) return reinterpret_cast<const float*>(from)[r];
@@ -194,6 +222,7 @@ template <typename F> inline void unpackUnit(const Panels& p, int64_t row, int64
     out.sub[g] = static_cast<int8_t>(at[Kind::SUBS + g * PANEL + r]);
     if constexpr (F::OFFSETS) out.subOffset[g] = at[Kind::SUB_OFFSETS + g / 2 * 2 * PANEL + 2 * r + g % 2];
   }
+  if (p.planes) return planes::rowCodes<Kind>(p, row, u, out.codes);
   for (int64_t from = 0; from < n; from += CHUNK, chunk += Kind::CODE_BYTES) {
     for (int k = 0; k < CHUNK; k++) {
       const auto bits = [=](const uint8_t* plane, int width) {

@@ -49,6 +49,7 @@ struct Table {
 
 namespace avx512 { Table table(); }
 namespace avx2 { Table table(); }
+namespace neon { Table table(); }
 namespace portable { Table table(); }
 namespace simd { Table table(); }
 

@@ -1,0 +1,87 @@
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { choicesFor, fastestKernel, forgetChoices, type IntegerKernel } from "./kernel-choice.ts";
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "lowbit-choices-"));
+  forgetChoices();
+});
+afterEach(() => {
+  rmSync(folder, { recursive: true, force: true });
+  forgetChoices();
+});
+
+const BODY = "native, AVX2, 2 threads";
+
+/** Works for about so many milliseconds. */
+function work(milliseconds: number): () => void {
+  return () => {
+    const end = performance.now() + milliseconds;
+    while (performance.now() < end);
+  };
+}
+
+const fastest = (dot: number, table: number, planes: number) =>
+  fastestKernel(
+    new Map<IntegerKernel, () => void>([
+      ["dot", work(dot)],
+      ["table", work(table)],
+      ["planes", work(planes)],
+    ]),
+  );
+
+test("only a clear win changes the default", () => {
+  expect(fastest(0.2, 0.1, 0.15)).toBe("table");
+  expect(fastest(0.2, 0.6, 0.05)).toBe("planes");
+  expect(fastest(0.2, 0.199, 0.6)).toBe("dot");
+});
+
+test("a choice is there for the next process", () => {
+  choicesFor(BODY, folder).set("tq2_0", "table");
+  expect(readdirSync(folder)).toEqual(["kernels-native-avx2-2-threads.json"]);
+  forgetChoices();
+  expect(choicesFor(BODY, folder).get("tq2_0")).toBe("table");
+  expect(choicesFor(BODY, folder).get("tq1_0")).toBeUndefined();
+  expect(choicesFor("native, AVX2, 3 threads", folder).get("tq2_0")).toBeUndefined();
+});
+
+test("choices of two processes are kept together", () => {
+  const first = choicesFor(BODY, folder);
+  forgetChoices();
+  const second = choicesFor(BODY, folder);
+  first.set("tq2_0", "table");
+  second.set("int2-g32", "planes");
+  forgetChoices();
+  expect(choicesFor(BODY, folder).get("tq2_0")).toBe("table");
+});
+
+test("a file that is no JSON, or of another processor or version, counts as none", () => {
+  choicesFor(BODY, folder).set("tq2_0", "table");
+  const path = join(folder, readdirSync(folder)[0]);
+  const good = JSON.parse(readFileSync(path, "utf8"));
+  for (const text of [
+    "{",
+    "null",
+    "[]",
+    JSON.stringify({ ...good, kernels: null }),
+    JSON.stringify({ ...good, processor: "another" }),
+    JSON.stringify({ ...good, lowbit: "0.0.0" }),
+    JSON.stringify({ ...good, kernels: { tq2_0: "fast" } }),
+  ]) {
+    writeFileSync(path, text);
+    forgetChoices();
+    expect(choicesFor(BODY, folder).get("tq2_0"), text).toBeUndefined();
+  }
+});
+
+test("a folder that cannot be written is not missed", () => {
+  const file = join(folder, "file");
+  writeFileSync(file, "");
+  const choices = choicesFor(BODY, join(file, "inside"));
+  choices.set("tq2_0", "table");
+  expect(choices.get("tq2_0")).toBe("table");
+  expect(existsSync(join(file, "inside"))).toBe(false);
+});
