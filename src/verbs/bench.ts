@@ -108,7 +108,7 @@ async function modelSpeed(
       const decode = await timed(async () => {
         for (let n = 0; n < decodeTokens; n++) {
           await pause();
-          await session.next(ids.subarray(n, n + 1));
+          await session.next(Int32Array.of(ids[n % prefillTokens]));
         }
       });
       job.onProgress?.({ task: "bench", done: run, total: REPEATS, unit: "runs" });
