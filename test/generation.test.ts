@@ -98,6 +98,7 @@ describe("generate", () => {
     [{ stop: [""] }, "generate: a stop text must not be empty; leave it out"],
     [{ lookup: 2, draft: "x" }, "generate: guesses come from --lookup or from --draft; give one of them"],
     [{ logitBias: [[9999, 1]] }, "sampling: logit-bias of token 9999, but the vocabulary has 0 to 279"],
+    [{ stopTokens: [280] }, "generate: stop-token 280 is no id, the vocabulary has 0 to 279"],
     [
       { draft: "bundled:float" },
       "draft: has 2048 tokens, the model 280; take a draft of the same vocabulary",

@@ -1,11 +1,12 @@
 // A format that exists in this file alone gets every kernel on every backend.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { checkKernel } from "../src/backends/backend.suite.ts";
+import { checkInt8, checkKernel } from "../src/backends/backend.suite.ts";
 import type { Backend } from "../src/backends/backend.ts";
 import { packedCases } from "../src/backends/cases.suite.ts";
 import { openBackend } from "../src/backends/index.ts";
 import { checkGroup, elements, type GroupFormat, partOf } from "../src/formats/format.ts";
 import { addFormat } from "../src/formats/index.ts";
+import { activationGroup } from "../src/formats/levels.ts";
 import { backendsHere } from "./backends.ts";
 
 /** Codes stand for `levels` times the scale of their group of 32: a byte for a code, a float32 for a scale. */
@@ -65,6 +66,13 @@ describe.each(await backendsHere())("toy formats, %s", (name) => {
     backend = await openBackend(name, { threads: 2 });
   });
   afterAll(() => backend.dispose());
+
+  test.each(toys.filter((format) => activationGroup(format) > 0).map((format) => format.name))(
+    "%s, int8 activations",
+    async (format) => {
+      await checkInt8(backend, format);
+    },
+  );
 
   test.each(toys.map((format) => format.name))("%s", async (format) => {
     const cases = packedCases(format);

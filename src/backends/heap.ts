@@ -1,5 +1,5 @@
 import { type Format, groupSize } from "../formats/format.ts";
-import { checkParts, decode, formatByName, partBytes } from "../formats/index.ts";
+import { checkParts, decode, formatByName, formats, partBytes } from "../formats/index.ts";
 import { activationGroup, levelBytes } from "../formats/levels.ts";
 import { type KernelName, kernels, procedures } from "../kernels/index.ts";
 import type { Kernel, Procedure } from "../kernels/kernel.ts";
@@ -355,7 +355,7 @@ class HeapCore extends Tensors<Place> {
     const kernel = this.#kernels.get(operation);
     const there = kernel ? kernel.forward >= 0 : (this.#procedures.get(operation)?.entry ?? -1) >= 0;
     if (!there || format === "f32") return there;
-    return !isElements(format) && isFormat(format) && takesPacked(operation, format);
+    return !isElements(format) && formats.has(format) && takesPacked(operation, format);
   }
 
   bytesInUse(): number {
@@ -465,13 +465,4 @@ function putAddress(slots: Float64Array, address: number): number {
 function putAll(slots: Float64Array, at: number, tensors: readonly (Handle<Place> | null)[]): number {
   for (let i = 0; i < tensors.length; i++) at = put(slots, at, tensors[i]);
   return at;
-}
-
-function isFormat(name: string): boolean {
-  try {
-    formatByName(name);
-    return true;
-  } catch {
-    return false;
-  }
 }

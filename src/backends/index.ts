@@ -1,5 +1,6 @@
 import { InputError, UnsupportedError } from "../tensor/tensor.ts";
 import type { Backend, BackendOptions } from "./backend.ts";
+import { integerKernels } from "./kernel-choice.ts";
 import { native } from "./native.ts";
 import { isNode } from "./node.ts";
 import { openReference } from "./reference.ts";
@@ -33,6 +34,12 @@ export async function openBackend(
   const name = typeof choice === "string" ? choice : options.backend;
   if (options.threads !== undefined && !(Number.isInteger(options.threads) && options.threads >= 1)) {
     throw new InputError(`backend: threads need to be a whole number from 1 on, got ${options.threads}`);
+  }
+  const { integerKernel } = options;
+  if (integerKernel !== undefined && !integerKernels.includes(integerKernel)) {
+    throw new InputError(
+      `backend: integerKernel needs to be ${integerKernels.join(", ")}, got ${JSON.stringify(integerKernel)}`,
+    );
   }
   if (name !== undefined) {
     if (!Object.hasOwn(openers, name)) {

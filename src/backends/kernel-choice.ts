@@ -125,11 +125,15 @@ class FileChoices implements Choices {
   }
 }
 
+/** The folder of files/hub.ts; none for kernels of another build (LOWBIT_ADDON), whose times are not this one's. */
 function cacheFolder(): string | undefined {
+  if (process.env.LOWBIT_ADDON) return undefined;
   const { join } = process.getBuiltinModule("node:path");
   const { homedir } = process.getBuiltinModule("node:os");
   try {
-    return join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "lowbit");
+    return (
+      process.env.LOWBIT_CACHE || join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "lowbit")
+    );
   } catch {
     return undefined; // no home
   }

@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import { type BenchOptions, type KernelSpeeds, type ModelSpeed, bench as measure } from "../verbs/bench.ts";
 import { FAST } from "../verbs/load.ts";
-import { execute, runOptions, type SharedOptions, sharedOptions, wholeNumber } from "./command.ts";
+import { execute, MODEL, runOptions, type SharedOptions, sharedOptions, wholeNumber } from "./command.ts";
 import { size } from "./progress.ts";
 import { table } from "./table.ts";
 
@@ -9,7 +9,7 @@ export function bench(program: Command): void {
   const command = program
     .command("bench")
     .description("speed of a model, or of kernels, beside the machine's own limits")
-    .argument("[model]", "folder, .gguf, llama2.c .bin, bundled:NAME or hf:OWNER/NAME[@REVISION]")
+    .argument("[model]", MODEL)
     .option("--prompt <n>", "tokens of the prompt (default: 512)", wholeNumber(1))
     .option("--tokens <n>", "tokens to decode (default: 64)", wholeNumber(1));
   runOptions(command, FAST);

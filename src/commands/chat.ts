@@ -5,7 +5,7 @@ import { InputError } from "../tensor/tensor.ts";
 import { type ChatResult, type Conversation, chat as openChat } from "../verbs/chat.ts";
 import type { ContinueOptions } from "../verbs/continuing.ts";
 import { CHAT_COMMANDS, obey, tell } from "./chat-lines.ts";
-import { execute, type SharedOptions, sharedOptions } from "./command.ts";
+import { execute, MODEL, type SharedOptions, sharedOptions } from "./command.ts";
 import { forVerb, type GenerationOptions, generationOptions } from "./generation-options.ts";
 
 interface ChatCommandOptions extends SharedOptions, GenerationOptions {
@@ -16,7 +16,7 @@ export function chat(program: Command): void {
   const command = program
     .command("chat")
     .description("write in turns with a model; Ctrl-C stops its turn, Ctrl-D ends, /help lists commands")
-    .argument("<model>", "folder, .gguf, llama2.c .bin, bundled:NAME or hf:OWNER/NAME[@REVISION]")
+    .argument("<model>", MODEL)
     .option("--system <text>", "what the model is told before all else; needs a chat template")
     .addHelpText("after", `\nWhile it runs:\n${CHAT_COMMANDS}`);
   sharedOptions(generationOptions(command, 128)).action((model: string, options: ChatCommandOptions) =>

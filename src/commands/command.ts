@@ -13,6 +13,10 @@ export interface SharedOptions {
   readonly quiet?: boolean;
 }
 
+/** What a command takes for a model, and for its tokenizer. */
+export const MODEL = "folder, .gguf, llama2.c .bin, bundled:NAME or hf:OWNER/NAME[@REVISION]";
+export const TOKENIZER = "tok*.bin, *.model, tokenizer.json or .gguf, for models that come without one";
+
 /** Thrown into a running job by Ctrl-C; the process ends with status 130. */
 export class Interrupted extends Error {
   override readonly name = "Interrupted";

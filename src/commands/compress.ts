@@ -1,7 +1,15 @@
 import type { Command } from "commander";
 import type { Record } from "../record/record.ts";
 import { type CompressOptions, type CompressResult, compress as compressModel } from "../verbs/compress.ts";
-import { execute, realNumber, type SharedOptions, sharedOptions, wholeNumber } from "./command.ts";
+import {
+  execute,
+  MODEL,
+  realNumber,
+  type SharedOptions,
+  sharedOptions,
+  TOKENIZER,
+  wholeNumber,
+} from "./command.ts";
 import { duration, size } from "./progress.ts";
 import { table } from "./table.ts";
 
@@ -9,7 +17,7 @@ export function compress(program: Command): void {
   const command = program
     .command("compress")
     .description("a smaller model: its linear layers in few bits")
-    .argument("<model>", "folder, llama2.c .bin, bundled:NAME or hf:OWNER/NAME[@REVISION]")
+    .argument("<model>", MODEL)
     .requiredOption("-o, --output <folder>", "folder to write")
     .option("--method <name>", "rtn, gptq or trilm (default: gptq with --calibration, rtn without)")
     .option("--format <name>", "of the linear layers: int8, int4-g64, int2-offset-g32, tq2_0, …")
@@ -35,7 +43,7 @@ export function compress(program: Command): void {
     .option("--act-order", "gptq: columns with the largest activations first")
     .option("--static-groups", "gptq: groups fitted to the weights as they were")
     .option("--true-sequential", "within a block, too, later layers see earlier ones rounded")
-    .option("--tokenizer <file>", "tok*.bin, *.model or tokenizer.json, for models that come without one");
+    .option("--tokenizer <file>", TOKENIZER);
   sharedOptions(command).action((model: string, options: SharedOptions & Omit<CompressOptions, "model">) => {
     const { json, quiet, ...settings } = options;
     return execute(options, (job) => compressModel({ ...settings, model }, job), show);

@@ -1,7 +1,7 @@
 import { type Command, Option } from "commander";
 import type { Record } from "../record/record.ts";
 import { type ConvertOptions, type ConvertResult, convert as convertModel } from "../verbs/convert.ts";
-import { execute, outputOptions, type SharedOptions } from "./command.ts";
+import { execute, MODEL, outputOptions, type SharedOptions, TOKENIZER } from "./command.ts";
 import { duration, size } from "./progress.ts";
 import { table } from "./table.ts";
 
@@ -9,7 +9,7 @@ export function convert(program: Command): void {
   const command = program
     .command("convert")
     .description("the same model in another container: GGUF, Hugging Face folder or llama2.c")
-    .argument("<model>", "folder, .gguf, llama2.c .bin, bundled:NAME or hf:OWNER/NAME[@REVISION]")
+    .argument("<model>", MODEL)
     .requiredOption("-o, --output <path>", "file or folder to write")
     .addOption(
       new Option("--to <container>", "(default: by the ending: .gguf, .bin, else a folder)").choices([
@@ -23,10 +23,7 @@ export function convert(program: Command): void {
       "of the matrices: f32, f16, bf16; of GGUF also q8_0, q4_0, q4_k, tq2_0, … (default: as they are)",
     )
     .option("--force", "replace a file that is there")
-    .option(
-      "--tokenizer <file>",
-      "tok*.bin, *.model, tokenizer.json or .gguf, for models that come without one",
-    );
+    .option("--tokenizer <file>", TOKENIZER);
   outputOptions(command).action((model: string, options: SharedOptions & Omit<ConvertOptions, "model">) => {
     const { json: _, quiet: __, ...settings } = options;
     return execute(options, (job) => convertModel({ ...settings, model }, job), show);

@@ -2,21 +2,29 @@ import { type Command, Option } from "commander";
 import { differenceText } from "../evaluation/words.ts";
 import type { Record } from "../record/record.ts";
 import { type EvaluateOptions, type EvaluateResult, evaluate as evaluateModels } from "../verbs/evaluate.ts";
-import { execute, runOptions, type SharedOptions, sharedOptions, wholeNumber } from "./command.ts";
+import {
+  execute,
+  MODEL,
+  runOptions,
+  type SharedOptions,
+  sharedOptions,
+  TOKENIZER,
+  wholeNumber,
+} from "./command.ts";
 import { table } from "./table.ts";
 
 export function evaluate(program: Command): void {
   const command = program
     .command("evaluate")
     .description("loss, perplexity, bits per byte; divergence from a reference model")
-    .argument("<models...>", "folders, llama2.c .bin files, bundled:NAME or hf:OWNER/NAME[@REVISION]")
+    .argument("<models...>", `each a ${MODEL}`)
     .requiredOption("--text <file>", "text to predict")
     .option("--separator <text>", "splits the text into documents, each scored alone")
     .option("--documents <n>", "most documents to score", wholeNumber(1))
     .option("--reference <model>", "compare every model with this one, token by token")
     .option("--context <n>", "tokens that a model sees at once", wholeNumber(1))
     .option("--stride <n>", "tokens between the beginnings of windows (default: the context)", wholeNumber(1))
-    .option("--tokenizer <file>", "tok*.bin, *.model or tokenizer.json, for models that come without one")
+    .option("--tokenizer <file>", TOKENIZER)
     .addOption(new Option("--tasks <names>", "benchmarks, comma separated").hideHelp());
   runOptions(command, { activations: "float", cache: "none" });
   sharedOptions(command).action(

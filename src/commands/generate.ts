@@ -1,13 +1,13 @@
 import type { Command } from "commander";
 import { generate as generateText } from "../verbs/generate.ts";
-import { execute, type SharedOptions, sharedOptions } from "./command.ts";
+import { execute, MODEL, type SharedOptions, sharedOptions } from "./command.ts";
 import { forVerb, type GenerationOptions, generationOptions } from "./generation-options.ts";
 
 export function generate(program: Command): void {
   const command = program
     .command("generate")
     .description("continue a text")
-    .argument("<model>", "folder, .gguf, llama2.c .bin, bundled:NAME or hf:OWNER/NAME[@REVISION]")
+    .argument("<model>", MODEL)
     .argument("[prompt]", "text to continue", "");
   sharedOptions(generationOptions(command, 256)).action(
     async (model: string, prompt: string, options: SharedOptions & GenerationOptions) => {
@@ -25,6 +25,7 @@ export function generate(program: Command): void {
           return generateText({ ...forVerb(settings), model, prompt }, json ? job : { ...job, onText });
         },
         ({ tokens, tokensPerSecond, seed, end, guessed }) => {
+          process.stdout.write(before); // a continuation without a character
           if (!quiet) {
             const notes = [`${tokens} tokens`, `${tokensPerSecond.toFixed(0)} tokens/s`, `seed ${seed}`];
             if (guessed) notes.push(`${guessed.accepted} of ${guessed.drafted} guesses came true`);

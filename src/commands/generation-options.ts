@@ -1,7 +1,7 @@
 import { type Command, InvalidArgumentError } from "commander";
 import type { ContinueOptions, SpeculationOptions } from "../verbs/continuing.ts";
 import { FAST, type RunChoice } from "../verbs/load.ts";
-import { realNumber, runOptions, wholeNumber } from "./command.ts";
+import { realNumber, runOptions, TOKENIZER, wholeNumber } from "./command.ts";
 
 /** What the options below are parsed into, under commander's names. */
 export interface GenerationOptions
@@ -69,7 +69,7 @@ export function generationOptions(command: Command, tokens: number): Command {
 
   return runOptions(command.optionsGroup("Speed, with little change of the text:"), FAST)
     .optionsGroup("Options:")
-    .option("--tokenizer <file>", "tok*.bin, *.model or tokenizer.json");
+    .option("--tokenizer <file>", TOKENIZER);
 }
 
 function anyNumber(value: string): number {

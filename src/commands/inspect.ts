@@ -1,6 +1,6 @@
 import type { Command } from "commander";
 import { type InspectResult, inspect as inspectModel } from "../verbs/inspect.ts";
-import { execute, outputOptions, type SharedOptions } from "./command.ts";
+import { execute, MODEL, outputOptions, type SharedOptions } from "./command.ts";
 import { size } from "./progress.ts";
 import { table } from "./table.ts";
 
@@ -8,7 +8,7 @@ export function inspect(program: Command): void {
   const command = program
     .command("inspect")
     .description("architecture, tensors, formats and sizes of a model; reads headers only")
-    .argument("<model>", "folder, llama2.c .bin, bundled:NAME or hf:OWNER/NAME[@REVISION]");
+    .argument("<model>", MODEL);
   outputOptions(command).action((model: string, options: SharedOptions) =>
     execute(options, (job) => inspectModel({ model }, job), show),
   );

@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import { readText } from "../files/index.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { detokenize, type TokenizeResult, tokenize as tokenizeText } from "../verbs/tokenize.ts";
-import { execute, outputOptions, type SharedOptions } from "./command.ts";
+import { execute, MODEL, outputOptions, type SharedOptions, TOKENIZER } from "./command.ts";
 import { printable } from "./table.ts";
 
 interface TokenizeCommandOptions extends SharedOptions {
@@ -18,15 +18,12 @@ export function tokenize(program: Command): void {
     .description(
       "ids and pieces of a text, or with --decode the text of ids; without text it is read from stdin",
     )
-    .argument(
-      "<model>",
-      "folder, .gguf, llama2.c .bin, bundled:NAME, hf:OWNER/NAME[@REVISION] or a tokenizer's file",
-    )
+    .argument("<model>", `${MODEL}, or a tokenizer's file`)
     .argument("[text]", "text, or ids with --decode")
     .option("--text <file>", "read it from a file")
     .option("--decode", "print the text of ids: a JSON array, or numbers with spaces between")
     .option("--special", "read spellings of control tokens (<|im_start|>) as those tokens")
-    .option("--tokenizer <file>", "tok*.bin, *.model, tokenizer.json or *.gguf");
+    .option("--tokenizer <file>", TOKENIZER);
   outputOptions(command).action(
     async (model: string, text: string | undefined, options: TokenizeCommandOptions) => {
       const { tokenizer, special } = options;

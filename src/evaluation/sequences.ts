@@ -1,7 +1,7 @@
 import { pauses } from "../record/pause.ts";
 import type { Job } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
-import { encodeLong, type Tokenizer } from "../tokenizers/tokenizer.ts";
+import { encodeLong, type Tokenizer, withStart } from "../tokenizers/tokenizer.ts";
 
 /**
  * Tokens that a model sees together: each predicts the next one, and the
@@ -82,7 +82,7 @@ export async function documents(
     if (all.length >= limit) break;
     await pause();
     const document = part.trim();
-    const ids = withStart(tokenizer, tokenizer.encode(document));
+    const ids = withStart(tokenizer, await encodeLong(tokenizer, document, job));
     const seen = ids.subarray(0, context);
     if (seen.length < 2) continue;
     all.push({ ids: seen, first: 1 });
@@ -90,14 +90,6 @@ export async function documents(
     if (tokenizer.bos === undefined) bytes -= tokenizer.bytes(ids[0]).length;
   }
   return atLeastOne({ all, tokens: all.reduce((sum, sequence) => sum + counted(sequence), 0), bytes });
-}
-
-function withStart(tokenizer: Tokenizer, ids: Int32Array): Int32Array {
-  if (tokenizer.bos === undefined) return ids;
-  const started = new Int32Array(ids.length + 1);
-  started[0] = tokenizer.bos;
-  started.set(ids, 1);
-  return started;
 }
 
 function bytesOf(tokenizer: Tokenizer, ids: Int32Array): number {

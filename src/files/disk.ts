@@ -218,6 +218,7 @@ export async function rename(from: string, to: string): Promise<void> {
   await syncFolder(paths().dirname(to));
 }
 
+/** Removes a file, or a folder with all that is in it; does nothing when there is none. */
 export async function remove(path: string): Promise<void> {
   await fs().rm(path, { recursive: true, force: true });
 }

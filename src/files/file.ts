@@ -42,18 +42,18 @@ export interface ModelFile {
   /** Stored bytes of the weights' files. */
   readonly bytes: number;
   /**
-   * In the words of a Hugging Face config.json. llama2.c files are translated
+   * In the words of a Hugging Face config.json. GGUF and llama2.c files are translated
    * into them, with `rope_pairing: "neighbours"` beside (default "halves").
    */
   readonly config: JsonObject;
   readonly generation?: JsonObject;
   readonly source: TensorSource;
   readonly tokenizer?: TokenizerData;
-  /** The tokenizer's own files, byte for byte, for a folder made from this model; read on request. */
+  /** The tokenizer's own files, byte for byte, for a folder made from this model, or files that say what a GGUF says; read on request. */
   tokenizerFiles(): Promise<readonly NamedBytes[]>;
   /** How the weights are kept: `safetensors`, `llama2.c version 2, int8 in groups of 8, decoded to f32 when read`. */
   readonly container: string;
-  /** The record.json that came with it. */
+  /** The record.json that came with it, or what a GGUF file has in its place. */
   readonly record?: JsonObject;
   close(): Promise<void>;
 }

@@ -26,14 +26,16 @@ const IN_BLOCK: readonly (readonly [gguf: string, hf: string])[] = [
   ["ffn_up.weight", "mlp.up_proj.weight"],
   ["ffn_down.weight", "mlp.down_proj.weight"],
 ];
-const toHf = new Map([...OUTSIDE, ...IN_BLOCK]);
+const hfOutside = new Map(OUTSIDE);
+const hfInBlock = new Map(IN_BLOCK);
 const toGguf = new Map([...OUTSIDE, ...IN_BLOCK].map(([gguf, hf]) => [hf, gguf]));
 
 /** Hugging Face's name of a GGUF tensor; undefined for one that a LLaMA decoder does not have. */
 function hfName(name: string): string | undefined {
-  const [, block, rest] = /^blk\.(\d{1,6})\.(.+)$/.exec(name) ?? [];
-  const found = toHf.get(rest ?? name);
-  return found && block !== undefined ? `model.layers.${block}.${found}` : found;
+  const [, block, rest] = /^blk\.(0|[1-9]\d{0,5})\.(.+)$/.exec(name) ?? [];
+  if (block === undefined) return hfOutside.get(name);
+  const found = hfInBlock.get(rest);
+  return found && `model.layers.${block}.${found}`;
 }
 
 /** GGUF's name of a Hugging Face tensor; throws for one that a LLaMA decoder does not have. */

@@ -197,6 +197,14 @@ describe("what lowbit cannot run is refused by name", () => {
       { tensors: { "blk.0.attn_q.bias": [[4], 0, 16] } },
       /tensor blk\.0\.attn_q\.bias is no part of the llama decoder/,
     ],
+    "the embedding inside a block": [
+      { tensors: { "blk.0.token_embd.weight": [[4], 0, 16] } },
+      /tensor blk\.0\.token_embd\.weight is no part of the llama decoder/,
+    ],
+    "a norm outside of the blocks": [
+      { tensors: { "attn_norm.weight": [[4], 0, 16] } },
+      /tensor attn_norm\.weight is no part of the llama decoder/,
+    ],
     "a record that is no text": [
       { keys: { record: u32("lowbit.record", 1) } },
       /lowbit\.record must be a string/,

@@ -54,7 +54,7 @@ const FALLBACK: Readonly<Record<string, string>> = {
 
 /**
  * The type of each tensor. Without `asked`, what ggml has stays as it is, our integers become the ggml type that
- * has all their levels, and the rest becomes f16. With it, as llama.cpp's quantizer does for a whole model: norms
+ * has all their levels, and the rest becomes f16. With it, as llama.cpp's quantizer does for a whole model, without its mixes of types (q4_k is Q4_K_S): norms
  * in f32, the output matrix (or an embedding that is one) at least in q6_k, the embedding beside
  * ternary layers in q4_k, and a type of smaller blocks where rows are not whole blocks, f16 at last.
  */

@@ -70,7 +70,7 @@ export async function ggufVocabularyOf(file: string, gguf: Gguf): Promise<GgufVo
     if (flag !== undefined) flags[word] = flag;
   }
   const pre = value(key("pre"), "string");
-  const merges = await gguf.strings(key("merges"));
+  const merges = await mergesOf(file, gguf, key("merges"), tokens);
   const chatTemplate = value(TEMPLATE, "string");
   return {
     kind: "gguf",
@@ -84,6 +84,15 @@ export async function ggufVocabularyOf(file: string, gguf: Gguf): Promise<GgufVo
     ...flags,
     ...(chatTemplate === undefined ? {} : { chatTemplate }),
   };
+}
+
+/** The merges; there are at most as many as ways to cut a token in two, which is asked before they are read. */
+async function mergesOf(file: string, gguf: Gguf, key: string, tokens: readonly string[]) {
+  const array = gguf.metadata.get(key);
+  const most = tokens.reduce((ways, { length }) => ways + Math.max(0, length - 1), 0);
+  if (typeof array === "object" && array.count > most)
+    throw new InputError(`${file}: key ${key} has ${array.count} merges; its tokens allow ${most} at most`);
+  return gguf.strings(key);
 }
 
 interface Typed {

@@ -165,6 +165,10 @@ describe("what a file cannot be ends in one line", () => {
       b.file({ keys: [b.key("general.alignment", TYPE.u32, b.u32(0))] }),
       /alignment must be a power of two up to 65536, is 0/,
     ],
+    "alignment 0.5": [
+      b.file({ keys: [b.key("general.alignment", TYPE.f32, b.f32(0.5))] }),
+      /power of two up to 65536, is 0\.5/,
+    ],
     "alignment 24": [
       b.file({ keys: [b.key("general.alignment", TYPE.u32, b.u32(24))] }),
       /power of two up to 65536, is 24/,

@@ -100,8 +100,10 @@ const LARGEST_ALIGNMENT = 2 ** 16;
 const MOST_TEXT = 2 ** 23;
 /** Strings in all arrays together; the largest vocabularies have a quarter of a million tokens and half a million merges. */
 const MOST_STRINGS = 2 ** 20;
-/** Bytes of an array that is read; the largest in use, of merges, have 10 MB. */
+/** Bytes of an array of strings that is read; the largest in use, of merges, have 10 MB. */
 const LARGEST_ARRAY = 2 ** 25;
+/** Numbers of an array that is read: a score or a type for each token. */
+const MOST_NUMBERS = 2 ** 20;
 
 /** Opens a file; reads its header only. Throws an InputError of one line for everything that a GGUF file cannot be. */
 export async function openGguf(file: ByteSource): Promise<Gguf> {
@@ -372,9 +374,9 @@ async function readNumbers(file: ByteSource, bigEndian: boolean, key: string, ar
   const { element, count, from } = array;
   if (element === "string" || element === "array")
     throw new InputError(`${file.name}: key ${key} must hold numbers, holds strings`);
-  const width = BYTES[element];
-  if (count * width > LARGEST_ARRAY)
+  if (count > MOST_NUMBERS)
     throw new InputError(`${file.name}: key ${key} has ${count} numbers; too many for any model in use`);
+  const width = BYTES[element];
   const bytes = await file.slice(from, from + count * width);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   return Float64Array.from({ length: count }, (_, i) =>
@@ -384,7 +386,7 @@ async function readNumbers(file: ByteSource, bigEndian: boolean, key: string, ar
 
 function alignmentOf(cursor: Cursor, metadata: ReadonlyMap<string, GgufValue>): number {
   const alignment = metadata.get("general.alignment") ?? DEFAULT_ALIGNMENT;
-  const isPower = typeof alignment === "number" && alignment > 0 && Number.isInteger(Math.log2(alignment));
+  const isPower = typeof alignment === "number" && alignment >= 1 && Number.isInteger(Math.log2(alignment));
   if (isPower && alignment <= LARGEST_ALIGNMENT) return alignment;
   const met = typeof alignment === "object" ? "an array" : String(alignment);
   throw cursor.wrong(`general.alignment must be a power of two up to ${LARGEST_ALIGNMENT}, is ${met}`);

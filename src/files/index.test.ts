@@ -1,10 +1,11 @@
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { build } from "esbuild";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { shared } from "../../test/shared.ts";
 import { openModel, openTokenizer, writeModel } from "./index.ts";
+import { tokenizerFilesFrom } from "./tokenizer-files.ts";
 
 let folder: string;
 beforeEach(() => {
@@ -71,6 +72,18 @@ test.skipIf(!existsSync(shared("tokenizer-llama")))("a tokenizer by its file or 
   expect(await openTokenizer(shared("tokenizer-llama"))).toEqual(
     await openTokenizer(shared("tokenizer-llama/tokenizer.json")),
   );
+});
+
+test("with a tokenizer.json go its config and its chat template", async () => {
+  const files = {
+    "tokenizer.json": '{"model":{}}',
+    "tokenizer_config.json": "{}",
+    "chat_template.jinja": "{{ x }}",
+  };
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), text);
+  const path = join(folder, "tokenizer.json");
+  expect(await openTokenizer(path)).toMatchObject({ config: { chat_template: "{{ x }}" } });
+  expect((await tokenizerFilesFrom(path)).map(({ name }) => name)).toEqual(Object.keys(files));
 });
 
 test("everything here bundles for a browser, with no import of Node's modules", async () => {

@@ -1,6 +1,9 @@
 import { InputError } from "../tensor/tensor.ts";
 import type { Piece, TokenizerData } from "../tokenizers/tokenizer.ts";
 
+/** Twice the largest vocabularies of decoders; a stranger's piece may be two bytes of a file and fifty of memory. */
+const MOST_PIECES = 2 ** 19;
+
 /**
  * SentencePiece models, read from their protobuf
  * (https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto):
@@ -14,6 +17,7 @@ import type { Piece, TokenizerData } from "../tokenizers/tokenizer.ts";
  * The normalizer's own table (NFKC in some models) is not read.
  */
 export function readSentencePiece(bytes: Uint8Array, file: string): TokenizerData {
+  checkCount(countMessages(bytes), file);
   const pieces: Piece[] = [];
   const trainer = { model: 1, suffix: false, byteFallback: false, unknown: 0, bos: 1, eos: 2 };
   const normalizer = { addDummyPrefix: true, removeExtraWhitespaces: true };
@@ -92,6 +96,7 @@ export function readTokBin(bytes: Uint8Array, file: string): TokenizerData {
   if (longest <= 0 || longest > bytes.byteLength) {
     throw new InputError(`${file}: not a llama2.c tokenizer: its longest token would have ${longest} bytes`);
   }
+  checkCount(countTokens(view), file);
   const pieces: Piece[] = [];
   let bytePieces = 0;
   for (let at = 4; at < bytes.byteLength; ) {
@@ -129,6 +134,43 @@ export function readTokBin(bytes: Uint8Array, file: string): TokenizerData {
     eos: 2,
   };
 }
+
+function checkCount(count: number, file: string): void {
+  if (count > MOST_PIECES)
+    throw new InputError(`${file}: has ${count} pieces; no vocabulary in use has more than ${MOST_PIECES}`);
+}
+
+/** How many pieces a tok.bin says it has, before anything is made of them. */
+function countTokens(view: DataView): number {
+  let count = 0;
+  for (let at = 4; at + 8 <= view.byteLength; count++) at += 8 + Math.max(0, view.getInt32(at + 4, true));
+  return count;
+}
+
+/** How many pieces a model says it has, before anything is made of them. Other files have some count; the reader refuses them. */
+function countMessages(bytes: Uint8Array): number {
+  let at = 0;
+  const varint = () => {
+    let value = 0;
+    for (let place = 1; at < bytes.byteLength; place *= 128) {
+      const byte = bytes[at++];
+      value += (byte & 0x7f) * place;
+      if (byte < 0x80) break;
+    }
+    return value;
+  };
+  let count = 0;
+  while (at < bytes.byteLength) {
+    const wire = bytes[at] & 7;
+    if (varint() === PIECE_KEY) count++;
+    const length = wire === 1 ? 8 : wire === 5 ? 4 : varint();
+    if (wire !== 0) at += length;
+  }
+  return count;
+}
+
+/** Field 1, bytes of a length. */
+const PIECE_KEY = 10;
 
 function byteName(byte: number): string {
   return `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`;

@@ -9,6 +9,8 @@ import { readSentencePiece, readTokBin } from "./sentencepiece.ts";
 
 /** The largest vocabularies in use take 40 MB as tokenizer.json. */
 const LARGEST_TOKENIZER = 2 ** 26;
+/** As a SentencePiece model they take 5 MB, and less as tok.bin. */
+const LARGEST_PIECES = 2 ** 24;
 /** Bytes of memory that tokenizer.json may take: a vocabulary of 262,144 pieces and half a million merges needs 90 MB. */
 const MOST_MEMORY = 2 ** 28;
 
@@ -32,7 +34,7 @@ export async function openTokenizer(file: string): Promise<TokenizerData> {
   }
   const name = baseName(file);
   if (name.endsWith(".gguf")) return openGgufVocabulary(file);
-  const bytes = await readSmall(file, LARGEST_TOKENIZER);
+  const bytes = await readSmall(file, largest(name));
   if (name.endsWith(".json")) {
     const beside = async (other: string) => {
       const path = file.slice(0, file.length - name.length) + other;
@@ -91,22 +93,27 @@ export async function tokenizerFilesOf(folder: string): Promise<NamedBytes[]> {
   return Promise.all(
     [...TOKENIZERS, ...COMPANIONS]
       .filter((name) => names.includes(name))
-      .map(async (name) => ({ name, bytes: await readSmall(`${folder}/${name}`, LARGEST_TOKENIZER) })),
+      .map(async (name) => ({ name, bytes: await readSmall(`${folder}/${name}`, largest(name)) })),
   );
 }
 
-/** A tokenizer's single file, under the name that a folder needs. */
+/** A tokenizer's single file, under the name that a folder needs, and what stands beside a tokenizer.json. */
 export async function tokenizerFilesFrom(file: string): Promise<NamedBytes[]> {
   const name = baseName(file);
   if ((await whatIs(file)) === "folder") return tokenizerFilesOf(file);
   if (name.endsWith(".gguf")) return vocabularyFiles(await openGgufVocabulary(file));
-  const bytes = await readSmall(file, LARGEST_TOKENIZER);
+  const bytes = await readSmall(file, largest(name));
   const named = [{ name: `tokenizer.${name.slice(name.lastIndexOf(".") + 1)}`, bytes }];
-  const config = `${file.slice(0, file.length - name.length)}tokenizer_config.json`;
-  if (name.endsWith(".json") && (await whatIs(config)) === "file") {
-    named.push({ name: "tokenizer_config.json", bytes: await readSmall(config, LARGEST_TOKENIZER) });
+  for (const other of name.endsWith(".json") ? COMPANIONS : []) {
+    const path = file.slice(0, file.length - name.length) + other;
+    if ((await whatIs(path)) === "file")
+      named.push({ name: other, bytes: await readSmall(path, LARGEST_TOKENIZER) });
   }
   return named;
+}
+
+function largest(name: string): number {
+  return /\.(model|bin)$/.test(name) ? LARGEST_PIECES : LARGEST_TOKENIZER;
 }
 
 function baseName(path: string): string {

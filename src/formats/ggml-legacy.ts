@@ -1,7 +1,7 @@
 import { halfEven } from "../tensor/rounding.ts";
 import { type GroupFormat, type Parameters, storeF16 } from "./format.ts";
 import { type BlockFormat, ggmlFormat } from "./ggml-block.ts";
-import { affine, fitAffine, fitSigned } from "./ggml-search.ts";
+import { affine, errorWeights, fitAffine, fitSigned } from "./ggml-search.ts";
 
 /** Weights of a block of ggml's first formats. */
 export const BLOCK = 32;
@@ -177,11 +177,6 @@ export function furthest(w: Float32Array): number {
   return max;
 }
 
-/** What ggml weighs an error by when it has importance, in float32: m·√(s + w²), s the mean of w² or twice that. */
-export function errorWeights(w: Float32Array, importance: Float32Array, s: number): Float64Array {
-  return Float64Array.from(w, (x, i) => f(importance[i] * f(Math.sqrt(f(x * x + s)))));
-}
-
 function ends(name: string, w: Float32Array): { low: number; high: number } {
   checkFinite(name, w);
   let low = w[0];
@@ -198,6 +193,7 @@ export function writeNibbles(codes: Uint8Array, block: DataView, at: number): vo
   for (let j = 0; j < 16; j++) block.setUint8(at + j, (codes[j] & 15) | ((codes[16 + j] & 15) << 4));
 }
 
+/** The low four bits that `writeNibbles` wrote. */
 export function readNibbles(block: DataView, at: number, codes: Uint8Array): void {
   for (let j = 0; j < 16; j++) {
     const byte = block.getUint8(at + j);

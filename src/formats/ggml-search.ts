@@ -304,8 +304,17 @@ export function fitLargestSigned(x: Float64Array, top: number, whole: Float64Arr
   return f(1 / inverse);
 }
 
+/** What ggml weighs an error by when it has importance, in float32: m·√(s + x²), s the mean of x² or twice that. */
+export function errorWeights(
+  x: Float32Array | Float64Array,
+  importance: Float32Array,
+  s: number,
+): Float64Array {
+  return Float64Array.from(x, (w, i) => f(importance[i] * f(Math.sqrt(f(w * w + s)))));
+}
+
 /** Σ x² of x[at … at+n−1] in float32. */
-export function squares(x: Float64Array, at: number, n: number): number {
+export function squares(x: Float32Array | Float64Array, at: number, n: number): number {
   let sum = 0;
   for (let i = at; i < at + n; i++) sum = f(x[i] * x[i] + sum);
   return sum;

@@ -3,13 +3,13 @@ import { ggmlFormat } from "./ggml-block.ts";
 import {
   BLOCK,
   checkFinite,
-  errorWeights,
   furthest,
   IQ4_LEVELS,
   readNibbles,
   shrinking,
   writeNibbles,
 } from "./ggml-legacy.ts";
+import { errorWeights, squares } from "./ggml-search.ts";
 
 const f = Math.fround;
 
@@ -71,10 +71,8 @@ function search(w: Float32Array, importance?: Float32Array): number {
   checkFinite("iq4_nl", w);
   const max = furthest(w);
   if (Math.abs(max) < f(1e-15)) return 0;
-  let square = 0;
-  for (let i = 0; i < BLOCK; i++) square = f(w[i] * w[i] + square);
   const m = importance
-    ? errorWeights(w, importance, f(square * (2 / BLOCK)))
+    ? errorWeights(w, importance, f(squares(w, 0, BLOCK) * (2 / BLOCK)))
     : Float64Array.from(w, (x) => f(x * x));
 
   let scale = 0;

@@ -1,5 +1,13 @@
 import { storeF16 } from "./format.ts";
-import { type AffineSearch, affine, fitAffine, fitLargest, fitPositive, squares } from "./ggml-search.ts";
+import {
+  type AffineSearch,
+  affine,
+  errorWeights,
+  fitAffine,
+  fitLargest,
+  fitPositive,
+  squares,
+} from "./ggml-search.ts";
 import { SUPERBLOCK, type Superblock, superblock } from "./k-quant.ts";
 
 const f = Math.fround;
@@ -30,7 +38,7 @@ export function fitOffsets(
   const scales = new Float64Array(subgroups);
   const offsets = new Float64Array(subgroups);
   const masses = new Float64Array(subgroups);
-  const weights = importance ? errorWeights(x, importance, own.spread) : new Float64Array(SUPERBLOCK);
+  const weights = importance ? superblockWeights(x, importance, own.spread) : new Float64Array(SUPERBLOCK);
 
   for (let g = 0; g < subgroups; g++) {
     const at = g * size;
@@ -54,9 +62,8 @@ export function fitOffsets(
 }
 
 /** What the errors of x count with importance: importance·√(spread·mean(x²) + x²), in float32. */
-export function errorWeights(x: Float64Array, importance: Float32Array, spread: 1 | 2): Float64Array {
-  const variance = f((spread * squares(x, 0, SUPERBLOCK)) / SUPERBLOCK);
-  return Float64Array.from(x, (w, i) => f(importance[i] * f(Math.sqrt(f(w * w + variance)))));
+export function superblockWeights(x: Float64Array, importance: Float32Array, spread: 1 | 2): Float64Array {
+  return errorWeights(x, importance, f((spread * squares(x, 0, SUPERBLOCK)) / SUPERBLOCK));
 }
 
 /** Σ of n weights from `at` on, in float32. */

@@ -18,7 +18,7 @@ const STEP = 32;
 const MOST_ACTIVATIONS = 256;
 
 /** The level of every code, value = scale·level + offset, where all are whole numbers in −128 … 127. */
-export function wholeLevels(format: Format): Int8Array | undefined {
+function wholeLevels(format: Format): Int8Array | undefined {
   if (
     format.kind !== "group" ||
     format.groupShape.kind === "superblock" ||

@@ -2,7 +2,7 @@ import { storeF16 } from "./format.ts";
 import { fitLargestSigned, fitSigned, fitSignedByTurns } from "./ggml-search.ts";
 import { kQuant, superblock } from "./k-quant.ts";
 import { readPlanes, writePlanes } from "./k-quant-bytes.ts";
-import { errorWeights, massOf } from "./k-quant-fit.ts";
+import { massOf, superblockWeights } from "./k-quant-fit.ts";
 
 const name = "q3_k";
 
@@ -39,7 +39,7 @@ export const q3_k = kQuant({
       if (scale === 0) whole.fill(-32);
       return superblock(storeF16(name, "scale", scale), 0, Int8Array.from(whole));
     }
-    const weights = errorWeights(x, importance, 2);
+    const weights = superblockWeights(x, importance, 2);
     const masses = new Float64Array(16);
     for (let g = 0; g < 16; g++) {
       masses[g] = massOf(weights, 16 * g, 16);

@@ -1,6 +1,6 @@
 // q8_0: see q8_0.ts for the byte layout.
 #pragma once
-#include "ggml-legacy.h"
+#include "ggml-block.h"
 
 namespace lowbit::LOWBIT_BODY {
 

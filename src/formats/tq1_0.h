@@ -1,6 +1,6 @@
 // tq1_0: see tq1_0.ts for the byte layout.
 #pragma once
-#include "unpacked.h"
+#include "ggml-block.h"
 
 namespace lowbit::LOWBIT_BODY {
 
@@ -14,13 +14,13 @@ struct TQ1_0 {
   static constexpr bool OFFSETS = false;
 
   static LOWBIT_INLINE void unpack(const Packed& w, int64_t row, int64_t block, Unpacked& out) {
-    const uint8_t* p = w.part<uint8_t>(0) + (row * (static_cast<int64_t>(w.cols) / BLOCK) + block) * 54;
+    const uint8_t* p = blockAt<BLOCK, 54>(w, row, block);
     digits<32>(p, out.codes);
     digits<16>(p + 32, out.codes + 160);
     constexpr int POWERS[4] = {1, 3, 9, 27};
     for (int plane = 0; plane < 4; plane++)
       for (int i = 0; i < 4; i++) out.codes[240 + 4 * plane + i] = digit(p[48 + i], POWERS[plane]);
-    out.scale = half(static_cast<uint16_t>(p[52] | p[53] << 8));
+    out.scale = halfAt(p + 52);
   }
 
  private:

@@ -1,6 +1,6 @@
 // tq2_0: see tq2_0.ts for the byte layout.
 #pragma once
-#include "unpacked.h"
+#include "ggml-block.h"
 
 namespace lowbit::LOWBIT_BODY {
 
@@ -14,11 +14,11 @@ struct TQ2_0 {
   static constexpr bool OFFSETS = false;
 
   static LOWBIT_INLINE void unpack(const Packed& w, int64_t row, int64_t block, Unpacked& out) {
-    const uint8_t* p = w.part<uint8_t>(0) + (row * (static_cast<int64_t>(w.cols) / BLOCK) + block) * 66;
+    const uint8_t* p = blockAt<BLOCK, 66>(w, row, block);
     for (int part = 0; part < 2; part++)
       for (int plane = 0; plane < 4; plane++)
         for (int i = 0; i < 32; i++) out.codes[128 * part + 32 * plane + i] = p[32 * part + i] >> 2 * plane & 3;
-    out.scale = half(static_cast<uint16_t>(p[64] | p[65] << 8));
+    out.scale = halfAt(p + 64);
   }
 };
 

@@ -57,6 +57,11 @@ describe("plain", () => {
     expect(dialogue.say("z".repeat(1000), 10, () => {}).length).toBeLessThan(10);
   });
 
+  test("a context that one token fills forgets all but the start, and ends", () => {
+    const dialogue = plainDialogue(tokenizer);
+    expect(text(dialogue.say("a", 2, () => {}))).toBe("\0");
+  });
+
   test("begins anew, resumes, and has no system", () => {
     const dialogue = plainDialogue(tokenizer);
     dialogue.say("ab", 99, silent);

@@ -63,7 +63,7 @@ export function plainDialogue(tokenizer: Tokenizer): Dialogue {
       over = end === "eos";
       // Tokens of a stop text are not part of what was said.
       if (end === "stop") add(text);
-      else if (!over) ids.push(...made);
+      else if (!over) for (const id of made) ids.push(id);
     },
     instruct: refuseSystem,
     reset,
@@ -139,7 +139,11 @@ export function templateDialogue(template: ChatTemplate): Dialogue {
       forgotten = 0;
     },
     resume(told) {
-      messages = [...told];
+      // The system speaks before all else.
+      messages = [
+        ...told.filter(({ role }) => role === "system"),
+        ...told.filter(({ role }) => role !== "system"),
+      ];
       forgotten = 0;
     },
   };

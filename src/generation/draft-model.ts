@@ -16,10 +16,13 @@ import { Session } from "./session.ts";
  * candidates.ts), and the guess counts when both give the same token.
  * Distribution and text are those without a draft, whatever the draft; of guesses
  * a few percent fewer count (bundled float and trilm on stories: 70 % of the
- * first ones, where Σ min(p, q) is 76 %).
+ * first ones, where Σ min(p, q) is 76 %). `context` and `vocabulary` are those of the model.
  */
-export function draftModel(running: Running, capacity: number): Drafter {
-  const session = new Session(running, capacity);
+export function draftModel(
+  running: Running,
+  { context, vocabulary }: { readonly context: number; readonly vocabulary: number },
+): Drafter {
+  const session = new Session(running, context);
   return {
     async draft(sequence, most, sampler, job) {
       const room = Math.min(most, session.capacity - sequence.length + 1);
@@ -31,6 +34,7 @@ export function draftModel(running: Running, capacity: number): Drafter {
         for (;;) {
           await pause();
           const id = sampler.draw(logits);
+          if (id >= vocabulary) return guesses; // of a padded head, which the model has not
           sampler.push(id);
           guesses.push(id);
           if (guesses.length === room) return guesses;

@@ -257,9 +257,9 @@ describe("speculation", () => {
   const other = randomModel(backend, 5);
   const drafters = {
     "prompt lookup": () => promptLookup(),
-    "the model itself": () => draftModel(running, 300),
-    "another model": () => draftModel(other, 300),
-    "a model with a shorter context": () => draftModel(other, 20),
+    "the model itself": () => draftModel(running, { context: 300, vocabulary: 40 }),
+    "another model": () => draftModel(other, { context: 300, vocabulary: 40 }),
+    "a model with a shorter context": () => draftModel(other, { context: 20, vocabulary: 40 }),
   };
   const all: GenerateOptions[] = [
     { temperature: 0 },
@@ -295,7 +295,7 @@ describe("speculation", () => {
   test("a model's own guesses all come true, and are counted", async () => {
     for (const options of [{ temperature: 0 }, { seed: 8, repetitionPenalty: 1.2 }]) {
       const session = new Session(running);
-      const speculation = { drafter: draftModel(running, 300) };
+      const speculation = { drafter: draftModel(running, { context: 300, vocabulary: 40 }) };
       const steps = await run(session, tokenizer(), prompt, { ...options, tokens: 33 }, {}, speculation);
       // 33 = 1 + 4·8: the prompt gives one token, each reading of seven guesses eight.
       expect(steps[steps.length - 1].guessed).toEqual({ drafted: 28, accepted: 28 });
@@ -327,7 +327,7 @@ describe("speculation", () => {
   test("a signal aborted while a draft is made ends it", async () => {
     const controller = new AbortController();
     const session = new Session(running);
-    const drafter = draftModel(running, 300);
+    const drafter = draftModel(running, { context: 300, vocabulary: 40 });
     const aborting = {
       ...drafter,
       draft: (...call: Parameters<typeof drafter.draft>) => {

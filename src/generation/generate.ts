@@ -1,7 +1,7 @@
 import { pauses } from "../record/pause.ts";
 import type { Job } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
-import { encodeLong, type Tokenizer } from "../tokenizers/tokenizer.ts";
+import { encodeLong, type Tokenizer, withStart } from "../tokenizers/tokenizer.ts";
 import { type Drafter, MOST_GUESSES } from "./drafter.ts";
 import { Sampler, type SamplingOptions } from "./sampling.ts";
 import type { Session } from "./session.ts";
@@ -110,10 +110,10 @@ export async function* generate(
   }
 }
 
-/** The first `keep` tokens of a full context, half of it at most, and the newer half of the others. */
+/** The first `keep` tokens of a full context, half of it at most, and the newer half of the others, less one at least. */
 export function shifted(sequence: readonly number[], keep: number, capacity: number): number[] {
   const first = Math.min(keep, capacity >> 1);
-  const dropped = Math.floor((sequence.length - first) / 2);
+  const dropped = Math.max(1, Math.floor((sequence.length - first) / 2));
   return [...sequence.slice(0, first), ...sequence.slice(first + dropped)];
 }
 
@@ -130,6 +130,12 @@ class Text {
   constructor(tokenizer: Tokenizer, prompt: Int32Array, options: GenerateOptions) {
     const { stop = [], stopTokens = [], ends = [] } = options;
     if (stop.includes("")) throw new InputError("generate: a stop text must not be empty; leave it out");
+    const wrong = stopTokens.find((id) => !Number.isInteger(id) || id < 0 || id >= tokenizer.vocabulary);
+    if (wrong !== undefined) {
+      throw new InputError(
+        `generate: stop-token ${wrong} is no id, the vocabulary has 0 to ${tokenizer.vocabulary - 1}`,
+      );
+    }
     this.#tokenizer = tokenizer;
     this.#ends = new Set([tokenizer.eos, tokenizer.bos, ...(tokenizer.ends ?? []), ...ends]);
     this.#stopTokens = new Set(stopTokens);
@@ -162,18 +168,10 @@ class Text {
 
 /** Ids of a prompt: start token first, where the tokenizer has one. */
 export function promptIds(tokenizer: Tokenizer, text: string): Int32Array {
-  return behindStart(tokenizer, text === "" ? new Int32Array() : tokenizer.encode(text));
+  return withStart(tokenizer, text === "" ? new Int32Array() : tokenizer.encode(text));
 }
 
 /** The same for a text of any length: lets other work run, and throws the signal's reason once it is aborted. */
 export async function longPromptIds(tokenizer: Tokenizer, text: string, job: Job): Promise<Int32Array> {
-  return behindStart(tokenizer, text === "" ? new Int32Array() : await encodeLong(tokenizer, text, job));
-}
-
-function behindStart({ bos }: Tokenizer, ids: Int32Array): Int32Array {
-  if (bos === undefined) return ids;
-  const all = new Int32Array(1 + ids.length); // too many for arguments of a call, maybe
-  all[0] = bos;
-  all.set(ids, 1);
-  return all;
+  return withStart(tokenizer, text === "" ? new Int32Array() : await encodeLong(tokenizer, text, job));
 }

@@ -310,16 +310,19 @@ test.each([
   [{ topP: 0 }, "top-p must be above 0 and at most 1, got 0"],
   [{ minP: 2 }, "min-p must be from 0 to 1, got 2"],
   [{ typical: 0 }, "typical must be above 0 and at most 1, got 0"],
-  [{ repetitionPenalty: 0 }, "repetition-penalty must be above 0, got 0"],
-  [{ presencePenalty: NaN }, "presence-penalty must be a number, got NaN"],
-  [{ frequencyPenalty: Infinity }, "frequency-penalty must be a number, got Infinity"],
+  [{ repetitionPenalty: 0 }, "repetition-penalty must be from 1e-30 to 1e30, got 0"],
+  [{ presencePenalty: NaN }, "presence-penalty must be from −1e30 to 1e30, got NaN"],
+  [{ frequencyPenalty: Infinity }, "frequency-penalty must be from −1e30 to 1e30, got Infinity"],
   [{ penaltyWindow: -1 }, "penalty-window must be a whole number from 0, got -1"],
   [{ dryMultiplier: -1 }, "dry-multiplier must be 0 or more, got -1"],
   [{ dryBase: 0.5 }, "dry-base must be 1 or more, got 0.5"],
   [{ dryAllowedLength: 0 }, "dry-allowed-length must be a whole number from 1, got 0"],
   [{ dryWindow: 0.5 }, "dry-window must be a whole number from 0, got 0.5"],
   [{ dryBreakers: [""] }, "dry-breaker"],
-  [{ logitBias: [["a", Infinity] as const] }, 'the bias of "a" must be a number or −infinity, got Infinity'],
+  [
+    { logitBias: [["a", Infinity] as const] },
+    'the bias of "a" must be a number up to 1e30 or −infinity, got Infinity',
+  ],
 ])("%j is refused", (options, message) => {
   expect(() => checkSampling(options)).toThrow(message);
 });

@@ -43,6 +43,9 @@ export interface SamplingOptions {
   readonly minP?: number;
 }
 
+/** Biases and penalties up to this leave float32 logits finite, however many come together. */
+const MOST = 1e30;
+
 /** Throws an InputError that names the option that is out of range. */
 export function checkSampling(options: SamplingOptions): void {
   const need = (name: string, value: number | undefined, range: string, ok: (value: number) => boolean) => {
@@ -51,17 +54,12 @@ export function checkSampling(options: SamplingOptions): void {
   };
   const whole = (least: number) => (value: number) => Number.isSafeInteger(value) && value >= least;
   for (const [token, bias] of options.logitBias ?? []) {
-    need(
-      `the bias of ${JSON.stringify(token)}`,
-      bias,
-      "a number or −infinity",
-      (b) => b < Number.POSITIVE_INFINITY,
-    );
+    need(`the bias of ${JSON.stringify(token)}`, bias, "a number up to 1e30 or −infinity", (b) => b <= MOST);
   }
   const { repetitionPenalty, presencePenalty, frequencyPenalty, penaltyWindow } = options;
-  need("repetition-penalty", repetitionPenalty, "above 0", (r) => r > 0 && Number.isFinite(r));
-  need("presence-penalty", presencePenalty, "a number", Number.isFinite);
-  need("frequency-penalty", frequencyPenalty, "a number", Number.isFinite);
+  need("repetition-penalty", repetitionPenalty, "from 1e-30 to 1e30", (r) => r >= 1 / MOST && r <= MOST);
+  need("presence-penalty", presencePenalty, "from −1e30 to 1e30", (p) => Math.abs(p) <= MOST);
+  need("frequency-penalty", frequencyPenalty, "from −1e30 to 1e30", (p) => Math.abs(p) <= MOST);
   need("penalty-window", penaltyWindow, "a whole number from 0", whole(0));
   need("dry-multiplier", options.dryMultiplier, "0 or more", (m) => m >= 0 && Number.isFinite(m));
   need("dry-base", options.dryBase, "1 or more", (b) => b >= 1 && Number.isFinite(b));

@@ -94,7 +94,7 @@ export const linear: Kernel<[x: Tensor, w: Tensor]> = {
 };
 
 /** The numbers s·q that stand for x, rows of `cols`, in groups of `group` along a row; NaN where a group is not finite. */
-export function roundedActivations(x: Float32Array, cols: number, group: number): Float64Array {
+function roundedActivations(x: Float32Array, cols: number, group: number): Float64Array {
   const rounded = new Float64Array(x.length);
   for (let from = 0, to = 0; from < x.length; from = to) {
     to = Math.min(from + group, from - (from % cols) + cols);

@@ -72,12 +72,12 @@ bool has_avx512() {
 #endif
 #endif
 
-#if defined(__aarch64__)
+#if defined(__aarch64__) && !defined(_WIN32)
 bool has_dot_products() {
 #if defined(__linux__)
   return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
 #else
-  return true;  // every 64-bit ARM processor of Apple's computers
+  return true;  // of other systems than Linux only Apple's computers are built for, which all have them
 #endif
 }
 #endif
@@ -90,7 +90,7 @@ struct Bodies {
     if (has_avx512()) list[count++] = {"avx512", avx512::table()};
     if (has_avx2()) list[count++] = {"avx2", avx2::table()};
 #endif
-#if defined(__aarch64__)
+#if defined(__aarch64__) && !defined(_WIN32)
     if (has_dot_products()) list[count++] = {"neon", neon::table()};
 #endif
     list[count++] = {"portable", portable::table()};

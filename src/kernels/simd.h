@@ -17,7 +17,7 @@
 #endif
 
 #ifndef LOWBIT_BODY
-#error "simd.h: include it from a body (body-avx512.cpp, body-avx2.cpp, body-portable.cpp)"
+#error "simd.h: include it from a body (body-*.cpp, wasm.cpp)"
 #endif
 
 #if defined(_MSC_VER) && !defined(__clang__)

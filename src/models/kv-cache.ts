@@ -33,9 +33,14 @@ export function kvCache(
   const format = cacheFormat(name, width);
   const zeros = (rows: number) => backend.keep(backend.zeros([rows, width], format));
   const first = Math.min(FIRST_ROWS, capacity);
-  const make = () => Array.from({ length: config.layers }, () => zeros(first));
-  const keys = make();
-  const values = make();
+  const keys: Tensor[] = [];
+  const values: Tensor[] = [];
+  try {
+    for (let i = 0; i < config.layers; i++) for (const held of [keys, values]) held.push(zeros(first));
+  } catch (error) {
+    for (const t of [...keys, ...values]) backend.free(t);
+    throw error;
+  }
   let length = 0;
 
   /** Makes room for `end` rows. */

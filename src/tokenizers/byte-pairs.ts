@@ -1,5 +1,5 @@
 import { InputError } from "../tensor/tensor.ts";
-import { BYTE_CHARACTERS, byteName } from "./bytes.ts";
+import { BYTE_CHARACTERS, byteName, SPACE_MARK } from "./bytes.ts";
 import { type Merges, MOST_RANKS, mergeNeighbours, pairKey, partsBetween } from "./merges.ts";
 import { type PreTokenizer, wordsOf } from "./pre-tokenizers.ts";
 
@@ -66,9 +66,9 @@ export function byteLevelEncoder(
  */
 export function spacedEncoder(idOf: ReadonlyMap<string, number>, merges: readonly string[]): Encoder {
   const ranked = new RankedMerges(merges, idOf);
-  const partsOf = partsBetween(idOf.keys(), "\u2581");
+  const partsOf = partsBetween(idOf.keys(), SPACE_MARK);
   return function* (text, ids) {
-    for (const part of partsOf(text.replaceAll(" ", "\u2581"))) {
+    for (const part of partsOf(text.replaceAll(" ", SPACE_MARK))) {
       yield;
       const symbols: number[] = [];
       for (const character of part) {

@@ -29,6 +29,9 @@ export function byteOfPiece(piece: string): number | undefined {
   return match ? Number.parseInt(match[1], 16) : undefined;
 }
 
+/** How SentencePiece vocabularies spell a space: `▁`. */
+export const SPACE_MARK = "\u2581";
+
 /** How vocabularies with byte fallback spell a byte: `<0x0A>`. */
 export function byteName(byte: number): string {
   return `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`;

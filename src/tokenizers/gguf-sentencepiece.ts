@@ -20,7 +20,7 @@ export function sentencePieceOf(vocabulary: GgufVocabulary): TokenizerData & { k
     );
   }
   const usual = USUAL[model];
-  const id = (word: "bos" | "eos") => {
+  const id = (word: "bos" | "eos" | "unknown") => {
     const found = vocabulary[word] ?? usual[word];
     return found !== undefined && found < tokens.length ? found : undefined;
   };
@@ -31,7 +31,7 @@ export function sentencePieceOf(vocabulary: GgufVocabulary): TokenizerData & { k
     addDummyPrefix: vocabulary.addSpacePrefix ?? true,
     removeExtraWhitespaces: vocabulary.removeExtraWhitespaces ?? false,
     byteFallback: types?.includes(TYPES.indexOf("byte")) ?? false,
-    unknown: vocabulary.unknown ?? usual.unknown,
+    unknown: id("unknown") ?? 0,
     bos: id("bos"),
     eos: id("eos"),
   };

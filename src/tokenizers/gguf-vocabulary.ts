@@ -143,14 +143,14 @@ function scoresOf(json: TokenizerJson, tokens: readonly string[], merges: readon
  * Throws an UnsupportedError for other models and for pre-tokenizers that no regular expression says.
  */
 export function huggingfaceTokenizerOf(vocabulary: GgufVocabulary): { tokenizer: object; config: object } {
-  const { model, tokens, merges = [], types, bos, eos, chatTemplate } = vocabulary;
+  const { model, tokens, merges = [], types, eos, chatTemplate } = vocabulary;
   const name = vocabulary.pre ?? "default";
   if (model !== "gpt2") {
     throw new UnsupportedError(
       `tokenizer: a GGUF vocabulary of model ${JSON.stringify(model.slice(0, 60))} is not written as tokenizer.json`,
     );
   }
-  const { vocabulary: size } = ggufTokenizer(vocabulary); // refuses what contradicts itself
+  const { vocabulary: size, bos: start } = ggufTokenizer(vocabulary); // refuses what contradicts itself
   const { stages, ignoreMerges = false } = preTokenizer(name);
   const splits = stages.map((stage) => {
     if (typeof stage !== "string") {
@@ -163,7 +163,6 @@ export function huggingfaceTokenizerOf(vocabulary: GgufVocabulary): { tokenizer:
     types !== undefined && [TYPES.control, TYPES.unknown, TYPES.user].includes(types[id]);
   const spelling = (id: number | undefined) => (id === undefined ? null : tokens[id]);
   const ids = Array.from({ length: size }, (_, id) => id).filter((id) => tokens[id] !== "");
-  const startGiven = ggufTokenizer(vocabulary).bos !== undefined;
   return {
     tokenizer: {
       version: "1.0",
@@ -198,7 +197,7 @@ export function huggingfaceTokenizerOf(vocabulary: GgufVocabulary): { tokenizer:
     config: {
       tokenizer_class: "PreTrainedTokenizerFast",
       // Without a start token in the config none is put before a text.
-      bos_token: startGiven ? spelling(bos) : null,
+      bos_token: spelling(start),
       eos_token: spelling(eos),
       ...(chatTemplate === undefined ? {} : { chat_template: chatTemplate }),
     },

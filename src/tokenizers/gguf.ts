@@ -1,6 +1,6 @@
 import { InputError } from "../tensor/tensor.ts";
 import { byteLevelEncoder, type Encoder } from "./byte-pairs.ts";
-import { byteLevelBytes, byteName, byteOfPiece, joinBytes, textOf } from "./bytes.ts";
+import { byteLevelBytes, byteName, byteOfPiece, joinBytes, SPACE_MARK, textOf } from "./bytes.ts";
 import { checkScores, mergeNeighbours, partsBetween, ScoredPieces } from "./merges.ts";
 import { type PreTokenizer, preTokenizer } from "./pre-tokenizers.ts";
 import { isEnd, type Special, specialCutter } from "./special.ts";
@@ -10,7 +10,6 @@ import { drained, type EncodeOptions, type GgufVocabulary, type Tokenizer } from
 const LONGEST_TOKEN = 2 ** 16;
 const MOST_TOKENS = 2 ** 24;
 
-const MARK = "\u2581"; // ▁, how vocabularies spell a space
 const utf8 = new TextEncoder();
 
 const [NORMAL, UNKNOWN, CONTROL, USER, BYTE] = [1, 2, 3, 4, 6];
@@ -58,7 +57,7 @@ export function ggufTokenizer(file: GgufVocabulary): Tokenizer {
     if (token === undefined || controlIds.has(id)) return new Uint8Array(0);
     switch (types[id]) {
       case NORMAL:
-        return spaced ? utf8.encode(token.replaceAll(MARK, " ")) : byteLevelBytes(token);
+        return spaced ? utf8.encode(token.replaceAll(SPACE_MARK, " ")) : byteLevelBytes(token);
       case USER:
         return utf8.encode(token);
       case BYTE:
@@ -151,7 +150,7 @@ function scoredEncoder(file: GgufVocabulary, idOf: ReadonlyMap<string, number>):
   const scores = file.scores ?? new Float32Array(file.tokens.length);
   checkScores(scores);
   const merges = new ScoredPieces(idOf, scores);
-  const partsOf = partsBetween(idOf.keys(), MARK);
+  const partsOf = partsBetween(idOf.keys(), SPACE_MARK);
   const unknown = idWithin(file, "unknown", 0)!;
   const byteIds = Array.from({ length: 256 }, (_, byte) => {
     return (
@@ -159,7 +158,7 @@ function scoredEncoder(file: GgufVocabulary, idOf: ReadonlyMap<string, number>):
     );
   });
   return function* (text, ids) {
-    for (const part of partsOf(text.replaceAll(" ", MARK))) {
+    for (const part of partsOf(text.replaceAll(" ", SPACE_MARK))) {
       yield;
       const symbols = merges.symbols(part);
       const count = yield* mergeNeighbours(symbols, merges);

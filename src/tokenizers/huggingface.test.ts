@@ -44,6 +44,10 @@ test("a file that the library cannot use is bad input, in one line", () => {
   expect(() => changed({ model: null })).toThrow("tokenizer.json: needs a model with a vocab");
   expect(() => changed({ decoder: { type: "Telepathy" } })).toThrow(InputError);
   expect(() => changed({ decoder: { type: "Telepathy" } })).toThrow("tokenizer.json: cannot be used: ");
+  const empty = { type: "BPE", vocab: {}, merges: [] };
+  expect(() => changed({ model: empty, added_tokens: [] })).toThrow("the vocabulary is empty");
+  const far = { id: 2 ** 24 - 1, content: "<far>", special: true };
+  expect(() => changed({ added_tokens: [far] })).toThrow("needs pieces and added tokens with ids from 0 to");
 });
 
 const odd = [

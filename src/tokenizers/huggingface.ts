@@ -43,8 +43,8 @@ interface Decoder {
 
 const utf8 = new TextEncoder();
 
-/** Beyond all vocabularies in use; a list is made of as many places as the largest id says. */
-const LARGEST_VOCABULARY = 2 ** 24;
+/** Ids that no token has, beyond all vocabularies in use; a list is made of as many places as the largest id says. */
+const MOST_HOLES = 2 ** 16;
 
 /**
  * A tokenizer.json: byte-pair encoding of the usual kinds by our own code,
@@ -68,6 +68,7 @@ export function huggingfaceTokenizer(data: TokenizerData & { kind: "huggingface"
   const pieces: string[] = [];
   for (const [piece, id] of entries) pieces[id] = piece;
   for (const { id, content } of json.added_tokens) pieces[id] = content;
+  if (pieces.length === 0) throw new InputError("tokenizer.json: the vocabulary is empty");
   const added = new Set(json.added_tokens.map((token) => token.id));
   const special = new Map(json.added_tokens.filter((t) => t.special).map((t) => [t.content, t.id]));
   const specialIds = new Set(special.values());
@@ -214,17 +215,17 @@ export function checked(tokenizer: object): TokenizerJson {
   if (typeof vocab !== "object" || vocab === null) {
     throw new InputError("tokenizer.json: needs a model with a vocab, found none; is it a tokenizer's file?");
   }
-  const ids = Array.isArray(vocab) ? vocab.keys() : Object.values(vocab);
-  const isId = (id: unknown) =>
-    Number.isInteger(id) && (id as number) >= 0 && (id as number) < LARGEST_VOCABULARY;
+  const ids = [...(Array.isArray(vocab) ? vocab.keys() : Object.values(vocab))];
+  const ends = ids.length + (Array.isArray(added_tokens) ? added_tokens.length : 0) + MOST_HOLES;
+  const isId = (id: unknown) => Number.isInteger(id) && (id as number) >= 0 && (id as number) < ends;
   if (
     (Array.isArray(vocab) && !vocab.every((entry) => Array.isArray(entry) && typeof entry[0] === "string")) ||
-    ![...ids].every(isId) ||
+    !ids.every(isId) ||
     !Array.isArray(added_tokens) ||
     !added_tokens.every((token) => isId(token?.id) && typeof token.content === "string")
   ) {
     throw new InputError(
-      `tokenizer.json: needs pieces and added tokens with ids from 0 to ${LARGEST_VOCABULARY - 1}, met others; damaged?`,
+      `tokenizer.json: needs pieces and added tokens with ids from 0 to ${ends - 1}, met others; damaged?`,
     );
   }
   checkStages(tokenizer);

@@ -62,6 +62,13 @@ test("neighbours that are no piece become one unknown, or their bytes", () => {
   }
 });
 
+test("user pieces of any characters are found, the longest first, among any number of them", () => {
+  const users = ["x-y", "-", "(", "(?:"].map((text): Piece => ({ text, score: 0, type: "user" }));
+  const many = Array.from({ length: 20_000 }, (_, i): Piece => ({ text: `b${i};`, score: 0, type: "user" }));
+  const m = model([...normal({ a: -1, b: -1 }), ...users, ...many]);
+  expect(pieces(m, "ax-yb-(?:((b77;b")).toEqual(["a", "x-y", "b", "-", "(?:", "(", "(", "b77;", "b"]);
+});
+
 test("control pieces are never found in text, user pieces always", () => {
   const user: Piece = { text: "ab", score: 0, type: "user" };
   const m = model([...normal({ a: -1, b: -1, c: -1, bc: -1, "<": -1, s: -1, ">": -1 }), user]);

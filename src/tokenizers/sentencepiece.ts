@@ -1,6 +1,6 @@
-import { byteOfPiece, joinBytes, textOf } from "./bytes.ts";
+import { byteOfPiece, joinBytes, SPACE_MARK, textOf } from "./bytes.ts";
 import { checkScores, mergeNeighbours, partsBetween, ScoredPieces } from "./merges.ts";
-import { isEnd, specialCutter } from "./special.ts";
+import { isEnd, type Special, specialCutter } from "./special.ts";
 import { drained, type EncodeOptions, type Tokenizer, type TokenizerData } from "./tokenizer.ts";
 
 type Model = TokenizerData & { kind: "sentencepiece" };
@@ -13,7 +13,6 @@ interface Span {
 
 /** What an unknown piece stands for in decoded text: SentencePiece's default `unk_surface`. */
 const UNKNOWN_SURFACE = " \u2047 ";
-const MARK = "\u2581"; // ▁, how vocabularies spell a space
 
 const utf8 = new TextEncoder();
 
@@ -29,21 +28,21 @@ const utf8 = new TextEncoder();
  */
 export function sentencePieceTokenizer(model: Model): Tokenizer {
   checkScores(model.pieces.map((piece) => piece.score));
-  const spellings = model.pieces.map((piece) => piece.text.replaceAll(MARK, " "));
+  const spellings = model.pieces.map((piece) => piece.text.replaceAll(SPACE_MARK, " "));
   const idOf = new Map<string, number>(); // pieces that text can contain
   const byteIds = new Map<number, number>();
-  const userPieces: string[] = [];
+  const users: Special[] = [];
   for (const [id, piece] of model.pieces.entries()) {
     const byte = byteOfPiece(piece.text);
     if (piece.type === "byte" && byte !== undefined) byteIds.set(byte, id);
     else if (piece.type === "normal" && !idOf.has(spellings[id])) idOf.set(spellings[id], id);
     else if (piece.type === "user") {
       idOf.set(spellings[id], id);
-      if (spellings[id] !== "") userPieces.push(spellings[id]);
+      users.push({ id, text: spellings[id] });
     }
   }
   const segment = model.model === "bpe" ? mergeByScore(model, idOf) : viterbi(model, idOf, spellings);
-  const userPattern = userPieces.length > 0 ? alternatives(userPieces) : undefined;
+  const cutUsers = specialCutter(users, "leftmost");
   const controls = [...model.pieces.entries()]
     .filter(([, { type }]) => type === "control" || type === "unknown")
     .map(([id, { text }]) => ({ id, text }));
@@ -84,12 +83,12 @@ export function sentencePieceTokenizer(model: Model): Tokenizer {
         unknownBefore = id === undefined;
       };
       let from = 0;
-      for (const match of userPattern ? clean.matchAll(userPattern) : []) {
-        for (const span of yield* segment(clean, from, match.index)) emit(span);
-        from = match.index + match[0].length;
-        emit({ from: match.index, to: from });
+      for (const piece of cutUsers(clean)) {
+        const to = from + (typeof piece === "number" ? spellings[piece] : piece).length;
+        for (const span of typeof piece === "number" ? [{ from, to }] : yield* segment(clean, from, to))
+          emit(span);
+        from = to;
       }
-      for (const span of yield* segment(clean, from, clean.length)) emit(span);
     }
     return Int32Array.from(ids);
   }
@@ -114,15 +113,9 @@ export function sentencePieceTokenizer(model: Model): Tokenizer {
 }
 
 function normalized(text: string, model: Model): string {
-  let clean = text.replaceAll(MARK, " ");
+  let clean = text.replaceAll(SPACE_MARK, " ");
   if (model.removeExtraWhitespaces) clean = clean.replace(/ {2,}/g, " ").replace(/^ | $/g, "");
   return model.addDummyPrefix && clean !== "" ? ` ${clean}` : clean;
-}
-
-/** One pattern for all of these strings, the longest first. */
-function alternatives(strings: readonly string[]): RegExp {
-  const longestFirst = [...strings].sort((a, b) => b.length - a.length);
-  return new RegExp(longestFirst.map((s) => s.replace(/[\\^$.*+?()[\]{}|/-]/g, "\\$&")).join("|"), "gu");
 }
 
 /** Cuts text[from…to) into pieces and characters that are none. */

@@ -41,23 +41,28 @@ function longestFirst(specials: readonly Special[]): Cut {
 
 function leftmostFirst(specials: readonly Special[]): Cut {
   if (specials.length === 0) return (text) => [text];
-  const byFirst = new Map<string, Special[]>();
-  for (const special of specials) {
-    const others = byFirst.get(special.text[0]);
-    if (others) others.push(special);
-    else byFirst.set(special.text[0], [special]);
+  const idOf = new Map<string, number>();
+  const lengthsOf = new Map<string, Set<number>>(); // by the first unit, the greatest first
+  for (const { id, text } of specials) {
+    if (!idOf.has(text)) idOf.set(text, id);
+    const lengths = lengthsOf.get(text[0]);
+    if (lengths) lengths.add(text.length);
+    else lengthsOf.set(text[0], new Set([text.length]));
   }
-  const firsts = new RegExp(`[${[...byFirst.keys()].map(escaped).join("")}]`, "g");
+  const firsts = new RegExp(`[${[...lengthsOf.keys()].map(escaped).join("")}]`, "g");
   return (text) => {
     const parts: (string | number)[] = [];
     let from = 0;
     firsts.lastIndex = 0;
     for (let match = firsts.exec(text); match; match = firsts.exec(text)) {
       const at = match.index;
-      const special = byFirst.get(match[0])!.find((one) => text.startsWith(one.text, at));
-      if (!special) continue;
-      parts.push(text.slice(from, at), special.id);
-      from = firsts.lastIndex = at + special.text.length;
+      for (const length of lengthsOf.get(match[0])!) {
+        const id = idOf.get(text.slice(at, at + length));
+        if (id === undefined) continue;
+        parts.push(text.slice(from, at), id);
+        from = firsts.lastIndex = at + length;
+        break;
+      }
     }
     parts.push(text.slice(from));
     return parts;

@@ -59,6 +59,15 @@ export async function encodeLong(
   }
 }
 
+/** Ids behind the start token, where the vocabulary has one. */
+export function withStart({ bos }: Tokenizer, ids: Int32Array): Int32Array {
+  if (bos === undefined) return ids;
+  const all = new Int32Array(1 + ids.length); // too many for arguments of a call, maybe
+  all[0] = bos;
+  all.set(ids, 1);
+  return all;
+}
+
 /** All steps at once. */
 export function drained<T>(steps: Generator<void, T>): T {
   for (;;) {

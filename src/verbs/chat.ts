@@ -104,7 +104,7 @@ export async function chat(options: ChatOptions, job: Job = {}): Promise<Convers
     async function* say(said: string, settings: ContinueOptions = {}, turn: Job = {}) {
       checkContinuing("chat", settings);
       const ids = dialogue.say(said, context, (message) => turn.onWarning?.(message));
-      const drawing = settingsFor(settings, loaded, dialogue.first);
+      const drawing = settingsFor(settings, loaded, settings.shift ? dialogue.first : 0);
       const started = performance.now();
       let text = "";
       const made: number[] = [];

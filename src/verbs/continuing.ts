@@ -55,6 +55,10 @@ export function checkContinuing(verb: string, options: ContinueOptions & Specula
   need("draft-tokens", options.draftTokens, 1, MOST_GUESSES);
   if (options.stop?.includes(""))
     throw new InputError(`${verb}: a stop text must not be empty; leave it out`);
+  if (options.keep !== undefined && !options.shift)
+    throw new InputError(`${verb}: --keep says what a shift leaves; give --shift too`);
+  if (options.draftTokens !== undefined && options.draft === undefined)
+    throw new InputError(`${verb}: --draft-tokens is for a draft model; give --draft too`);
   if (options.lookup !== undefined && options.draft !== undefined) {
     throw new InputError(`${verb}: guesses come from --lookup or from --draft; give one of them`);
   }
@@ -112,7 +116,7 @@ export async function openSpeculation(
   const drafting = await load(draft, backend, running, job);
   try {
     checkSameVocabulary(tokenizer, drafting.tokenizer);
-    const drafter = draftModel(drafting, model.config.context);
+    const drafter = draftModel(drafting, model.config);
     return {
       speculation: { drafter, guesses: draftTokens },
       fingerprints: async () => [await drafting.fingerprint()],

@@ -45,7 +45,7 @@ export function fast<Options extends RunChoice>(options: Options) {
 export interface LoadOptions extends Pick<RunChoice, "activations" | "cache"> {
   readonly tokenizer?: string;
   /** Positions at which the model can be run: all of its context unless told. */
-  readonly positions?: number | ((tokenizer: Tokenizer) => number);
+  readonly positions?: number;
 }
 
 /** A model by name, as commands take it, or one that is open already; who is given that one closes it. */
@@ -111,9 +111,7 @@ export async function load(
   const opened = await openChecked(spec, options, job);
   try {
     const tokenizer = tokenizerOf(opened);
-    const { positions } = options;
-    const needed = typeof positions === "function" ? positions(tokenizer) : positions;
-    return { ...(await uploadAll(opened, backend, { ...options, positions: needed }, job)), tokenizer };
+    return { ...(await uploadAll(opened, backend, options, job)), tokenizer };
   } catch (error) {
     await opened.file.close();
     throw error;
@@ -163,11 +161,7 @@ function checkRoom({ name, source }: ModelFile, { tensors }: Model, backend: Bac
 async function uploadAll(
   { file, model }: Opened,
   backend: Backend,
-  {
-    activations,
-    cache,
-    positions = model.config.context,
-  }: Pick<RunChoice, "activations" | "cache"> & { readonly positions?: number },
+  { activations, cache, positions = model.config.context }: Omit<LoadOptions, "tokenizer">,
   job: Job,
 ): Promise<LoadedWeights> {
   checkRoom(file, model, backend);

@@ -195,7 +195,7 @@ const cases: Readonly<Record<string, readonly Case[]>> = {
       says: /num_hidden_layers must be/,
     },
     {
-      name: "a config with a context of 2^24",
+      name: "a config with a context of 2^25",
       model: folder({ config: { max_position_embeddings: 2 ** 25 } }),
       commands: every,
       says: /max_position_embeddings must be/,
@@ -353,7 +353,7 @@ const cases: Readonly<Record<string, readonly Case[]>> = {
       says: /dimension of 0/,
     },
     {
-      name: "2^31 dimensions",
+      name: "nine dimensions",
       model: gguf({
         tensors: [{ name: "output_norm.weight", dims: Array(9).fill(1), type: 0, bytes: new Uint8Array(4) }],
       }),
@@ -473,6 +473,24 @@ const cases: Readonly<Record<string, readonly Case[]>> = {
       says: /merge/,
     },
     {
+      name: "two million scores",
+      model: gguf({ pairs: [["tokenizer.ggml.scores", "array", byteArray(2 ** 21)]] }),
+      commands: every,
+      says: /scores has 2097152 numbers; too many/,
+    },
+    {
+      name: "two million counts of heads",
+      model: gguf({ pairs: [["llama.attention.head_count", "array", byteArray(2 ** 21)]] }),
+      commands: every,
+      says: /head_count has 2097152 numbers; too many/,
+    },
+    {
+      name: "one merge a thousand times",
+      model: gguf({ pairs: [["tokenizer.ggml.merges", "array", Array(1000).fill("a b"), "string"]] }),
+      commands: every,
+      says: /has 1000 merges; its tokens allow 11 at most/,
+    },
+    {
       name: "NaN scores",
       model: gguf({ pairs: [["tokenizer.ggml.scores", "array", VOCABULARY.map(() => Number.NaN), "f32"]] }),
       commands: using,
@@ -508,7 +526,7 @@ const cases: Readonly<Record<string, readonly Case[]>> = {
       name: "an empty vocabulary",
       model: ofVocabulary(tokenizerJson({ added_tokens: [] }, { vocab: {}, merges: [] })),
       commands: using,
-      says: /vocabulary of 8 is larger than the tokenizer's 0/,
+      says: /tokenizer.json: the vocabulary is empty/,
     },
     {
       name: "ids of 2^60",
@@ -625,6 +643,13 @@ const cases: Readonly<Record<string, readonly Case[]>> = {
       commands: using,
     },
     {
+      name: "a million pieces of nothing",
+      model: llama2c(1),
+      tokenizer: ["model", new Uint8Array(2 ** 21).map((_, i) => (i % 2 === 0 ? 10 : 0))],
+      commands: using,
+      says: /has 1048\d\d\d pieces/,
+    },
+    {
       name: "an unknown type of piece",
       model: llama2c(1),
       tokenizer: ["model", sentencePiece([["a", 0, 77]])],
@@ -662,6 +687,13 @@ const cases: Readonly<Record<string, readonly Case[]>> = {
       says: /id 0 would have 1073741824 bytes/,
     },
     {
+      name: "a million tokens of nothing",
+      model: llama2c(1),
+      tokenizer: ["bin", new Uint8Array(2 ** 23).fill(1, 0, 1)],
+      commands: using,
+      says: /has 1048\d\d\d pieces/,
+    },
+    {
       name: "a token of −1 bytes",
       model: llama2c(1),
       tokenizer: ["bin", tokBin([["a", 0, -1]])],
@@ -693,6 +725,13 @@ function nestedArrays(depth: number): Uint8Array {
     view.setUint32(12 * i, 9, true);
     view.setBigUint64(12 * i + 4, 1n, true);
   }
+  return bytes;
+}
+
+/** An array of so many bytes, all 0. */
+function byteArray(count: number): Uint8Array {
+  const bytes = new Uint8Array(12 + count);
+  new DataView(bytes.buffer).setBigUint64(4, BigInt(count), true);
   return bytes;
 }
 

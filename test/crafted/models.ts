@@ -212,7 +212,7 @@ export interface CraftedTensor {
   readonly offset?: number;
 }
 
-export const ggufTensors: readonly CraftedTensor[] = [
+const ggufTensors: readonly CraftedTensor[] = [
   ["token_embd.weight", [32, 8]],
   ["blk.0.attn_norm.weight", [32]],
   ["blk.0.attn_q.weight", [32, 32]],
@@ -226,7 +226,7 @@ export const ggufTensors: readonly CraftedTensor[] = [
   ["output_norm.weight", [32]],
 ].map(([name, dims]) => ({ name, dims, type: 0, bytes: floats(sizeOf(dims as number[])) }) as CraftedTensor);
 
-export const ggufPairs: readonly GgufPair[] = [
+const ggufPairs: readonly GgufPair[] = [
   ["general.architecture", "string", "llama"],
   ["llama.context_length", "u32", 64],
   ["llama.embedding_length", "u32", 32],

@@ -124,6 +124,10 @@ async function main(): Promise<number> {
     return 2;
   }
   const [seed, from, files] = [Number(values.seed), Number(values.from), Number(values.files)];
+  if (![seed, from, files].every(Number.isSafeInteger) || files < 1) {
+    console.error("fuzz: --files, --seed and --from need whole numbers");
+    return 2;
+  }
   let found = 0;
   for (const reader of readers) {
     const begin = performance.now();

@@ -23,6 +23,10 @@ const FORMATS = [
   "int4-g32",
   "tq2_0",
   "tq1_0",
+  "q4_0",
+  "q5_1",
+  "q4_k",
+  "q6_k",
 ];
 
 /** A weight's entry in `quantization_config.weights`, and into `stored` the arrays that it names. */
@@ -102,9 +106,10 @@ function weightEntry(
       array(`${path}.bits`, "u8", [rows, Math.ceil(cols / 8)]);
       return entry([["kind", d.json(kind)]]);
     default: {
-      const fitting = FORMATS.filter(
-        (name) => !(name.endsWith("g32") && cols % 32) && !(name.startsWith("tq") && cols % 256),
-      );
+      const fitting = FORMATS.filter((name) => {
+        const { groupShape } = formatByName(name);
+        return !("size" in groupShape) || cols % groupShape.size === 0;
+      });
       const format = d.pick(fitting);
       for (const part of formatByName(format).parts(rows, cols)) {
         // A plain array that is a whole weight has the weight's own name.
