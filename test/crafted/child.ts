@@ -1,7 +1,8 @@
 // Runs command lines one after another in this process, as bin/lowbit.mjs does one, and says of each what a person and
 // the system would see. Reads a JSON list of argument lists on stdin, writes a JSON list of results on stdout.
-import { readFileSync, writeFileSync, writeSync } from "node:fs";
+import { readFileSync, writeSync } from "node:fs";
 import { main } from "../../src/commands/cli.ts";
+import { forgetPeak, peakMemory } from "../peak-memory.ts";
 
 export interface Seen {
   readonly status: number;
@@ -11,16 +12,6 @@ export interface Seen {
   readonly seconds: number;
   /** The most memory that the process had while it ran, bytes. */
   readonly peak: number;
-}
-
-/** Makes the system forget how much memory the process once had; only Linux can. */
-function forget(): void {
-  if (process.platform === "linux") writeFileSync("/proc/self/clear_refs", "5");
-}
-
-function peak(): number {
-  if (process.platform !== "linux") return process.resourceUsage().maxRSS * 1024;
-  return 1024 * Number(/VmHWM:\s+(\d+)/.exec(readFileSync("/proc/self/status", "utf8"))?.[1]);
 }
 
 const lines: readonly (readonly string[])[] = JSON.parse(readFileSync(0, "utf8"));
@@ -35,10 +26,10 @@ for (const args of lines) {
     }) as typeof process.stdout.write;
   }
   gc?.(); // each command has a process of its own where people run it
-  forget();
+  forgetPeak();
   const begin = process.cpuUsage();
   const status = await main(args);
   const { user, system } = process.cpuUsage(begin);
-  seen.push({ status, ...said, seconds: (user + system) / 1e6, peak: peak() });
+  seen.push({ status, ...said, seconds: (user + system) / 1e6, peak: peakMemory() });
 }
 writeSync(1, JSON.stringify(seen));

@@ -1,5 +1,6 @@
 import { generator } from "../../src/tensor/random.ts";
 import { InputError, UnsupportedError } from "../../src/tensor/tensor.ts";
+import { forgetPeak, peakMemory } from "../peak-memory.ts";
 import { Damage } from "./damage.ts";
 import type { Made, Target } from "./target.ts";
 
@@ -28,8 +29,8 @@ export interface Fault {
 
 /** Gives a file to its reader and judges what becomes of it. */
 export async function attack(target: Target, made: Made): Promise<Outcome> {
-  const rss = process.memoryUsage.rss();
-  const most = process.resourceUsage().maxRSS;
+  forgetPeak();
+  const rss = peakMemory();
   const begin = process.cpuUsage();
   let error: unknown;
   let failed = false;
@@ -49,11 +50,9 @@ export async function attack(target: Target, made: Made): Promise<Outcome> {
   // Of the processor, so that a busy machine finds nothing; what waits without end is the watch's business.
   const { user, system } = process.cpuUsage(begin);
   const seconds = (user + system) / 1e6;
-  const mostAfter = process.resourceUsage().maxRSS;
+  const taken = peakMemory() - rss;
   if (seconds > LIMITS.seconds) return finding(`took ${seconds.toFixed(1)} s`, error);
-  if (mostAfter > most && mostAfter * 1024 - rss > LIMITS.bytes) {
-    return finding(`took ${Math.round((mostAfter * 1024 - rss) / 2 ** 20)} MB`, error);
-  }
+  if (taken > LIMITS.bytes) return finding(`took ${Math.round(taken / 2 ** 20)} MB`, error);
   if (said !== "") return finding(`prints a line of its own: ${said}`, error);
   if (!failed) return { kind: "read" };
   if (!(error instanceof InputError || error instanceof UnsupportedError)) {
