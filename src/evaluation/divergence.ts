@@ -1,8 +1,8 @@
-import { logits, type Running } from "../models/run.ts";
+import type { Running } from "../models/run.ts";
 import { pauses } from "../record/pause.ts";
 import type { Job } from "../record/record.ts";
-import { InputError, type Tensor } from "../tensor/tensor.ts";
-import { clusterOf, lossesOfStates, scoredStates } from "./loss.ts";
+import { InputError } from "../tensor/tensor.ts";
+import { best, clusterOf, LOGIT_ROWS, logitsOfRows, lossesOfStates, scoredStates } from "./loss.ts";
 import { counted, type Sequence } from "./sequences.ts";
 import { type Cluster, quantile } from "./statistics.ts";
 
@@ -15,9 +15,6 @@ export interface Divergence {
   /** Share of tokens where both find the same token most probable, 0 … 1. */
   readonly sameTop1: number;
 }
-
-// Logits of this many tokens are held at once, for both models.
-const ROWS = 16;
 
 /** What running a model beside its reference tells. */
 export interface Comparison {
@@ -56,9 +53,9 @@ export async function compare(
     const q = scoredStates(model, sequence);
     try {
       clusters.push(clusterOf(await lossesOfStates(model, q, sequence)));
-      for (let from = 0; from < counted(sequence); from += ROWS) {
+      for (let from = 0; from < counted(sequence); from += LOGIT_ROWS) {
         await pause();
-        const to = Math.min(from + ROWS, counted(sequence));
+        const to = Math.min(from + LOGIT_ROWS, counted(sequence));
         const pLogits = await logitsOfRows(reference, p, from, to);
         const qLogits = await logitsOfRows(model, q, from, to);
         for (let row = 0; row < pLogits.length; row += vocabulary) {
@@ -75,21 +72,6 @@ export async function compare(
     job.onProgress?.({ task: "compare", done, total, unit: "tokens", note: `KL ${(sum / done).toFixed(4)}` });
   }
   return { clusters, divergence: { klMean: sum / total, kl99: quantile(kl, 0.99), sameTop1: same / total } };
-}
-
-async function logitsOfRows(
-  running: Running,
-  hidden: Tensor,
-  from: number,
-  to: number,
-): Promise<Float32Array> {
-  const { backend } = running;
-  const tile = backend.scope(() => logits(running, backend.rows(hidden, from, to)));
-  try {
-    return (await backend.read(tile)) as Float32Array;
-  } finally {
-    backend.free(tile);
-  }
 }
 
 /**
@@ -115,10 +97,4 @@ export function klOfLogits(p: Float32Array, q: Float32Array, row: number, vocabu
   }
   const nats = cross / sumP - Math.log(sumP) + Math.log(sumQ);
   return Math.max(nats, 0);
-}
-
-function best(logits: Float32Array, row: number, vocabulary: number): number {
-  let best = 0;
-  for (let i = 1; i < vocabulary; i++) if (logits[row + i] > logits[row + best]) best = i;
-  return best;
 }

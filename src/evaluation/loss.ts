@@ -1,10 +1,13 @@
 import { kvCache } from "../models/kv-cache.ts";
-import { hiddenStates, type Running } from "../models/run.ts";
+import { hiddenStates, logits, type Running } from "../models/run.ts";
 import { pauses } from "../record/pause.ts";
 import type { Job } from "../record/record.ts";
 import { hostTensor, InputError, type Tensor } from "../tensor/tensor.ts";
 import { counted, type Sequence } from "./sequences.ts";
 import type { Cluster } from "./statistics.ts";
+
+/** Logits of this many tokens are held at once. */
+export const LOGIT_ROWS = 16;
 
 // Tokens that pass through a cache together, as those of a prompt do.
 const CHUNK = 256;
@@ -91,10 +94,15 @@ function cachedStates(running: Running, { ids, first }: Sequence): Tensor {
 
 /** −ln p of each counted token, from the hidden states that predict them. */
 export async function lossesOfStates(
-  { backend, model, weights }: Running,
+  running: Running,
   states: Tensor,
   { ids, first }: Sequence,
 ): Promise<Float32Array> {
+  const { backend, model, weights } = running;
+  // The fused kernel multiplies by float32: a head of int8 activations is measured as generation computes it.
+  if (weights.get(model.headWeight)!.activations === "int8") {
+    return lossesOfLogits(running, states, ids.subarray(first));
+  }
   const loss = backend.scope(() => {
     const targets = backend.upload(hostTensor([ids.length - first], ids.slice(first)));
     return backend.crossEntropy(states, weights.get(model.headWeight)!, targets);
@@ -104,6 +112,46 @@ export async function lossesOfStates(
   } finally {
     backend.free(loss);
   }
+}
+
+/** −ln p of each target, ln Σ e^s − s of the target's score s, in 64 bits. */
+async function lossesOfLogits(running: Running, states: Tensor, targets: Int32Array): Promise<Float32Array> {
+  const { vocabulary } = running.model.config;
+  const losses = new Float32Array(targets.length);
+  for (let from = 0; from < targets.length; from += LOGIT_ROWS) {
+    const scores = await logitsOfRows(running, states, from, Math.min(from + LOGIT_ROWS, targets.length));
+    for (let row = 0; row < scores.length; row += vocabulary) {
+      const largest = scores[row + best(scores, row, vocabulary)];
+      let sum = 0;
+      for (let i = row; i < row + vocabulary; i++) sum += Math.exp(scores[i] - largest);
+      const t = from + row / vocabulary;
+      losses[t] = Math.log(sum) - (scores[row + targets[t]] - largest);
+    }
+  }
+  return losses;
+}
+
+/** Scores of the next token for rows from … to−1 of hidden states: (to − from, vocabulary). */
+export async function logitsOfRows(
+  running: Running,
+  hidden: Tensor,
+  from: number,
+  to: number,
+): Promise<Float32Array> {
+  const { backend } = running;
+  const tile = backend.scope(() => logits(running, backend.rows(hidden, from, to)));
+  try {
+    return (await backend.read(tile)) as Float32Array;
+  } finally {
+    backend.free(tile);
+  }
+}
+
+/** Place of the largest score of a row that begins at `row`. */
+export function best(scores: Float32Array, row: number, vocabulary: number): number {
+  let best = 0;
+  for (let i = 1; i < vocabulary; i++) if (scores[row + i] > scores[row + best]) best = i;
+  return best;
 }
 
 /** The losses of one sequence as one cluster. */
