@@ -7,24 +7,6 @@
 
 namespace lowbit::LOWBIT_BODY::caches {
 
-// The bits of the nearest 16-bit float, ties to even.
-LOWBIT_INLINE uint16_t nearestHalf(float x) {
-#if defined(LOWBIT_AVX512) || defined(LOWBIT_AVX2)
-  return static_cast<uint16_t>(_mm_cvtsi128_si32(_mm_cvtps_ph(_mm_set_ss(x), _MM_FROUND_TO_NEAREST_INT)));
-#else
-  union { float value; uint32_t bits; } f = {x};
-  const uint32_t sign = f.bits >> 16 & 0x8000u;
-  f.bits &= 0x7fffffffu;
-  if (f.bits > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);
-  if (f.bits >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // from 65,520 on
-  if (f.bits < 0x38800000u) {
-    f.value += 0.5f;  // whose neighbours are 2⁻²⁴ away, as those of halves below 2⁻¹⁴ are
-    return static_cast<uint16_t>(sign | (f.bits - 0x3f000000u));
-  }
-  return static_cast<uint16_t>(sign | ((f.bits + 0xfffu + (f.bits >> 13 & 1) - (112u << 23)) >> 13));
-#endif
-}
-
 inline void halveRow(const float* x, int64_t n, uint16_t* to) {
   int64_t i = 0;
 #if defined(LOWBIT_AVX512)

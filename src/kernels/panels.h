@@ -156,7 +156,7 @@ template <int WIDTH> inline void packPlane(const uint8_t* quads, int shift, uint
 
 template <typename Kind> LOWBIT_INLINE void putScale(uint8_t* at, int r, float scale) {
   if constexpr (Kind::WIDE) reinterpret_cast<float*>(at)[r] = scale;
-  else reinterpret_cast<uint16_t*>(at)[r] = toHalf(scale);
+  else reinterpret_cast<uint16_t*>(at)[r] = nearestHalf(scale);
 }
 
 // Units from … to−1 of a panel, at most 256 weights of a row together, from the blocks of the format: to the panel's bytes.

@@ -254,16 +254,21 @@ LOWBIT_INLINE float half(uint16_t h) {
 #endif
 }
 
-// The 16-bit float that x is: no rounding, for numbers that half() gave.
-LOWBIT_INLINE uint16_t toHalf(float x) {
+// The bits of the nearest 16-bit float, ties to even.
+LOWBIT_INLINE uint16_t nearestHalf(float x) {
 #if defined(LOWBIT_AVX512) || defined(LOWBIT_AVX2)
   return static_cast<uint16_t>(_mm_cvtsi128_si32(_mm_cvtps_ph(_mm_set_ss(x), _MM_FROUND_TO_NEAREST_INT)));
 #else
   union { float value; uint32_t bits; } f = {x};
   const uint32_t sign = f.bits >> 16 & 0x8000u;
   f.bits &= 0x7fffffffu;
-  if (f.bits < 113u << 23) return static_cast<uint16_t>(sign | static_cast<uint32_t>(f.value * 16777216.0f));
-  return static_cast<uint16_t>(sign | ((f.bits >> 13) - (f.bits < 255u << 23 ? 112u << 10 : 224u << 10)));
+  if (f.bits > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);
+  if (f.bits >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // from 65,520 on
+  if (f.bits < 0x38800000u) {
+    f.value += 0.5f;  // whose neighbours are 2⁻²⁴ away, as those of halves below 2⁻¹⁴ are
+    return static_cast<uint16_t>(sign | (f.bits - 0x3f000000u));
+  }
+  return static_cast<uint16_t>(sign | ((f.bits + 0xfffu + (f.bits >> 13 & 1) - (112u << 23)) >> 13));
 #endif
 }
 
