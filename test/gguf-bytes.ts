@@ -33,6 +33,9 @@ export interface GgufContent {
 
 export const TYPE = {
   u8: 0,
+  i8: 1,
+  u16: 2,
+  i16: 3,
   u32: 4,
   i32: 5,
   f32: 6,

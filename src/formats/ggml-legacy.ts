@@ -32,7 +32,7 @@ export function symmetricBlocks({ name, spec, bytes, bits, write, read }: Codes)
   const middle = codeCount / 2;
   const parameters = (scale: number): Parameters => ({ scale: storeF16(name, "scale", scale), offset: 0 });
   const plainScale = (w: Float32Array) => {
-    checkFinite(name, w);
+    needFinite(name, w);
     return f(furthest(w) / -middle);
   };
 
@@ -166,7 +166,7 @@ export function offsetBlocks({ name, spec, bytes, bits, write, read }: Codes): G
 export const shrinking: readonly number[] = Array.from({ length: 80 }, (_, i) => 1 - i / 100);
 
 /** Throws the InputError of a weight that is not a finite number: ggml's comparisons would pass over a NaN. */
-export function checkFinite(name: string, w: Float32Array): void {
+export function needFinite(name: string, w: Float32Array): void {
   for (let i = 0; i < w.length; i++) if (!Number.isFinite(w[i])) storeF16(name, "scale", w[i]);
 }
 
@@ -178,7 +178,7 @@ export function furthest(w: Float32Array): number {
 }
 
 function ends(name: string, w: Float32Array): { low: number; high: number } {
-  checkFinite(name, w);
+  needFinite(name, w);
   let low = w[0];
   let high = w[0];
   for (let i = 1; i < w.length; i++) {

@@ -2,9 +2,9 @@ import { type CodedGroup, type Parameters, storeF16 } from "./format.ts";
 import { ggmlFormat } from "./ggml-block.ts";
 import {
   BLOCK,
-  checkFinite,
   furthest,
   IQ4_LEVELS,
+  needFinite,
   readNibbles,
   shrinking,
   writeNibbles,
@@ -68,7 +68,7 @@ export const iq4_nl = ggmlFormat({
  * importance, and otherwise the importance times √(2·mean(w²) + w²). (quantize_row_iq4_nl_impl with 7 trials a side)
  */
 function search(w: Float32Array, importance?: Float32Array): number {
-  checkFinite("iq4_nl", w);
+  needFinite("iq4_nl", w);
   const max = furthest(w);
   if (Math.abs(max) < f(1e-15)) return 0;
   const m = importance

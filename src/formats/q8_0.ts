@@ -1,7 +1,7 @@
 import { halfAway, halfEven } from "../tensor/rounding.ts";
 import { type Parameters, storeF16 } from "./format.ts";
 import { ggmlFormat } from "./ggml-block.ts";
-import { BLOCK, checkFinite, furthest, shrinking } from "./ggml-legacy.ts";
+import { BLOCK, furthest, needFinite, shrinking } from "./ggml-legacy.ts";
 
 const f = Math.fround;
 
@@ -55,7 +55,7 @@ export const q8_0 = ggmlFormat({
 });
 
 function plainScale(w: Float32Array): number {
-  checkFinite("q8_0", w);
+  needFinite("q8_0", w);
   return f(Math.abs(furthest(w)) / 127);
 }
 

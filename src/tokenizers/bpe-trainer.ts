@@ -158,16 +158,24 @@ function tokenizerJson(pieces: readonly string[], merges: readonly string[]): ob
     pre_tokenizer: byteLevel,
     post_processor: null,
     decoder: byteLevel,
-    model: {
-      type: "BPE",
-      dropout: null,
-      unk_token: null,
-      continuing_subword_prefix: null,
-      end_of_word_suffix: null,
-      fuse_unk: false,
-      byte_fallback: false,
-      vocab: Object.fromEntries(pieces.map((piece, id) => [piece, id])),
-      merges,
-    },
+    model: bytePairModel(Object.fromEntries(pieces.map((piece, id) => [piece, id])), merges),
+  };
+}
+
+/** The `model` of a byte-level tokenizer.json. */
+export function bytePairModel(
+  vocab: { readonly [piece: string]: number },
+  merges: readonly (string | readonly string[])[],
+): object {
+  return {
+    type: "BPE",
+    dropout: null,
+    unk_token: null,
+    continuing_subword_prefix: null,
+    end_of_word_suffix: null,
+    fuse_unk: false,
+    byte_fallback: false,
+    vocab,
+    merges,
   };
 }

@@ -1,9 +1,17 @@
 import { InputError } from "../tensor/tensor.ts";
 import { sentencePieceTokenizer } from "./sentencepiece.ts";
-import type { GgufVocabulary, Piece, Tokenizer, TokenizerData } from "./tokenizer.ts";
+import {
+  type GgufVocabulary,
+  type Piece,
+  TOKEN_TYPES,
+  type Tokenizer,
+  type TokenizerData,
+} from "./tokenizer.ts";
 
-/** Types of pieces by GGUF's numbers. */
-const TYPES: readonly Piece["type"][] = ["normal", "normal", "unknown", "control", "user", "unused", "byte"];
+/** Types of pieces by GGUF's numbers; an undefined one counts as normal. */
+const TYPES = (Object.keys(TOKEN_TYPES) as (keyof typeof TOKEN_TYPES)[]).map((type): Piece["type"] =>
+  type === "undefined" ? "normal" : type,
+);
 
 /** Ids that llama.cpp takes where a file does not say them, by its model. */
 const USUAL = { llama: { unknown: 0, bos: 1, eos: 2 }, t5: { unknown: 2, bos: undefined, eos: 1 } } as const;
@@ -30,7 +38,7 @@ export function sentencePieceOf(vocabulary: GgufVocabulary): TokenizerData & { k
     pieces: tokens.map((text, i) => ({ text, score: scores?.[i] ?? 0, type: TYPES[types?.[i] ?? 1] })),
     addDummyPrefix: vocabulary.addSpacePrefix ?? true,
     removeExtraWhitespaces: vocabulary.removeExtraWhitespaces ?? false,
-    byteFallback: types?.includes(TYPES.indexOf("byte")) ?? false,
+    byteFallback: types?.includes(TOKEN_TYPES.byte) ?? false,
     unknown: id("unknown") ?? 0,
     bos: id("bos"),
     eos: id("eos"),

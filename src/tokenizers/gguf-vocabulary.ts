@@ -1,16 +1,21 @@
 import { UnsupportedError } from "../tensor/tensor.ts";
+import { bytePairModel } from "./bpe-trainer.ts";
 import { byteOfPiece } from "./bytes.ts";
 import { ggufTokenizer } from "./gguf.ts";
 import { unigramTokenizer } from "./gguf-sentencepiece.ts";
 import { checked, huggingfaceTokenizer, mergesOf, type TokenizerJson } from "./huggingface.ts";
 import { namesOf, preTokenizer, stagesOf } from "./pre-tokenizers.ts";
 import { sentencePieceTokenizer } from "./sentencepiece.ts";
-import type { GgufVocabulary, Piece, Tokenizer, TokenizerData } from "./tokenizer.ts";
+import {
+  type GgufVocabulary,
+  type Piece,
+  TOKEN_TYPES,
+  type Tokenizer,
+  type TokenizerData,
+} from "./tokenizer.ts";
 
 type SentencePiece = TokenizerData & { kind: "sentencepiece" };
 type HuggingFace = TokenizerData & { kind: "huggingface" };
-
-const TYPES = { undefined: 0, normal: 1, unknown: 2, control: 3, user: 4, unused: 5, byte: 6 };
 
 /** What a conversion must keep the ids of: words, numbers, spaces, marks and scripts on which vocabularies differ. */
 const SAMPLE = `Once upon a time, there was a little girl named Lily; she didn't know what to do. "We'll SEE!" I'VE said.
@@ -67,7 +72,7 @@ function fromSentencePiece(model: SentencePiece): GgufVocabulary {
     ...(unigram ? { model: "t5" } : { model: "llama", pre: "default" }),
     tokens: model.pieces.map(({ text }) => text),
     scores: Float32Array.from(model.pieces, ({ score }) => score),
-    types: Uint8Array.from(model.pieces, ({ type }) => TYPES[type]),
+    types: Uint8Array.from(model.pieces, ({ type }) => TOKEN_TYPES[type]),
     bos: model.bos,
     eos: model.eos,
     unknown: model.unknown,
@@ -88,18 +93,22 @@ function fromHuggingFace(data: HuggingFace, { bos, eos, chat, vocabulary }: Toke
     );
   }
   const tokens: string[] = Array.from({ length: vocabulary }, (_, id) => `[PAD${id}]`);
-  const types = new Uint8Array(vocabulary).fill(TYPES.unused);
+  const types = new Uint8Array(vocabulary).fill(TOKEN_TYPES.unused);
   const byteLevel = stagesOf(json.pre_tokenizer) !== undefined;
   for (const [piece, id] of Object.entries(model.vocab)) {
     tokens[id] = piece;
     const byte = !byteLevel && byteOfPiece(piece) !== undefined;
-    types[id] = byte ? TYPES.byte : piece === model.unk_token ? TYPES.unknown : TYPES.normal;
+    types[id] = byte
+      ? TOKEN_TYPES.byte
+      : piece === model.unk_token
+        ? TOKEN_TYPES.unknown
+        : TOKEN_TYPES.normal;
   }
   for (const { id, content, special } of json.added_tokens) {
     tokens[id] = content;
-    if (types[id] !== TYPES.unknown) types[id] = special ? TYPES.control : TYPES.user;
+    if (types[id] !== TOKEN_TYPES.unknown) types[id] = special ? TOKEN_TYPES.control : TOKEN_TYPES.user;
   }
-  const unknown = tokens.findIndex((_, id) => types[id] === TYPES.unknown);
+  const unknown = tokens.findIndex((_, id) => types[id] === TOKEN_TYPES.unknown);
   const common = {
     kind: "gguf",
     tokens,
@@ -160,7 +169,7 @@ export function huggingfaceTokenizerOf(vocabulary: GgufVocabulary): { tokenizer:
   });
   const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false };
   const isAdded = (id: number) =>
-    types !== undefined && [TYPES.control, TYPES.unknown, TYPES.user].includes(types[id]);
+    types !== undefined && [TOKEN_TYPES.control, TOKEN_TYPES.unknown, TOKEN_TYPES.user].includes(types[id]);
   const spelling = (id: number | undefined) => (id === undefined ? null : tokens[id]);
   const ids = Array.from({ length: size }, (_, id) => id).filter((id) => tokens[id] !== "");
   return {
@@ -175,23 +184,18 @@ export function huggingfaceTokenizerOf(vocabulary: GgufVocabulary): { tokenizer:
         lstrip: false,
         rstrip: false,
         normalized: false,
-        special: types?.[id] !== TYPES.user,
+        special: types?.[id] !== TOKEN_TYPES.user,
       })),
       normalizer: null,
       pre_tokenizer: { type: "Sequence", pretokenizers: [...splits, byteLevel] },
       post_processor: null,
       decoder: byteLevel,
       model: {
-        type: "BPE",
-        dropout: null,
-        unk_token: null,
-        continuing_subword_prefix: null,
-        end_of_word_suffix: null,
-        fuse_unk: false,
-        byte_fallback: false,
+        ...bytePairModel(
+          Object.fromEntries(ids.filter((id) => !isAdded(id)).map((id) => [tokens[id], id])),
+          merges,
+        ),
         ignore_merges: ignoreMerges,
-        vocab: Object.fromEntries(ids.filter((id) => !isAdded(id)).map((id) => [tokens[id], id])),
-        merges,
       },
     },
     config: {

@@ -4,7 +4,13 @@ import { byteLevelBytes, byteName, byteOfPiece, joinBytes, SPACE_MARK, textOf } 
 import { checkScores, mergeNeighbours, partsBetween, ScoredPieces } from "./merges.ts";
 import { type PreTokenizer, preTokenizer } from "./pre-tokenizers.ts";
 import { isEnd, type Special, specialCutter } from "./special.ts";
-import { drained, type EncodeOptions, type GgufVocabulary, type Tokenizer } from "./tokenizer.ts";
+import {
+  drained,
+  type EncodeOptions,
+  type GgufVocabulary,
+  TOKEN_TYPES,
+  type Tokenizer,
+} from "./tokenizer.ts";
 
 /** Longer tokens than this, in UTF-16 units, are in no vocabulary. */
 const LONGEST_TOKEN = 2 ** 16;
@@ -12,7 +18,7 @@ const MOST_TOKENS = 2 ** 24;
 
 const utf8 = new TextEncoder();
 
-const [NORMAL, UNKNOWN, CONTROL, USER, BYTE] = [1, 2, 3, 4, 6];
+const { normal: NORMAL, unknown: UNKNOWN, control: CONTROL, user: USER, byte: BYTE } = TOKEN_TYPES;
 
 /**
  * A GGUF file's vocabulary, with llama.cpp's ids

@@ -100,6 +100,17 @@ export interface Piece {
   readonly type: "normal" | "unknown" | "control" | "user" | "unused" | "byte";
 }
 
+/** What a token is, by GGUF's numbers (`tokenizer.ggml.token_type`). */
+export const TOKEN_TYPES = {
+  undefined: 0,
+  normal: 1,
+  unknown: 2,
+  control: 3,
+  user: 4,
+  unused: 5,
+  byte: 6,
+};
+
 /**
  * A vocabulary in the words of GGUF's `tokenizer.ggml.*` keys, as a file holds
  * it: its lists are equally long and its ids are ids, but what it spells is not judged.
@@ -112,7 +123,7 @@ export interface GgufVocabulary {
   readonly pre?: string;
   readonly tokens: readonly string[];
   readonly scores?: Float32Array;
-  /** 0 undefined, 1 normal, 2 unknown, 3 control, 4 user, 5 unused, 6 byte. */
+  /** Numbers of TOKEN_TYPES. */
   readonly types?: Uint8Array;
   /** `left right` */
   readonly merges?: readonly string[];

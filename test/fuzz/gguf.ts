@@ -4,26 +4,12 @@ import { checkTensors, memorySource } from "../../src/files/index.ts";
 import { ggmlTypes } from "../../src/formats/ggml.ts";
 import { describe } from "../../src/models/index.ts";
 import { naming } from "../../src/tensor/tensor.ts";
+import { TYPE } from "../gguf-bytes.ts";
 import { type Damage, joined, nested, Writer } from "./damage.ts";
 import { randomBytes, readEvery } from "./safetensors.ts";
 import { fileOf, type Target } from "./target.ts";
 import { pieces, useTokenizer } from "./vocabularies.ts";
 
-const TYPES = {
-  u8: 0,
-  i8: 1,
-  u16: 2,
-  i16: 3,
-  u32: 4,
-  i32: 5,
-  f32: 6,
-  bool: 7,
-  string: 8,
-  array: 9,
-  u64: 10,
-  i64: 11,
-  f64: 12,
-};
 type Scalar = "u8" | "u16" | "u32" | "i32" | "f32" | "bool" | "string" | "u64" | "f64";
 
 /** Writes keys and values of one file; counts and lengths are u32 in version 1, else u64. */
@@ -68,11 +54,11 @@ class GgufWriter {
     // Another type with bytes of its own: now and then the whole pair still ends where it should.
     if (d.fires()) {
       const other = d.pick(["u8", "u32", "u64", "string", "f32", "bool"] as const);
-      this.out.u32(TYPES[other]);
+      this.out.u32(TYPE[other]);
       this.value(other, d.pick([0, 1, 7, 2 ** 40]));
       return;
     }
-    this.out.u32(d.number(TYPES[type]));
+    this.out.u32(d.number(TYPE[type]));
     if (type !== "array") {
       this.value(type, value);
       return;
@@ -80,12 +66,12 @@ class GgufWriter {
     if (d.fires(0.3)) {
       // Arrays in arrays, as deep as it goes.
       for (let depth = d.pick([1, 2, 1000]); depth > 0; depth--) {
-        this.out.u32(TYPES.array);
+        this.out.u32(TYPE.array);
         this.size(1);
       }
     }
     const list = d.list(value as readonly unknown[]);
-    this.out.u32(d.number(TYPES[element]));
+    this.out.u32(d.number(TYPE[element]));
     this.size(list.length);
     for (const item of list) this.value(element, item);
   }
