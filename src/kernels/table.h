@@ -13,7 +13,12 @@
   each(attention) \
   each(swiglu) \
   each(crossEntropy) \
-  each(ternary)
+  each(ternary) \
+  each(layerNorm) \
+  each(relu2glu) \
+  each(roundRows) \
+  each(softLoss) \
+  each(matchStates)
 
 #define LOWBIT_PROCEDURES(each) \
   each(fill) \
