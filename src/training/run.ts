@@ -1,9 +1,8 @@
 import type { Backend } from "../backends/backend.ts";
 import { losses } from "../evaluation/loss.ts";
 import { type Estimate, meanOfClusters } from "../evaluation/statistics.ts";
-import { trainedRoundings } from "../methods/index.ts";
 import { llama } from "../models/llama.ts";
-import type { Model } from "../models/model.ts";
+import type { Model, ModelConfig } from "../models/model.ts";
 import type { Running } from "../models/run.ts";
 import { runStored } from "../models/stored.ts";
 import { decayAt, rateAt } from "../optimization/schedules.ts";
@@ -13,7 +12,7 @@ import { BatchOrder, readBatch, spread, windowCount } from "./batches.ts";
 import { type Reached, readCheckpoint, writeCheckpoint } from "./checkpoint.ts";
 import { storedWeights } from "./finish.ts";
 import { Log, readLog } from "./log.ts";
-import type { Recipe } from "./recipe.ts";
+import { type Recipe, roundingOf } from "./recipe.ts";
 import type { RunFolder } from "./run-folder.ts";
 import { openText, type Sources, type TokenizedText } from "./text.ts";
 import type { TokenFile } from "./token-file.ts";
@@ -77,25 +76,26 @@ export async function runTraining(
     const { vocabulary } = text.vocabulary.tokenizer;
     const order = new BatchOrder(recipe.seed, windowCount(text.training.length, context), recipe.batch);
     const steps = recipe.steps ?? order.stepsPerPass;
-    const model = llama({
+    const rounding = roundingOf(recipe);
+    const config: ModelConfig = {
       architecture: "llama",
       ...recipe.model,
       vocabulary,
       headDim: recipe.model.dim / recipe.model.heads,
       ropePairing: "halves",
-    });
-    const rounding = recipe.family === "float" ? undefined : trainedRoundings[recipe.family];
-    const trainer = new Trainer(backend, model, recipe, rounding);
+    };
+    const model = llama(rounding?.modelChanges?.(config) ?? config);
+    const trainer = new Trainer(backend, model, recipe, { steps, rounding });
     try {
       await learn({ recipe, steps, order, text, folder, trainer, job, reached });
       const windows = spread(windowCount(text.heldOut.length, context), Number.POSITIVE_INFINITY);
       const measure = (running: Running) => validationLoss(running, text.heldOut, windows, job);
-      const trained = await measured(trainer.running(steps), measure);
+      const trained = await measured(trainer.running({ step: steps, steps }), measure);
       const weights = await storedWeights(
         model,
         await trainer.parameters(),
         recipe.formats,
-        rounding,
+        rounding && { rounding, at: { step: steps, steps } },
         backend,
         job,
       );
@@ -156,7 +156,7 @@ async function learn({ recipe, steps, order, text, folder, trainer, job, reached
       const seconds = (performance.now() - start) / 1000;
 
       const isValidated = step % validateEvery === 0 && step < steps;
-      const validation = isValidated ? await measured(trainer.running(step), validate) : undefined;
+      const validation = isValidated ? await measured(trainer.running({ step, steps }), validate) : undefined;
       await log.append({
         step,
         tokens: step * tokensPerStep,
