@@ -4,6 +4,7 @@ import { adamw } from "./adamw.ts";
 import { add } from "./add.ts";
 import { addGram } from "./add-gram.ts";
 import { attention } from "./attention.ts";
+import { binary } from "./binary.ts";
 import { cacheAppend } from "./cache-append.ts";
 import { cholesky } from "./cholesky.ts";
 import { crossEntropy } from "./cross-entropy.ts";
@@ -41,6 +42,7 @@ export const kernels = {
   roundRows,
   softLoss,
   matchStates,
+  binary,
 };
 
 /** Every operation in place. */

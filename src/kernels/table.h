@@ -19,6 +19,7 @@
   each(roundRows) \
   each(softLoss) \
   each(matchStates)
+  each(binary)
 
 #define LOWBIT_PROCEDURES(each) \
   each(fill) \
