@@ -128,6 +128,7 @@ export function kernelCases(): Case[] {
       [8, 0, 0, 1, 0],
       [4, 1, 0, 1, 0],
       [4, 2, 0, 1, 2],
+      [4, 3, 0, 1, 2],
       [8, 0, 0, 0.5, 0],
       [3, 0, dim % 16 === 0 ? 16 : 1, 0.3, 1],
       [2, 1, 0, 0.9, 0.5],
@@ -142,7 +143,7 @@ export function kernelCases(): Case[] {
     [2, 8],
     Float32Array.of(7, 0.5, -1.5, 2.5, -2.5, 2.5, 0, -0, 3, 3, -3, 3, 3, -3, 3, 3),
   );
-  for (const rule of [0, 1, 2]) {
+  for (const rule of [0, 1, 2, 3]) {
     add("roundRows", `ties, rule ${rule}`, halves, 4, rule, 0, 0.4, 2.5);
     for (const scale of [1e-42, 1e-30, 1e-6, 1e6, 1e30]) {
       add("roundRows", `scale ${scale}, rule ${rule}`, floats([2, 33], scale), 8, rule, 0, 0.5, 0);
@@ -467,7 +468,7 @@ export function nonFiniteCases(): Case[] {
     { name: "ternary", label: "", args: [floats([3, 19]), 1e-5] },
     { name: "layerNorm", label: "", args: [floats([3, 19]), 1e-5] },
     { name: "relu2glu", label: "", args: [floats([19]), floats([19])] },
-    ...[0, 1, 2].map((rule): Case => {
+    ...[0, 1, 2, 3].map((rule): Case => {
       return { name: "roundRows", label: `rule ${rule}`, args: [floats([3, 20]), 4, rule, 10, 0.5, 0] };
     }),
     { name: "roundRows", label: "limit", args: [floats([3, 19]), 8, 2, 0, 1, 2] },

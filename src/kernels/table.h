@@ -12,13 +12,13 @@
   each(rope) \
   each(attention) \
   each(swiglu) \
-  each(crossEntropy) \
-  each(ternary) \
   each(layerNorm) \
   each(relu2glu) \
   each(roundRows) \
   each(softLoss) \
-  each(matchStates)
+  each(matchStates) \
+  each(crossEntropy) \
+  each(ternary) \
   each(binary)
 
 #define LOWBIT_PROCEDURES(each) \
