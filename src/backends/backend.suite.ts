@@ -420,7 +420,17 @@ async function largeResults(backend: Backend): Promise<Elements[]> {
     ["embedding", floats([513, 65]), some],
     ["crossEntropy", floats([300, 65]), floats([513, 65], 0.2), some],
     ["ternary", floats([513, 257]), 1e-5],
+    ["ternary", floats([513, 257]), 1e-5, 1],
     ["binary", floats([513, 257])],
+    ["sign", floats([513, 257]), 1],
+    ["half", floats([100_003])],
+    ["scaleRows", floats([513, 257]), floats([513])],
+    ["scaleColumns", floats([513, 257]), floats([257])],
+    ["addRow", floats([513, 257]), floats([257])],
+    ["combine", floats([513, 257]), floats([513, 257]), 0.3, 0.7],
+    ["learnedStep", floats([513, 257]), floats([513]), 2],
+    ["learnedStep", floats([513, 257]), floats([513]), 3],
+    ["nested", floats([513, 257]), 3, 0],
   ];
   for (const format of ["int4-g32", "int8-offset", "tq2_0"]) {
     const linear = packedCases(format).filter((one) => one.name === "linear");

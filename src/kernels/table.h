@@ -14,7 +14,15 @@
   each(swiglu) \
   each(crossEntropy) \
   each(ternary) \
-  each(binary)
+  each(binary) \
+  each(sign) \
+  each(half) \
+  each(scaleRows) \
+  each(scaleColumns) \
+  each(addRow) \
+  each(combine) \
+  each(learnedStep) \
+  each(nested)
 
 #define LOWBIT_PROCEDURES(each) \
   each(fill) \
