@@ -420,6 +420,7 @@ async function largeResults(backend: Backend): Promise<Elements[]> {
     ["embedding", floats([513, 65]), some],
     ["crossEntropy", floats([300, 65]), floats([513, 65], 0.2), some],
     ["ternary", floats([513, 257]), 1e-5],
+    ["binary", floats([513, 257])],
   ];
   for (const format of ["int4-g32", "int8-offset", "tq2_0"]) {
     const linear = packedCases(format).filter((one) => one.name === "linear");

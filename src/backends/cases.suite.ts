@@ -112,12 +112,19 @@ export function kernelCases(): Case[] {
   for (const shape of [...ODD_SIZES.map((n) => [n]), [17, 257], [0, 8]]) {
     add("ternary", shape.join("×"), floats(shape, 0.05), 1e-5);
   }
+  for (const shape of [...ODD_SIZES.map((n) => [n]), [17, 257], [0, 8]]) {
+    add("binary", shape.join("×"), floats(shape, 0.05));
+  }
   // From half precision's smallest numbers to beyond its largest.
   for (const scale of [1e-8, 4e-8, 1e-6, 6e-5, 1e-3, 1, 700, 7e4, 1e6]) {
     add("ternary", `scale ${scale}`, floats([37], scale), 0);
+    add("binary", `scale ${scale}`, floats([37], scale));
   }
   add("ternary", "zeros", hostTensor([2, 9], new Float32Array(18)), 1e-5);
   add("ternary", "ties", hostTensor([4], Float32Array.of(0.5, -0.5, 1.5, -1.5)), 0);
+  add("binary", "zeros", hostTensor([2, 9], new Float32Array(18)));
+  add("binary", "all the mean", hostTensor([3], Float32Array.of(0.5, 0.5, 0.5)));
+  add("binary", "one at the mean", hostTensor([3], Float32Array.of(1, 2, 3)));
   return cases;
 }
 
@@ -370,6 +377,7 @@ export function nonFiniteCases(): Case[] {
     { name: "embedding", label: "", args: [floats([3, 19]), ids([0, 1, 2, 1])] },
     { name: "crossEntropy", label: "", args: [floats([5, 19]), floats([7, 19]), ids([0, 3, 6, -1, 2])] },
     { name: "ternary", label: "", args: [floats([3, 19]), 1e-5] },
+    { name: "binary", label: "", args: [floats([3, 19])] },
   ];
   return small.flatMap(({ name, label, args }) =>
     args.flatMap((argument, i) => {

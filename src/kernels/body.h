@@ -16,6 +16,7 @@
 #include "add.cpp"
 #include "arrange.cpp"
 #include "attention.cpp"
+#include "binary.cpp"
 #include "cache-append.cpp"
 #include "cholesky.cpp"
 #include "cross-entropy.cpp"

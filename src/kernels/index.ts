@@ -4,6 +4,7 @@ import { adamw } from "./adamw.ts";
 import { add } from "./add.ts";
 import { addGram } from "./add-gram.ts";
 import { attention } from "./attention.ts";
+import { binary } from "./binary.ts";
 import { cacheAppend } from "./cache-append.ts";
 import { cholesky } from "./cholesky.ts";
 import { crossEntropy } from "./cross-entropy.ts";
@@ -31,6 +32,7 @@ export const kernels = {
   swiglu,
   crossEntropy,
   ternary,
+  binary,
 };
 
 /** Every operation in place. */

@@ -13,7 +13,8 @@
   each(attention) \
   each(swiglu) \
   each(crossEntropy) \
-  each(ternary)
+  each(ternary) \
+  each(binary)
 
 #define LOWBIT_PROCEDURES(each) \
   each(fill) \
