@@ -12,9 +12,14 @@ import { embedding } from "./embedding.ts";
 import { fill } from "./fill.ts";
 import { gptqUpdate } from "./gptq-update.ts";
 import type { Kernel, Procedure } from "./kernel.ts";
+import { layerNorm } from "./layer-norm.ts";
 import { linear } from "./linear.ts";
+import { matchStates } from "./match-states.ts";
+import { relu2glu } from "./relu2glu.ts";
 import { rmsNorm } from "./rms-norm.ts";
 import { rope } from "./rope.ts";
+import { roundRows } from "./round-rows.ts";
+import { softLoss } from "./soft-loss.ts";
 import { squaredNorm } from "./squared-norm.ts";
 import { svd } from "./svd.ts";
 import { swiglu } from "./swiglu.ts";
@@ -33,6 +38,11 @@ export const kernels = {
   crossEntropy,
   ternary,
   binary,
+  layerNorm,
+  relu2glu,
+  roundRows,
+  softLoss,
+  matchStates,
 };
 
 /** Every operation in place. */

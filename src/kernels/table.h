@@ -15,6 +15,11 @@
   each(crossEntropy) \
   each(ternary) \
   each(binary)
+  each(layerNorm) \
+  each(relu2glu) \
+  each(roundRows) \
+  each(softLoss) \
+  each(matchStates)
 
 #define LOWBIT_PROCEDURES(each) \
   each(fill) \
