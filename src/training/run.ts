@@ -18,6 +18,7 @@ import { openText, type Sources, type TokenizedText } from "./text.ts";
 import type { TokenFile } from "./token-file.ts";
 import { Trainer } from "./trainer.ts";
 import type { Vocabulary } from "./vocabulary.ts";
+import { WeightsWatch } from "./weights-watch.ts";
 
 /** Windows of held-out text that are measured while training; at the end it is all of them. */
 const VALIDATION_WINDOWS = 64;
@@ -139,6 +140,7 @@ async function learn({ recipe, steps, order, text, folder, trainer, job, reached
   if (checkpoint) trainer.restore(checkpoint.tensors);
   const from = checkpoint?.step ?? 0;
   const log = await Log.open(folder.log, checkpoint?.logBytes ?? 0, reached);
+  const watch = await WeightsWatch.open(folder.out, trainer, recipe, steps, checkpoint);
   const began = performance.now();
   try {
     for (let step = from + 1; step <= steps; step++) {
@@ -167,6 +169,7 @@ async function learn({ recipe, steps, order, text, folder, trainer, job, reached
         ...(validation ? { validationLoss: validation.mean } : {}),
         timing: { seconds, tokensPerSecond: tokensPerStep / seconds },
       });
+      await watch.after(step);
       const perStep = (performance.now() - began) / 1000 / (step - from);
       job.onProgress?.({
         task: "train",
@@ -178,7 +181,8 @@ async function learn({ recipe, steps, order, text, folder, trainer, job, reached
       await new Promise((resolve) => setImmediate(resolve)); // lets Ctrl-C in
       if (step % checkpointEvery === 0 || step === steps || job.signal?.aborted) {
         const logBytes = await log.sync();
-        await writeCheckpoint(folder.work, { step, logBytes, tensors: await trainer.state() }, reached);
+        const tensors = new Map([...(await trainer.state()), ...watch.state()]);
+        await writeCheckpoint(folder.work, { step, logBytes, tensors }, reached);
       }
       job.signal?.throwIfAborted();
     }
