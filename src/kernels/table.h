@@ -14,7 +14,7 @@
   each(swiglu) \
   each(crossEntropy) \
   each(ternary) \
-  each(binary)
+  each(binary) \
   each(layerNorm) \
   each(relu2glu) \
   each(roundRows) \

@@ -56,6 +56,8 @@ const schema = z.strictObject({
   validateEvery: count,
   /** Models kept in the middle of the run; default: none. */
   snapshots: snapshotsSchema.optional(),
+  /** Steps between measurements of the weights (weights.jsonl). Default: so many that a run has about a hundred. */
+  measureEvery: count.optional(),
   /** Formats of the finished model: of its linear layers (default: the family's own), and of everything else. */
   formats: z
     .strictObject({

@@ -19,6 +19,7 @@ import { openText, type Sources, type TokenizedText } from "./text.ts";
 import type { TokenFile } from "./token-file.ts";
 import { Trainer } from "./trainer.ts";
 import type { Vocabulary } from "./vocabulary.ts";
+import { WeightsWatch } from "./weights-watch.ts";
 
 /** Windows of held-out text that are measured while training; at the end it is all of them. */
 const VALIDATION_WINDOWS = 64;
@@ -165,6 +166,7 @@ async function learn(run: Run): Promise<void> {
   await cutSnapshots(folder.out, from);
   const kept = snapshotSteps(recipe.snapshots, steps);
   const log = await Log.open(folder.log, checkpoint?.logBytes ?? 0, reached);
+  const watch = await WeightsWatch.open(folder.out, trainer, recipe, steps, checkpoint);
   const began = performance.now();
   try {
     for (let step = from + 1; step <= steps; step++) {
@@ -196,6 +198,7 @@ async function learn(run: Run): Promise<void> {
         gradientNorm,
         timing: { seconds, tokensPerSecond: tokensPerStep / seconds },
       });
+      await watch.after(step);
       const perStep = (performance.now() - began) / 1000 / (step - from);
       job.onProgress?.({
         task: "train",
@@ -208,7 +211,8 @@ async function learn(run: Run): Promise<void> {
       if (kept.has(step)) await keep(run, here); // before a checkpoint from which it would be passed over
       if (step % checkpointEvery === 0 || step === steps || job.signal?.aborted) {
         const logBytes = await log.sync();
-        await writeCheckpoint(folder.work, { step, logBytes, tensors: await trainer.state() }, reached);
+        const tensors = new Map([...(await trainer.state()), ...watch.state()]);
+        await writeCheckpoint(folder.work, { step, logBytes, tensors }, reached);
       }
       job.signal?.throwIfAborted();
     }
