@@ -431,6 +431,11 @@ async function largeResults(backend: Backend): Promise<Elements[]> {
     ["learnedStep", floats([513, 257]), floats([513]), 2],
     ["learnedStep", floats([513, 257]), floats([513]), 3],
     ["nested", floats([513, 257]), 3, 0],
+    ["layerNorm", floats([300, 255]), 1e-5],
+    ["relu2glu", floats([300, 255]), floats([300, 255])],
+    ["roundRows", floats([300, 256]), 4, 1, 64, 0.5, 0],
+    ["softLoss", floats([300, 513]), floats([300, 513]), 2, 20],
+    ["matchStates", floats([300, 255]), floats([300, 255])],
   ];
   for (const format of ["int4-g32", "int8-offset", "tq2_0"]) {
     const linear = packedCases(format).filter((one) => one.name === "linear");

@@ -23,6 +23,14 @@ import { rope } from "./rope.ts";
 import { scaleColumns } from "./scale-columns.ts";
 import { scaleRows } from "./scale-rows.ts";
 import { sign } from "./sign.ts";
+import { layerNorm } from "./layer-norm.ts";
+import { linear } from "./linear.ts";
+import { matchStates } from "./match-states.ts";
+import { relu2glu } from "./relu2glu.ts";
+import { rmsNorm } from "./rms-norm.ts";
+import { rope } from "./rope.ts";
+import { roundRows } from "./round-rows.ts";
+import { softLoss } from "./soft-loss.ts";
 import { squaredNorm } from "./squared-norm.ts";
 import { svd } from "./svd.ts";
 import { swiglu } from "./swiglu.ts";
@@ -49,6 +57,11 @@ export const kernels = {
   combine,
   learnedStep,
   nested,
+  layerNorm,
+  relu2glu,
+  roundRows,
+  softLoss,
+  matchStates,
 };
 
 /** Every operation in place. */

@@ -23,6 +23,11 @@
   each(combine) \
   each(learnedStep) \
   each(nested)
+  each(layerNorm) \
+  each(relu2glu) \
+  each(roundRows) \
+  each(softLoss) \
+  each(matchStates)
 
 #define LOWBIT_PROCEDURES(each) \
   each(fill) \
