@@ -3,15 +3,26 @@ import { accumulate } from "./accumulate.ts";
 import { adamw } from "./adamw.ts";
 import { add } from "./add.ts";
 import { addGram } from "./add-gram.ts";
+import { addRow } from "./add-row.ts";
 import { attention } from "./attention.ts";
 import { binary } from "./binary.ts";
 import { cacheAppend } from "./cache-append.ts";
 import { cholesky } from "./cholesky.ts";
+import { combine } from "./combine.ts";
 import { crossEntropy } from "./cross-entropy.ts";
 import { embedding } from "./embedding.ts";
 import { fill } from "./fill.ts";
 import { gptqUpdate } from "./gptq-update.ts";
+import { half } from "./half.ts";
 import type { Kernel, Procedure } from "./kernel.ts";
+import { learnedStep } from "./learned-step.ts";
+import { linear } from "./linear.ts";
+import { nested } from "./nested.ts";
+import { rmsNorm } from "./rms-norm.ts";
+import { rope } from "./rope.ts";
+import { scaleColumns } from "./scale-columns.ts";
+import { scaleRows } from "./scale-rows.ts";
+import { sign } from "./sign.ts";
 import { layerNorm } from "./layer-norm.ts";
 import { linear } from "./linear.ts";
 import { matchStates } from "./match-states.ts";
@@ -37,6 +48,15 @@ export const kernels = {
   swiglu,
   crossEntropy,
   ternary,
+  binary,
+  sign,
+  half,
+  scaleRows,
+  scaleColumns,
+  addRow,
+  combine,
+  learnedStep,
+  nested,
   layerNorm,
   relu2glu,
   roundRows,
