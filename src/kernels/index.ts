@@ -15,21 +15,18 @@ import { fill } from "./fill.ts";
 import { gptqUpdate } from "./gptq-update.ts";
 import { half } from "./half.ts";
 import type { Kernel, Procedure } from "./kernel.ts";
+import { layerNorm } from "./layer-norm.ts";
 import { learnedStep } from "./learned-step.ts";
 import { linear } from "./linear.ts";
-import { nested } from "./nested.ts";
-import { rmsNorm } from "./rms-norm.ts";
-import { rope } from "./rope.ts";
-import { scaleColumns } from "./scale-columns.ts";
-import { scaleRows } from "./scale-rows.ts";
-import { sign } from "./sign.ts";
-import { layerNorm } from "./layer-norm.ts";
-import { linear } from "./linear.ts";
 import { matchStates } from "./match-states.ts";
+import { nested } from "./nested.ts";
 import { relu2glu } from "./relu2glu.ts";
 import { rmsNorm } from "./rms-norm.ts";
 import { rope } from "./rope.ts";
 import { roundRows } from "./round-rows.ts";
+import { scaleColumns } from "./scale-columns.ts";
+import { scaleRows } from "./scale-rows.ts";
+import { sign } from "./sign.ts";
 import { softLoss } from "./soft-loss.ts";
 import { squaredNorm } from "./squared-norm.ts";
 import { svd } from "./svd.ts";
@@ -43,9 +40,14 @@ export const kernels = {
   embedding,
   linear,
   rmsNorm,
+  layerNorm,
   rope,
   attention,
   swiglu,
+  relu2glu,
+  roundRows,
+  softLoss,
+  matchStates,
   crossEntropy,
   ternary,
   binary,
@@ -57,12 +59,6 @@ export const kernels = {
   combine,
   learnedStep,
   nested,
-  layerNorm,
-  relu2glu,
-  roundRows,
-  softLoss,
-  matchStates,
-  binary,
 };
 
 /** Every operation in place. */

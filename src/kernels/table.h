@@ -9,9 +9,14 @@
   each(embedding) \
   each(linear) \
   each(rmsNorm) \
+  each(layerNorm) \
   each(rope) \
   each(attention) \
   each(swiglu) \
+  each(relu2glu) \
+  each(roundRows) \
+  each(softLoss) \
+  each(matchStates) \
   each(crossEntropy) \
   each(ternary) \
   each(binary) \
@@ -23,14 +28,6 @@
   each(combine) \
   each(learnedStep) \
   each(nested)
-  each(layerNorm) \
-  each(relu2glu) \
-  each(roundRows) \
-  each(softLoss) \
-  each(matchStates) \
-  each(crossEntropy) \
-  each(ternary) \
-  each(binary)
 
 #define LOWBIT_PROCEDURES(each) \
   each(fill) \
