@@ -1,6 +1,10 @@
 import { nearestName } from "../tensor/nearest-name.ts";
 import { InputError } from "../tensor/tensor.ts";
+import { bitnet } from "./bitnet.ts";
+import { bitnetA48 } from "./bitnet-a4.8.ts";
+import { bitnetB158 } from "./bitnet-b1.58.ts";
 import { gptq } from "./gptq.ts";
+import { llmQat } from "./llm-qat.ts";
 import type { Rounding, TrainedMethod } from "./method.ts";
 import { rtn } from "./rtn.ts";
 import { trilm, trilmRounding } from "./trilm.ts";
@@ -9,7 +13,13 @@ import { trilm, trilmRounding } from "./trilm.ts";
 export const roundings = { rtn, gptq, trilm: trilmRounding } as const;
 
 /** Methods that round while they train, by name. */
-export const trainedMethods = { trilm } as const satisfies { [name: string]: TrainedMethod };
+export const trainedMethods = {
+  trilm,
+  bitnet,
+  "bitnet-b1.58": bitnetB158,
+  "bitnet-a4.8": bitnetA48,
+  "llm-qat": llmQat,
+} as const satisfies { [name: string]: TrainedMethod };
 
 export type RoundingName = keyof typeof roundings;
 

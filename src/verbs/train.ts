@@ -10,7 +10,7 @@ import { parseYaml, type RecipeInput, readRecipe } from "../training/recipe.ts";
 import { runTraining, type Trained } from "../training/run.ts";
 import { closeRunFolder, type Identity, identityOf, openRunFolder } from "../training/run-folder.ts";
 import { findSources } from "../training/text.ts";
-import { type BackendChoice, backendFor } from "./load.ts";
+import { type BackendChoice, backendFor, type Loaded, load } from "./load.ts";
 
 export interface TrainOptions extends BackendChoice {
   /** A recipe's YAML file; or a recipe itself, whose paths then start from the current folder. */
@@ -54,13 +54,20 @@ export async function train(
   });
 
   const backend = await backendFor(options, job);
+  let teacher: Loaded | undefined;
   try {
     const folder = await openRunFolder(out, identity, resume);
     if (folder.finished) return folder.finished as Record<TrainResult>;
     await writeFileAtomic(join(out, "recipe.yaml"), new TextEncoder().encode(stringify(recipe)));
+    if (recipe.loss.teacher !== undefined) {
+      teacher = await load(modelFrom(recipe.loss.teacher, base), backend, {}, job);
+    }
+    const models = teacher ? [await teacher.fingerprint()] : [];
     const recordOf = <Result extends object>(result: Result) =>
-      finish(backend, { data: sources.data, seed: recipe.seed }, result);
-    const trained = await runTraining(recipe, sources, folder, backend, job, recordOf, reached);
+      finish(backend, { models, data: sources.data, seed: recipe.seed }, result);
+    const trained = await runTraining(recipe, sources, folder, backend, job, recordOf, reached, {
+      teacher: teacher && { running: teacher, tokenizer: teacher.tokenizer },
+    });
 
     const { model, weights, vocabulary, steps, tokens, tokensPerSecond, trainingSeconds, validation } =
       trained;
@@ -71,8 +78,15 @@ export async function train(
     await closeRunFolder(folder);
     return record;
   } finally {
+    await teacher?.free();
     backend.dispose();
   }
+}
+
+/** A model that a recipe names: of the bundle or the hub as it is, a path from the recipe's folder. */
+function modelFrom(spec: string, base: string): string {
+  const { isAbsolute, join } = paths();
+  return /^(bundled|hf):/.test(spec) || isAbsolute(spec) ? spec : join(base, spec);
 }
 
 async function readInput(recipe: string | RecipeInput, dirname: (path: string) => string) {
