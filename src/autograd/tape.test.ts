@@ -1,9 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { openReference } from "../backends/reference.ts";
 import { exactOperations, exactTensor, exactValues } from "../kernels/exact.suite.ts";
-import type { Operations } from "../kernels/index.ts";
+import { bf16Operations, type Operations } from "../kernels/index.ts";
 import { gamma } from "../kernels/kernel.ts";
-import { bf16Operations } from "../kernels/precision.ts";
 import { generator } from "../tensor/random.ts";
 import { type HostTensor, hostTensor, sizeOf, type Tensor, UnsupportedError } from "../tensor/tensor.ts";
 import {

@@ -1,6 +1,5 @@
 import { expect, test } from "vitest";
-import { kernels, operationsOver } from "./index.ts";
-import { bf16Operations } from "./precision.ts";
+import { bf16Operations, kernels, operationsOver } from "./index.ts";
 
 test("linear and crossEntropy allow BF16, other operations are passed on as they are", () => {
   const calls: [string, ...unknown[]][] = [];
