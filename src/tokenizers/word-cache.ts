@@ -1,23 +1,34 @@
 import { DOCUMENT, WORD } from "./bpe-trainer.ts";
+import { ownText } from "./bytes.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
-/** About 100 MB; a text of more words than this loses its memory now and then. */
-const MOST_WORDS = 1_000_000;
+/** Words of a generation; two are held, about 60 MB. */
+const MOST_WORDS = 200_000;
+/** Longer words, in UTF-16 units, are rare and not remembered. */
+const LONGEST = 64;
 
 /**
  * The same ids as `tokenizer.encode`, word by word with a memory of the words
  * seen: for long texts and tokenizers made by `trainByteLevelBpe`, whose merges
  * never cross a word. A word cut out of its text is one word again, so its ids
  * do not depend on what stood around it.
+ *
+ * When a generation of words is full, a new one begins; words of the one before
+ * come along as they are met, and the others are forgotten with it.
  */
 export function wordCache(tokenizer: Tokenizer): (text: string) => Int32Array {
-  const seen = new Map<string, Int32Array>();
+  let seen = new Map<string, readonly number[]>();
+  let before = seen;
   const idsOf = (word: string) => {
-    let ids = seen.get(word);
-    if (!ids) {
-      if (seen.size === MOST_WORDS) seen.clear();
-      seen.set(word, (ids = tokenizer.encode(word)));
+    const known = seen.get(word);
+    if (known) return known;
+    const ids = before.get(word) ?? Array.from(tokenizer.encode(word));
+    if (word.length > LONGEST) return ids;
+    if (seen.size === MOST_WORDS) {
+      before = seen;
+      seen = new Map();
     }
+    seen.set(ownText(word), ids);
     return ids;
   };
   return (text) => {
