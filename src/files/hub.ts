@@ -13,7 +13,7 @@ import {
 import { isObject, parseJson } from "./json.ts";
 
 /**
- * Models of the Hugging Face hub, through `@huggingface/hub`, in a cache of
+ * Models and data sets of the Hugging Face hub, through `@huggingface/hub`, in a cache of
  * our own:
  *
  *   CACHE/hub/OWNER--NAME/refs/REVISION       the commit that a revision meant when it was last asked for
@@ -292,7 +292,8 @@ async function connect(
     try {
       return await work();
     } catch (error) {
-      throw signal?.aborted ? signal.reason : hubError(spec, what, endpoint, token, error, isCached);
+      const asked = { spec, kind: repo.type === "model" ? "model" : "data set", what };
+      throw signal?.aborted ? signal.reason : hubError(asked, endpoint, token, error, isCached);
     }
   };
   return {
@@ -448,8 +449,7 @@ async function mismatch(path: string, file: RemoteFile): Promise<string | undefi
 }
 
 function hubError(
-  spec: string,
-  what: string,
+  { spec, kind, what }: { readonly spec: string; readonly kind: string; readonly what: string },
   endpoint: string,
   token: string | undefined,
   error: unknown,
@@ -466,12 +466,12 @@ function hubError(
           ? "set HF_TOKEN to a token that may read it"
           : "HF_TOKEN may not read it; accept its terms there";
       return new InputError(
-        `${spec}: ${host} does not give it out (status ${status}): no such model, or private, or gated; ${cure}`,
+        `${spec}: ${host} does not give it out (status ${status}): no such ${kind}, or private, or gated; ${cure}`,
       );
     }
     case 404:
       return new InputError(
-        `${spec}: ${host} has no such model, or not ${what} (status 404); check name and revision`,
+        `${spec}: ${host} has no such ${kind}, or not ${what} (status 404); check name and revision`,
       );
     case undefined: {
       const cause =

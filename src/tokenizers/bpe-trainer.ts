@@ -1,11 +1,9 @@
 import { pauses } from "../record/pause.ts";
 import type { Job } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
-import { BYTE_CHARACTERS, ownText } from "./bytes.ts";
+import { BYTE_CHARACTERS } from "./bytes.ts";
 import type { TokenizerData } from "./tokenizer.ts";
-
-/** How GPT-2 cuts a text into words; no merge crosses a cut (Radford et al., 2019, https://github.com/openai/gpt-2). */
-export const WORD = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
+import { WordTable, wordEnd } from "./words.ts";
 
 /** Stands before a document; its id is 0. */
 export const DOCUMENT = "<|document|>";
@@ -56,38 +54,69 @@ export async function trainByteLevelBpe(
   return { kind: "huggingface", tokenizer: tokenizerJson(pieces, merges), config };
 }
 
-/** Different words that are held, about 100 MB. */
+/** Different words that are held, about 40 MB. */
 const MOST_WORDS = 1_000_000;
 
-/**
- * How often each word occurs. When more than MOST_WORDS different ones are
- * held, the rarest are forgotten, those that occurred once first, until half
- * of them are left (lossy counting, Manku and Motwani, 2002).
- */
+/** Words, and how often each occurs. */
+class CountedWords {
+  readonly #most: number;
+  #table = new WordTable();
+  #counts: Float64Array;
+
+  constructor(most: number) {
+    this.#most = most;
+    this.#counts = new Float64Array(most + 1);
+  }
+
+  add(text: string): void {
+    for (let at = 0; at < text.length; ) {
+      const end = wordEnd(text, at);
+      this.#counts[this.#table.add(text, at, end)]++;
+      at = end;
+      if (this.#table.size > this.#most) this.#forgetRare();
+    }
+  }
+
+  get size(): number {
+    return this.#table.size;
+  }
+
+  *[Symbol.iterator](): Generator<[word: string, count: number]> {
+    for (let word = 0; word < this.#table.size; word++) yield [this.#table.text(word), this.#counts[word]];
+  }
+
+  /**
+   * The rarest words, those that occurred once first, until half of them are
+   * left (lossy counting, Manku and Motwani, 2002, https://doi.org/10.1016/B978-155860869-6/50038-X).
+   */
+  #forgetRare(): void {
+    let rare = 0;
+    for (let left = this.#table.size; left > this.#most / 2; ) {
+      rare++;
+      left = 0;
+      for (let word = 0; word < this.#table.size; word++) if (this.#counts[word] > rare) left++;
+    }
+    const kept = new WordTable();
+    const counts = new Float64Array(this.#most + 1);
+    for (const [word, count] of this) if (count > rare) counts[kept.add(word, 0, word.length)] = count;
+    this.#table = kept;
+    this.#counts = counts;
+  }
+}
+
 async function countedWords(
   texts: Iterable<string> | AsyncIterable<string>,
   pause: () => Promise<void>,
   most: number,
-): Promise<Map<string, number>> {
-  const counts = new Map<string, number>();
+): Promise<CountedWords> {
+  const words = new CountedWords(most);
   for await (const text of texts) {
     for (const part of text.split(DOCUMENT)) {
       await pause();
-      for (const [word] of part.matchAll(WORD)) {
-        const count = counts.get(word);
-        if (count !== undefined) counts.set(word, count + 1);
-        else counts.set(ownText(word), 1);
-        if (counts.size > most) forgetRare(counts, most / 2);
-      }
+      words.add(part);
     }
   }
-  return counts;
-}
-
-function forgetRare(counts: Map<string, number>, most: number): void {
-  for (let rare = 1; counts.size > most; rare++) {
-    for (const [word, count] of counts) if (count <= rare) counts.delete(word);
-  }
+  return words;
 }
 
 /** How often each pair occurs, and in which words it may occur; kept true while words change. */
@@ -104,10 +133,10 @@ class PairCounts {
   /** May name a word twice, or one in which the pair is no more. */
   readonly #wordsOf = new Map<number, number[]>();
 
-  constructor(words: ReadonlyMap<string, number>) {
+  constructor(words: CountedWords) {
     const utf8 = new TextEncoder();
     let bytes = 0;
-    for (const word of words.keys()) bytes += 3 * word.length; // at most
+    for (const [word] of words) bytes += 3 * word.length; // at most
     this.#symbols = new Uint16Array(bytes);
     this.#begins = new Uint32Array(words.size);
     this.#lengths = new Uint32Array(words.size);

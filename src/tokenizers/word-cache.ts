@@ -1,9 +1,9 @@
-import { DOCUMENT, WORD } from "./bpe-trainer.ts";
-import { ownText } from "./bytes.ts";
+import { DOCUMENT } from "./bpe-trainer.ts";
 import type { Tokenizer } from "./tokenizer.ts";
+import { WordTable, wordEnd } from "./words.ts";
 
-/** Words of a generation; two are held, about 60 MB. */
-const MOST_WORDS = 200_000;
+/** About 40 MB; a text of more different words loses its memory now and then. */
+const MOST_WORDS = 500_000;
 /** Longer words, in UTF-16 units, are rare and not remembered. */
 const LONGEST = 64;
 
@@ -12,31 +12,52 @@ const LONGEST = 64;
  * seen: for long texts and tokenizers made by `trainByteLevelBpe`, whose merges
  * never cross a word. A word cut out of its text is one word again, so its ids
  * do not depend on what stood around it.
- *
- * When a generation of words is full, a new one begins; words of the one before
- * come along as they are met, and the others are forgotten with it.
  */
 export function wordCache(tokenizer: Tokenizer): (text: string) => Int32Array {
-  let seen = new Map<string, readonly number[]>();
-  let before = seen;
-  const idsOf = (word: string) => {
-    const known = seen.get(word);
-    if (known) return known;
-    const ids = before.get(word) ?? Array.from(tokenizer.encode(word));
-    if (word.length > LONGEST) return ids;
-    if (seen.size === MOST_WORDS) {
-      before = seen;
-      seen = new Map();
+  const words = new WordTable();
+  /** Ids of word w: ids[ends[w−1]…ends[w]). */
+  let ids = new Int32Array(2 ** 12);
+  const ends = new Uint32Array(MOST_WORDS);
+  let out = new Int32Array(2 ** 12);
+  let length = 0;
+
+  const append = (from: Int32Array, begin: number, end: number) => {
+    if (length + end - begin > out.length) out = larger(out, length + end - begin);
+    for (let i = begin; i < end; i++) out[length++] = from[i];
+  };
+  const appendWord = (text: string, from: number, to: number) => {
+    if (to - from > LONGEST) {
+      const found = tokenizer.encode(text.slice(from, to));
+      return append(found, 0, found.length);
     }
-    seen.set(ownText(word), ids);
-    return ids;
+    if (words.size === MOST_WORDS) words.clear();
+    const known = words.size;
+    const word = words.add(text, from, to);
+    const begin = word === 0 ? 0 : ends[word - 1];
+    if (word === known) {
+      const found = tokenizer.encode(text.slice(from, to));
+      if (begin + found.length > ids.length) ids = larger(ids, begin + found.length);
+      ids.set(found, begin);
+      ends[word] = begin + found.length;
+    }
+    append(ids, begin, ends[word]);
   };
   return (text) => {
-    const ids: number[] = [];
+    length = 0;
     for (const [i, part] of text.split(DOCUMENT).entries()) {
-      if (i > 0) ids.push(...idsOf(DOCUMENT));
-      for (const [word] of part.matchAll(WORD)) for (const id of idsOf(word)) ids.push(id);
+      if (i > 0) appendWord(DOCUMENT, 0, DOCUMENT.length);
+      for (let at = 0; at < part.length; ) {
+        const end = wordEnd(part, at);
+        appendWord(part, at, end);
+        at = end;
+      }
     }
-    return Int32Array.from(ids);
+    return out.slice(0, length);
   };
+}
+
+function larger(old: Int32Array<ArrayBuffer>, least: number): Int32Array<ArrayBuffer> {
+  const grown = new Int32Array(2 * Math.max(old.length, least));
+  grown.set(old);
+  return grown;
 }
