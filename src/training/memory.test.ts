@@ -35,13 +35,19 @@ async function tokenized(megabytes: number): Promise<{ tokens: number; peak: num
   for (let i = 0; i < megabytes; i++) appendFileSync(join(text, "long.txt"), PROSE);
   const data = { text, heldOut: ["held.txt"], tokenizer: { train: 300, sample: MEGABYTE } };
   const child = join(import.meta.dirname, "../../test/tokenize-child.ts");
-  const args = ["--max-old-space-size=48", child, JSON.stringify(data), join(folder, `${megabytes}.out`)];
+  const args = [
+    "--max-old-space-size=48",
+    "--max-semi-space-size=2",
+    child,
+    JSON.stringify(data),
+    join(folder, `${megabytes}.out`),
+  ];
   return JSON.parse((await promisify(execFile)(process.execPath, args)).stdout);
 }
 
 test("a document of 24 MB takes hardly more memory than one of 3", { timeout: 120_000 }, async () => {
   const [small, large] = [await tokenized(3), await tokenized(24)];
   expect(large.tokens / small.tokens).toBeCloseTo(8, 1);
-  // As one string and one list of ids it would be 24 MB and twice 60 MB at least.
-  expect(large.peak - small.peak).toBeLessThan(40 * MEGABYTE);
+  // As one string and one list of ids it would be 24 MB and 88 MB at least.
+  expect(large.peak - small.peak).toBeLessThan(48 * MEGABYTE);
 });
