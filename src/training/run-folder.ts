@@ -19,7 +19,7 @@ export async function identityOf(recipe: Recipe, data: readonly Fingerprint[]): 
   const { text: _, cache: __, tokenizer, ...rest } = recipe.data;
   const recipeJson = JSON.stringify({
     ...recipe,
-    data: { ...rest, train: tokenizer.train ?? null, sample: tokenizer.sample },
+    data: { ...rest, train: tokenizer.train ?? null, sample: tokenizer.train ? tokenizer.sample : null },
   });
   const dataJson = JSON.stringify(data.map(({ name, sha256 }) => [name, sha256]));
   return { version: 1, recipe: await hash(recipeJson), data: await hash(dataJson) };

@@ -27,6 +27,8 @@ export interface Sources {
   readonly tokenizer: string | undefined;
   /** Where tokenized text is kept for other runs. */
   readonly cache: string | undefined;
+  /** Bytes of the files, less what is held out. */
+  readonly trainingBytes: number;
   /** All of them by content: training files, held-out files, tokenizer. */
   readonly data: readonly Fingerprint[];
 }
@@ -41,9 +43,14 @@ export async function findSources(recipe: Recipe, base: string, job: Job = {}): 
   const prints = await fingerprints(corpus.files, job);
   const printOf = new Map(corpus.files.map((source, f) => [source, prints[f]]));
   const others = tokenizer === undefined ? [] : [{ path: tokenizer, name: basename(tokenizer) }];
+  const held = isHeldOut(corpus);
+  const bytes = (files: readonly Fingerprint[]) => files.reduce((sum, print) => sum + print.bytes, 0);
   return {
     corpus,
     prints,
+    trainingBytes: Array.isArray(heldOut)
+      ? bytes(prints.filter((_, f) => !held(f, 0)))
+      : Math.ceil(bytes(prints) * (1 - heldOut.share)),
     tokenizer,
     cache: cache === undefined ? undefined : resolve(base, cache),
     data: [
@@ -75,11 +82,11 @@ export async function openText(
   job: Job,
 ): Promise<TokenizedText> {
   const { corpus, prints, cache = folder } = sources;
-  const reading: Reading = { field: data.field, separator: data.separator };
+  const reading = readingOf(data);
   await makeFolder(cache);
   const vocabulary =
     sources.tokenizer === undefined
-      ? await trainedVocabulary(data, sources, reading, folder, job)
+      ? await trainedVocabulary({ data }, sources, folder, job)
       : await readVocabulary(sources.tokenizer);
   const key = hash(["tokens", 1, contents(corpus.files, prints), reading, vocabulary.sha256]);
   const path = paths().join(cache, `tokens-${key.slice(0, 16)}`);
@@ -113,14 +120,23 @@ export async function openText(
   }
 }
 
-/** A vocabulary of the text that is trained on, in the recipe's cache or the run's folder. */
-async function trainedVocabulary(
-  { heldOut, tokenizer: { train, sample: most } }: DataRecipe,
+function readingOf({ field, separator }: DataRecipe): Reading {
+  return { field, separator };
+}
+
+/**
+ * The vocabulary that a recipe wants trained on the text that its model learns
+ * from, in its cache or else in `folder`, where it is made unless it is there.
+ */
+export async function trainedVocabulary(
+  { data }: Pick<Recipe, "data">,
   { corpus, prints, cache }: Sources,
-  reading: Reading,
   folder: string,
   job: Job,
 ): Promise<Vocabulary> {
+  const { heldOut, tokenizer } = data;
+  const { train, sample: most } = tokenizer;
+  const reading = readingOf(data);
   const byName = Array.isArray(heldOut);
   const isHeld = isHeldOut(corpus);
   const chosen = [...corpus.files.keys()].filter((f) => !byName || !isHeld(f, 0));
