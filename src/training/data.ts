@@ -24,7 +24,9 @@ export const dataSchema = z.strictObject({
    * What is kept for validation: names of files, or a share of the documents, chosen by the hash of their text, so that
    * a document stays on its side when others are added or their order changes.
    */
-  heldOut: z.union([z.array(z.string()).min(1), z.strictObject({ share: z.number().gt(0).lt(1) })]),
+  heldOut: z.union([z.array(z.string()).min(1), z.strictObject({ share: z.number().gt(0).lt(1) })], {
+    error: "needs a list of names of files, or a share between 0 and 1 like { share: 0.01 }",
+  }),
   /** Either a vocabulary size to train one on the training text, or a tokenizer.json. */
   tokenizer: z
     .strictObject({
@@ -39,7 +41,8 @@ export const dataSchema = z.strictObject({
     ),
   /**
    * continuous: windows of the text as one stream, which may hold the end of a document and the start of the next.
-   * documents: windows of whole documents and pieces of long ones, see packing.ts.
+   * documents: windows of whole documents and pieces of long ones, see packing.ts. Held-out text is always measured as
+   * one stream, so that losses of both can be compared.
    */
   packing: z.enum(["continuous", "documents"]).default("continuous"),
   /** A folder where tokenized text is kept for other runs; relative to the recipe's own folder. Default: the run's own. */
