@@ -1,8 +1,13 @@
 import { expect, test } from "vitest";
+import { tinyRecipe } from "../../test/tiny-training.ts";
+import { openBackend } from "../backends/index.ts";
+import { llama } from "../models/llama.ts";
 import { generator } from "../tensor/random.ts";
-import { predicted } from "./batches.ts";
+import { type Batch, predicted } from "./batches.ts";
 import { windowsOf } from "./packing.ts";
+import { readRecipe } from "./recipe.ts";
 import type { TokenFile } from "./token-file.ts";
+import { Trainer } from "./trainer.ts";
 
 /** Documents of these lengths; the ids count through all of them, so that an id says where it stands. */
 function counting(lengths: readonly number[]): TokenFile {
@@ -71,4 +76,32 @@ test("windows depend on the seed; of one stream they do not", async () => {
 
 test("a text of no pairs has no windows", () => {
   expect(windowsOf("documents", counting([1, 1]), 8, 1)).toMatchObject({ count: 0, padding: 0 });
+});
+
+test("padding counts in no loss: a step on padded windows is a step on what they hold", async () => {
+  const recipe = readRecipe({ ...tinyRecipe("text", "float"), microBatch: 1 }, "recipe");
+  const config = {
+    architecture: "llama",
+    ...recipe.model,
+    vocabulary: 20,
+    headDim: 8,
+    ropePairing: "halves",
+  } as const;
+  const stepOn = async (batch: Batch) => {
+    const backend = await openBackend({ backend: "reference" });
+    const trainer = new Trainer(backend, llama(config), recipe, { steps: 1 });
+    const { loss, gradientNorm } = await trainer.step(batch, 1, 0.01, 0);
+    trainer.dispose();
+    backend.dispose();
+    return [loss, gradientNorm];
+  };
+  const ids = (length: number) => Int32Array.from({ length }, (_, i) => (7 * i) % 20);
+  const short = { sequences: 1, inputs: ids(9), targets: ids(10).subarray(1) };
+  const inputs = new Int32Array(16);
+  const targets = new Int32Array(16).fill(-1);
+  inputs.set(short.inputs);
+  targets.set(short.targets);
+  const [a, b] = [await stepOn(short), await stepOn({ sequences: 1, inputs, targets })];
+  expect(b[0]).toBeCloseTo(a[0], 5);
+  expect(b[1]).toBeCloseTo(a[1], 5);
 });
