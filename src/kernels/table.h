@@ -22,7 +22,7 @@
   each(addRow) \
   each(combine) \
   each(learnedStep) \
-  each(nested)
+  each(nested) \
   each(layerNorm) \
   each(relu2glu) \
   each(roundRows) \
