@@ -9,7 +9,7 @@ import { elements, type GroupFormat, partOf, storeF16 } from "./format.ts";
  *   value = scale·(2·code − 1): −scale where the bit is 0, scale where it is 1
  *
  * The plain scale is mean|w|, which has the least error Σ (w − ŵ)² with the
- * signs of w (Rastegari et al., 2016, https://arxiv.org/abs/1603.05279, eq. 6).
+ * signs of w (Rastegari et al., 2016, https://arxiv.org/abs/1603.05279).
  */
 export const binary: GroupFormat = {
   kind: "group",

@@ -24,9 +24,9 @@ const options = z
  *   the layer uses (1−λ)·W + λ·Ŵ;  dW is its gradient (straight through)
  *
  * Inputs are rounded to 8 bits by the largest of each token. Nielsen and
- * Schneider-Kamp, 2024 (https://arxiv.org/abs/2407.09527), section 2; λ as in
+ * Schneider-Kamp, 2024 (https://arxiv.org/abs/2407.09527); λ as in
  * their code (https://github.com/schneiderkamplab/bitlinear, bitlinear.py,
- * round_clamp and set_lambda_). Their layer norm before each linear layer is
+ * round_clamp and set_lamnda_). Their layer norm before each linear layer is
  * the model's RMSNorm here, with one before o and down too. `export` always
  * gives Ŵ, also while λ is below 1.
  */

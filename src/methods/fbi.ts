@@ -14,7 +14,7 @@ const paper = "Ma et al., 2024 (https://arxiv.org/abs/2407.07093)";
  *   at the start β = mean of column c, α = mean|W − β| of column c
  *   dW = α·dŴ (the sign's gradient is straight through), dα_c = Σ_r sign(W)·dŴ, dβ_c = Σ_r dŴ
  *
- * Ma et al., 2024 (https://arxiv.org/abs/2407.07093), section 3.1; the columns,
+ * Ma et al., 2024 (https://arxiv.org/abs/2407.07093); the columns,
  * the start and the gradient as in https://github.com/LiqunMa/FBI-LLM,
  * qat/learnable_binarizer.py (scaling pattern `column`). To be trained by
  * autoregressive distillation. The stored matrix is the signs in the format,

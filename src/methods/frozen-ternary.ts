@@ -26,7 +26,7 @@ const options = z
  *   Ŵ = γ·t,  t = −1 or 1 with probability density/2 each, else 0
  *   γ = f16(√(mean(W²)/density)), so that Ŵ varies as the W does that it replaces;  dW = 0
  *
- * Mordido et al., 2021 (https://arxiv.org/abs/2103.17142), section 2, for the
+ * Mordido et al., 2021 (https://arxiv.org/abs/2103.17142), for the
  * pointwise convolutions of speech models.
  */
 export const frozenTernary: TrainedMethod<z.infer<typeof options>> = {

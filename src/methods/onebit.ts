@@ -20,7 +20,7 @@ const LATENT = 0.01;
  *   dW = (h·gᵀ ⊙ dŴ)·(1.001 − tanh²W)
  *
  * Each linear layer is followed by a norm without gains. Xu et al., 2024
- * (https://arxiv.org/abs/2402.11295), eq. 3–5 and the SVID of section 3.2; code
+ * (https://arxiv.org/abs/2402.11295); code
  * https://github.com/xuyuzhuang11/OneBit, where scikit-learn's NMF makes h and
  * g: for one component that is the same minimum, found here by power iteration.
  * The stored matrix is h·sign(W) in the format, times g by columns.

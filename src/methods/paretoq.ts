@@ -24,7 +24,7 @@ const options = z.strictObject({ bits: z.literal([1, 1.58, 2, 3, 4]).default(1.5
  *   at the start scale = mean|W| at 1 bit, max|W| at 1.58 and 2, max|W|/(2^(bits−1) − 1) at 3 and 4, of each row
  *
  * Levels and gradients: `learnedStep` (kernels/learned-step.ts). Liu et al.,
- * 2025 (https://arxiv.org/abs/2502.02631), section 3; the start as in
+ * 2025 (https://arxiv.org/abs/2502.02631); the start as in
  * https://github.com/facebookresearch/ParetoQ, train.py.
  */
 export const paretoq: TrainedMethod<z.infer<typeof options>> = {

@@ -1,6 +1,9 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Tape } from "../autograd/tape.ts";
 import type { Backend } from "../backends/backend.ts";
+import { native } from "../backends/native.ts";
 import { openReference } from "../backends/reference.ts";
 import type { GroupFormat } from "../formats/format.ts";
 import { decodeWeight, formatByName } from "../formats/index.ts";
@@ -67,10 +70,16 @@ function trained(
   };
 }
 
-describe("trained roundings", () => {
+/** The plain reference, and the native one where the addon is built. */
+const backends: [name: string, open: () => Backend | Promise<Backend>][] = [["the reference", openReference]];
+if (existsSync(join(import.meta.dirname, "../../build/Release/lowbit.node"))) {
+  backends.push(["native", () => native({ threads: 2 })]);
+}
+
+describe.each(backends)("trained roundings on %s", (_name, openHere) => {
   let backend: Backend;
-  beforeAll(() => {
-    backend = openReference();
+  beforeAll(async () => {
+    backend = await openHere();
   });
   afterAll(() => backend.dispose());
 
