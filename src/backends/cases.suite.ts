@@ -284,6 +284,43 @@ function weightCases(
       add("nested", `great, ${bits} bits, rule ${rule}`, floats([2, 19], 3e5), bits, rule);
     }
   }
+/**
+ * The products that may be made in BF16: rows, columns and depths that tiles, pairs and blocks do not divide; every kind
+ * of tile; denormals, which count as zeros; NaN and infinity.
+ */
+export function bf16Cases(): Case[] {
+  const random = generator(17);
+  const floats = (shape: readonly number[], scale = 1) => normalTensor(random, shape, scale);
+  const cases: Case[] = [...kernelCases(), ...nonFiniteCases()]
+    .filter(
+      ({ name, args }) => (name === "linear" || name === "crossEntropy") && "data" in (args[1] as object),
+    )
+    .map(({ name, label, args }) => ({ name, label: `BF16, ${label}`, args: [...args, 1] }));
+  for (const [rows, out, cols] of [
+    [9, 1, 1],
+    [49, 3, 2],
+    [50, 64, 31],
+    [97, 48, 33],
+    [33, 17, 257],
+    [61, 100, 519],
+    [13, 1600, 5],
+    [2100, 3, 9],
+    [1100, 20, 70],
+  ]) {
+    const label = `BF16, ${rows}×${out}×${cols}`;
+    cases.push({ name: "linear", label, args: [floats([rows, cols]), floats([out, cols]), 1] });
+  }
+  for (const scale of [1e-39, 1e-20, 1e18]) {
+    const label = `BF16, times ${scale}`;
+    cases.push({ name: "linear", label, args: [floats([12, 33], scale), floats([20, 33], scale), 1] });
+  }
+  for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+    const x = floats([14, 35]);
+    x.data[3 * 35 + 34] = value;
+    cases.push({ name: "linear", label: `BF16, ${value}`, args: [x, floats([20, 35]), 1] });
+    cases.push({ name: "linear", label: `BF16, ${value} in w`, args: [floats([20, 35]), x, 1] });
+  }
+  return cases;
 }
 
 /** rows, out, in of larger products: whole tiles, and more than one of each. */
@@ -599,6 +636,8 @@ export function wrongShapes(): Case<KernelName | ProcedureName>[] {
     ["attention", t(4, 6), t(4, 6), t(4, 6), 0, 0, 1, 0],
     ["linear", t(2, 3), t(5, 4)],
     ["linear", t(2, 3), t(3)],
+    ["linear", t(2, 3), t(4, 3), 2],
+    ["crossEntropy", t(2, 3), t(4, 3), ids([0, 1]), 0.5],
     ["embedding", t(4), none],
     ["crossEntropy", t(2, 3), t(5, 4), ids([0, 1])],
     ["crossEntropy", t(2, 3), t(5, 3), ids([0])],

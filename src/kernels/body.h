@@ -53,6 +53,6 @@ namespace lowbit::LOWBIT_BODY {
 static const Entry entries[] = {LOWBIT_KERNELS(LOWBIT_KERNEL_ENTRY) LOWBIT_PROCEDURES(LOWBIT_PROCEDURE_ENTRY)
                                 LOWBIT_PREPARATIONS(LOWBIT_PROCEDURE_ENTRY)};
 
-Table table() { return {entries, static_cast<int>(sizeof(entries) / sizeof(entries[0])), format::NAMES, format::COUNT}; }
+Table table() { return {entries, static_cast<int>(sizeof(entries) / sizeof(entries[0])), format::NAMES, format::COUNT, bf16Here()}; }
 
 }  // namespace lowbit::LOWBIT_BODY

@@ -59,6 +59,8 @@ struct Table {
   // Names of stems, by the numbers that descriptors of matrices carry.
   const char* const* formats;
   int formatCount;
+  // Whether this processor lets the body multiply in BF16: gemm-bf16.h.
+  bool bf16;
 };
 
 namespace avx512 { Table table(); }
