@@ -533,6 +533,7 @@ async function largeResults(backend: Backend): Promise<Elements[]> {
     ["roundRows", floats([300, 256]), 4, 1, 64, 0.5, 0],
     ["softLoss", floats([300, 513]), floats([300, 513]), 2, 20],
     ["matchStates", floats([300, 255]), floats([300, 255])],
+    ["binary", floats([513, 257])],
   ];
   for (const format of ["int4-g32", "int8-offset", "tq2_0"]) {
     const linear = packedCases(format).filter((one) => one.name === "linear");

@@ -140,6 +140,7 @@ export function kernelCases(): Case[] {
       [8, 0, 0, 1, 0],
       [4, 1, 0, 1, 0],
       [4, 2, 0, 1, 2],
+      [4, 3, 0, 1, 2],
       [8, 0, 0, 0.5, 0],
       [3, 0, dim % 16 === 0 ? 16 : 1, 0.3, 1],
       [2, 1, 0, 0.9, 0.5],
@@ -154,7 +155,7 @@ export function kernelCases(): Case[] {
     [2, 8],
     Float32Array.of(7, 0.5, -1.5, 2.5, -2.5, 2.5, 0, -0, 3, 3, -3, 3, 3, -3, 3, 3),
   );
-  for (const rule of [0, 1, 2]) {
+  for (const rule of [0, 1, 2, 3]) {
     add("roundRows", `ties, rule ${rule}`, halves, 4, rule, 0, 0.4, 2.5);
     for (const scale of [1e-42, 1e-30, 1e-6, 1e6, 1e30]) {
       add("roundRows", `scale ${scale}, rule ${rule}`, floats([2, 33], scale), 8, rule, 0, 0.5, 0);
@@ -222,6 +223,9 @@ export function kernelCases(): Case[] {
   );
   add("matchStates", "the same direction", same, twice);
   add("matchStates", "no tokens", floats([0, 8]), floats([0, 8]));
+  add("binary", "zeros", hostTensor([2, 9], new Float32Array(18)));
+  add("binary", "all the mean", hostTensor([3], Float32Array.of(0.5, 0.5, 0.5)));
+  add("binary", "one at the mean", hostTensor([3], Float32Array.of(1, 2, 3)));
   return cases;
 }
 
@@ -284,6 +288,8 @@ function weightCases(
       add("nested", `great, ${bits} bits, rule ${rule}`, floats([2, 19], 3e5), bits, rule);
     }
   }
+}
+
 /**
  * The products that may be made in BF16: rows, columns and depths that tiles, pairs and blocks do not divide; every kind
  * of tile; denormals, which count as zeros; NaN and infinity.
@@ -589,7 +595,7 @@ export function nonFiniteCases(): Case[] {
     ),
     { name: "layerNorm", label: "", args: [floats([3, 19]), 1e-5] },
     { name: "relu2glu", label: "", args: [floats([19]), floats([19])] },
-    ...[0, 1, 2].map((rule): Case => {
+    ...[0, 1, 2, 3].map((rule): Case => {
       return { name: "roundRows", label: `rule ${rule}`, args: [floats([3, 20]), 4, rule, 10, 0.5, 0] };
     }),
     { name: "roundRows", label: "limit", args: [floats([3, 19]), 8, 2, 0, 1, 2] },
@@ -597,6 +603,7 @@ export function nonFiniteCases(): Case[] {
       return { name: "softLoss", label: `rule ${rule}`, args: [floats([3, 19]), floats([3, 19]), rule, 4] };
     }),
     { name: "matchStates", label: "", args: [floats([3, 19]), floats([3, 19])] },
+    { name: "binary", label: "", args: [floats([3, 19])] },
   ];
   return small.flatMap(({ name, label, args }) =>
     args.flatMap((argument, i) => {

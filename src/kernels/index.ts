@@ -40,9 +40,14 @@ export const kernels = {
   embedding,
   linear,
   rmsNorm,
+  layerNorm,
   rope,
   attention,
   swiglu,
+  relu2glu,
+  roundRows,
+  softLoss,
+  matchStates,
   crossEntropy,
   ternary,
   binary,
@@ -54,11 +59,6 @@ export const kernels = {
   combine,
   learnedStep,
   nested,
-  layerNorm,
-  relu2glu,
-  roundRows,
-  softLoss,
-  matchStates,
 };
 
 /** Every operation in place. */

@@ -9,9 +9,14 @@
   each(embedding) \
   each(linear) \
   each(rmsNorm) \
+  each(layerNorm) \
   each(rope) \
   each(attention) \
   each(swiglu) \
+  each(relu2glu) \
+  each(roundRows) \
+  each(softLoss) \
+  each(matchStates) \
   each(crossEntropy) \
   each(ternary) \
   each(binary) \
@@ -27,7 +32,8 @@
   each(relu2glu) \
   each(roundRows) \
   each(softLoss) \
-  each(matchStates)
+  each(matchStates) \
+  each(nested)
 
 #define LOWBIT_PROCEDURES(each) \
   each(fill) \
