@@ -1,19 +1,26 @@
 import type { Tensor } from "../tensor/tensor.ts";
 import { accumulate } from "./accumulate.ts";
 import { adamw } from "./adamw.ts";
+import { adamw4 } from "./adamw4.ts";
+import { adamw8 } from "./adamw8.ts";
 import { add } from "./add.ts";
 import { addGram } from "./add-gram.ts";
 import { attention } from "./attention.ts";
 import { cacheAppend } from "./cache-append.ts";
 import { cholesky } from "./cholesky.ts";
+import { collage } from "./collage.ts";
 import { crossEntropy } from "./cross-entropy.ts";
+import { descend } from "./descend.ts";
 import { embedding } from "./embedding.ts";
 import { fill } from "./fill.ts";
 import { gptqUpdate } from "./gptq-update.ts";
 import type { Kernel, Procedure } from "./kernel.ts";
 import { linear } from "./linear.ts";
+import { momentum } from "./momentum.ts";
+import { orthogonalize } from "./orthogonalize.ts";
 import { rmsNorm } from "./rms-norm.ts";
 import { rope } from "./rope.ts";
+import { splitBf16 } from "./split-bf16.ts";
 import { squaredNorm } from "./squared-norm.ts";
 import { svd } from "./svd.ts";
 import { swiglu } from "./swiglu.ts";
@@ -40,6 +47,13 @@ export const procedures = {
   cacheAppend,
   squaredNorm,
   adamw,
+  adamw8,
+  adamw4,
+  splitBf16,
+  collage,
+  momentum,
+  orthogonalize,
+  descend,
   addGram,
   cholesky,
   triangularSolve,

@@ -21,6 +21,13 @@
   each(cacheAppend) \
   each(squaredNorm) \
   each(adamw) \
+  each(adamw8) \
+  each(adamw4) \
+  each(splitBf16) \
+  each(collage) \
+  each(momentum) \
+  each(orthogonalize) \
+  each(descend) \
   each(addGram) \
   each(cholesky) \
   each(triangularSolve) \
