@@ -6,7 +6,7 @@ export { openModel, openTokenizer } from "./files/index.ts";
 export type { Format } from "./formats/format.ts";
 export { bitsPerWeight, decodeWeight, formatByName, formats } from "./formats/index.ts";
 export type { Step } from "./generation/generate.ts";
-export { roundings, trainedRoundings } from "./methods/index.ts";
+export { roundings, trainedMethods } from "./methods/index.ts";
 export { architectures, describe } from "./models/index.ts";
 export type { Job, Progress, Record } from "./record/record.ts";
 export { InputError, ShapeError, UnsupportedError } from "./tensor/tensor.ts";

@@ -2,14 +2,13 @@ import { expect, test } from "vitest";
 import { errorBound } from "../src/autograd/error-bound.ts";
 import { openBackend } from "../src/backends/index.ts";
 import type { Operations } from "../src/kernels/index.ts";
-import { trilm } from "../src/methods/trilm.ts";
 import { llama } from "../src/models/llama.ts";
 import type { Running } from "../src/models/run.ts";
 import { runStored } from "../src/models/stored.ts";
 import { generator } from "../src/tensor/random.ts";
 import { hostTensor, type Tensor } from "../src/tensor/tensor.ts";
 import { storedWeights } from "../src/training/finish.ts";
-import { readRecipe } from "../src/training/recipe.ts";
+import { readRecipe, roundingOf } from "../src/training/recipe.ts";
 import { Trainer } from "../src/training/trainer.ts";
 import { backendsHere } from "./backends.ts";
 
@@ -49,16 +48,18 @@ for (const name of await backendsHere()) {
     const backend = await openBackend(name);
     const random = generator(9);
     const ids = (n: number) => Int32Array.from({ length: n }, () => Math.floor(VOCABULARY * random()));
-    const trainer = new Trainer(backend, model, recipe, trilm);
+    const rounding = roundingOf(recipe)!;
+    const at = { step: 3, steps: 3 };
+    const trainer = new Trainer(backend, model, recipe, { steps: 3, rounding });
     for (let step = 1; step <= 3; step++) {
       await trainer.step({ sequences: 2, inputs: ids(2 * TIME), targets: ids(2 * TIME) }, step, 0.01, 0.1);
     }
-    const trained = trainer.running(3);
+    const trained = trainer.running(at);
     const weights = await storedWeights(
       model,
       await trainer.parameters(),
       recipe.formats,
-      trilm,
+      { rounding, at },
       backend,
       {},
     );

@@ -422,6 +422,12 @@ async function largeResults(backend: Backend): Promise<Elements[]> {
     ["embedding", floats([513, 65]), some],
     ["crossEntropy", floats([300, 65]), floats([513, 65], 0.2), some],
     ["ternary", floats([513, 257]), 1e-5],
+    ["binary", floats([513, 257])],
+    ["layerNorm", floats([300, 255]), 1e-5],
+    ["relu2glu", floats([300, 255]), floats([300, 255])],
+    ["roundRows", floats([300, 256]), 4, 1, 64, 0.5, 0],
+    ["softLoss", floats([300, 513]), floats([300, 513]), 2, 20],
+    ["matchStates", floats([300, 255]), floats([300, 255])],
   ];
   for (const format of ["int4-g32", "int8-offset", "tq2_0"]) {
     const linear = packedCases(format).filter((one) => one.name === "linear");

@@ -6,6 +6,7 @@ import { adamw8 } from "./adamw8.ts";
 import { add } from "./add.ts";
 import { addGram } from "./add-gram.ts";
 import { attention } from "./attention.ts";
+import { binary } from "./binary.ts";
 import { cacheAppend } from "./cache-append.ts";
 import { cholesky } from "./cholesky.ts";
 import { collage } from "./collage.ts";
@@ -15,12 +16,19 @@ import { embedding } from "./embedding.ts";
 import { fill } from "./fill.ts";
 import { gptqUpdate } from "./gptq-update.ts";
 import type { Kernel, Procedure } from "./kernel.ts";
+import { layerNorm } from "./layer-norm.ts";
 import { linear } from "./linear.ts";
 import { momentum } from "./momentum.ts";
 import { orthogonalize } from "./orthogonalize.ts";
 import { rmsNorm } from "./rms-norm.ts";
 import { rope } from "./rope.ts";
 import { splitBf16 } from "./split-bf16.ts";
+import { matchStates } from "./match-states.ts";
+import { relu2glu } from "./relu2glu.ts";
+import { rmsNorm } from "./rms-norm.ts";
+import { rope } from "./rope.ts";
+import { roundRows } from "./round-rows.ts";
+import { softLoss } from "./soft-loss.ts";
 import { squaredNorm } from "./squared-norm.ts";
 import { svd } from "./svd.ts";
 import { swiglu } from "./swiglu.ts";
@@ -38,6 +46,12 @@ export const kernels = {
   swiglu,
   crossEntropy,
   ternary,
+  binary,
+  layerNorm,
+  relu2glu,
+  roundRows,
+  softLoss,
+  matchStates,
 };
 
 /** Every operation in place. */

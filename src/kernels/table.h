@@ -13,7 +13,13 @@
   each(attention) \
   each(swiglu) \
   each(crossEntropy) \
-  each(ternary)
+  each(ternary) \
+  each(binary) \
+  each(layerNorm) \
+  each(relu2glu) \
+  each(roundRows) \
+  each(softLoss) \
+  each(matchStates)
 
 #define LOWBIT_PROCEDURES(each) \
   each(fill) \

@@ -1,7 +1,7 @@
 import { nearestName } from "../tensor/nearest-name.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { gptq } from "./gptq.ts";
-import type { Rounding, TrainedRounding } from "./method.ts";
+import type { Rounding, TrainedMethod } from "./method.ts";
 import { rtn } from "./rtn.ts";
 import { trilm, trilmRounding } from "./trilm.ts";
 
@@ -9,7 +9,7 @@ import { trilm, trilmRounding } from "./trilm.ts";
 export const roundings = { rtn, gptq, trilm: trilmRounding } as const;
 
 /** Methods that round while they train, by name. */
-export const trainedRoundings = { trilm } as const satisfies { [name: string]: TrainedRounding };
+export const trainedMethods = { trilm } as const satisfies { [name: string]: TrainedMethod };
 
 export type RoundingName = keyof typeof roundings;
 

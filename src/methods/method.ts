@@ -1,3 +1,4 @@
+import type { z } from "zod";
 import type { Backend } from "../backends/backend.ts";
 import type { TensorSource } from "../files/file.ts";
 import type { Coded, GroupFormat } from "../formats/format.ts";
@@ -45,14 +46,27 @@ export interface Decomposition<Options = object> extends Named {
   decompose(W: Matrix, context: Context, options?: Options): Promise<Weight>;
 }
 
-/** How the inputs of a linear layer are rounded, in training and by `linear` at inference alike. */
-export interface Activation {
+/** Where a run stands. */
+export interface Moment {
+  /** Steps done before this one, from 0. */
+  readonly step: number;
+  /** Steps of the whole run. */
+  readonly steps: number;
+  /** Bits at which a model of several widths is read this time. */
+  readonly bits?: number;
+}
+
+/** One of the widths of a model that is stored once and read at any of them. */
+export interface Width {
   readonly bits: number;
-  readonly symmetric: boolean;
-  readonly per: "token" | "tensor" | { readonly group: number };
-  readonly rounding: "halfEven" | "halfAway";
-  /** Share of the inputs that are set to 0. */
-  readonly sparsity?: number;
+  /** What its loss counts in the sum. */
+  readonly share: number;
+}
+
+/** A matrix at the start of its training: latent weights and what is trained beside them, by name. */
+export interface Start {
+  readonly W: Matrix;
+  readonly parameters: Readonly<Record<string, HostTensor>>;
 }
 
 /**
@@ -63,18 +77,32 @@ export interface Activation {
  */
 export interface TrainedRounding extends Named {
   readonly kind: "trained";
-  /** What is trained for a matrix beside it, at its start; empty where nothing is. */
-  parameters(W: Matrix): Readonly<Record<string, HostTensor>>;
-  /** The matrix that the linear layer uses in this step: W (rows, cols) -> (rows, cols). */
-  forward(ops: Operations, W: Tensor, parameters: Readonly<Record<string, Tensor>>, step: number): Tensor;
-  readonly activation?: Activation;
-  /** Other changes to the model that the method asks for. */
+  /** Formats that can hold what it trains, the best first; the first that fits the model's sizes is the default. */
+  readonly formats: readonly string[];
+  /** What is trained in place of the float matrix W called `name`; default: W alone. */
+  start?(W: Matrix, name: string): Start;
+  /** The matrix that the linear layer uses: W (rows, cols) -> (rows, cols). */
+  forward(ops: Operations, W: Tensor, parameters: Readonly<Record<string, Tensor>>, at: Moment): Tensor;
+  /** Other changes to the model that the method asks for: rounding of activations, norms. */
   modelChanges?(config: ModelConfig): ModelConfig;
-  /** The trained matrix as it will be stored: decodes to what `forward` gives at the last step. */
+  /** The matrices stay as they start. */
+  readonly frozen?: boolean;
+  /** The model is trained at all of these widths together. */
+  readonly widths?: readonly Width[];
+  /** Step before which the optimizer's states begin anew. */
+  readonly resetsOptimizerAt?: number;
+  /** The trained matrix as it will be stored: decodes to what `forward` gives at that moment. */
   export(
     W: Matrix,
     format: GroupFormat,
     context: Context,
     parameters: Readonly<Record<string, HostTensor>>,
+    at: Moment,
   ): Promise<Weight>;
+}
+
+/** A way to train, with what a recipe may set under `options`. */
+export interface TrainedMethod<Options = unknown> extends Named {
+  readonly options: z.ZodType<Options>;
+  with(options: Options): TrainedRounding;
 }

@@ -4,7 +4,7 @@ import { type GroupFormat, valuesOf } from "../formats/format.ts";
 import { decodeWeight, formatByName } from "../formats/index.ts";
 import { generator, normals } from "../tensor/random.ts";
 import { hostTensor, InputError, matrix } from "../tensor/tensor.ts";
-import { roundingByName, trainedRoundings } from "./index.ts";
+import { roundingByName, trainedMethods } from "./index.ts";
 import { methodSuite } from "./method.suite.ts";
 import { slices } from "./slices.ts";
 import { trilm, trilmRounding } from "./trilm.ts";
@@ -30,10 +30,12 @@ describe("trilm", () => {
     "packs what training's forward pass gives, weight by weight: $name",
     async (format) => {
       const W = matrix(4, 512, normals(generator(1), 4 * 512, 0.03));
+      const rounding = trilm.with({});
+      const at = { step: 0, steps: 1 };
       const forward = backend.scope(() =>
-        trilm.forward(backend, backend.upload(hostTensor([4, 512], W.data)), {}, 0),
+        rounding.forward(backend, backend.upload(hostTensor([4, 512], W.data)), {}, at),
       );
-      const exported = await trilm.export(W, format, { backend }, {});
+      const exported = await rounding.export(W, format, { backend }, {}, at);
       expect(decodeWeight(exported).data).toEqual(await backend.read(forward));
       const rounded = await trilmRounding.quantize(W, format, { backend });
       expect(valuesOf(format, rounded)).toEqual(await backend.read(forward));
@@ -99,7 +101,7 @@ describe("names", () => {
   it("suggests the nearest method", () => {
     expect(roundingByName("rtn").name).toBe("rtn");
     expect(() => roundingByName("gtpq")).toThrow("did you mean gptq?");
-    expect(Object.keys(trainedRoundings)).toEqual(["trilm"]);
+    expect(Object.keys(trainedMethods)).toEqual(["trilm"]);
   });
 });
 

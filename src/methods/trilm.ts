@@ -1,7 +1,8 @@
+import { z } from "zod";
 import { type Coded, type GroupFormat, groupSize, storeF16 } from "../formats/format.ts";
 import { hostTensor, InputError, type Matrix, matrix } from "../tensor/tensor.ts";
 import { packedWeight } from "../tensor/weight.ts";
-import type { Rounding, TrainedRounding } from "./method.ts";
+import type { Rounding, TrainedMethod, TrainedRounding } from "./method.ts";
 
 /** ε of the scale, so that a matrix of zeros has one. */
 const EPSILON = 1e-5;
@@ -17,11 +18,11 @@ const paper = "Kaushal et al., 2024 (https://arxiv.org/abs/2407.12327)";
  * rounded to the fp16 of the file in training already, so that the packed
  * matrix is the trained one, weight by weight.
  */
-export const trilm: TrainedRounding = {
+const rounding: TrainedRounding = {
   kind: "trained",
   name: "trilm",
   paper,
-  parameters: () => ({}),
+  formats: ["tq2_0", "int2"],
   forward: (ops, W) => ops.ternary(W, EPSILON),
 
   // The backend's own forward pass decides, so that a weight at half of γ becomes what it was in training.
@@ -40,6 +41,13 @@ export const trilm: TrainedRounding = {
       backend.free(scale);
     }
   },
+};
+
+export const trilm: TrainedMethod = {
+  name: "trilm",
+  paper,
+  options: z.strictObject({}).prefault({}),
+  with: () => rounding,
 };
 
 export interface TernaryOptions {

@@ -1,6 +1,30 @@
 import type { Operations } from "../kernels/index.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
+/** How values are rounded before they are multiplied or kept, as `roundRows` does (kernels/round-rows.ts). */
+export interface Activation {
+  readonly bits: number;
+  readonly rule: "absmax" | "absmean" | "minmax";
+  /** Neighbours along a row that share a scale; a whole row unless told. */
+  readonly group?: number;
+  /** Share of a row's values that stay, the largest; the others are 0. */
+  readonly share?: number;
+  /** Values beyond this get no gradient. */
+  readonly limit?: number;
+}
+
+/** What the linear layers of a block multiply: each place rounded in its own way, or not at all. */
+export interface Activations {
+  /** Input of q, k and v. */
+  readonly attention?: Activation;
+  /** Input of o. */
+  readonly attentionOutput?: Activation;
+  /** Input of gate and up. */
+  readonly ffn?: Activation;
+  /** Input of down. */
+  readonly ffnOutput?: Activation;
+}
+
 /** Numbers that shape a decoder, in our own words; `describe` reads them from a config in Hugging Face's words. */
 export interface ModelConfig {
   readonly architecture: "llama";
@@ -18,6 +42,15 @@ export interface ModelConfig {
   readonly ropePairing: "neighbours" | "halves";
   /** The output matrix is the embedding matrix. */
   readonly tiedHead: boolean;
+  /** What follows gate in the feed-forward layer: silu(gate)⊙up unless told, or relu(gate)²⊙up. */
+  readonly ffnActivation?: "silu" | "relu2";
+  /** RMSNorms also before o and down (BitNet's SubLN). */
+  readonly subNorm?: boolean;
+  /** A norm without gains after each linear layer (OneBit). */
+  readonly outputNorm?: boolean;
+  readonly activations?: Activations;
+  /** How keys and values are rounded before attention sees them. */
+  readonly cacheRounding?: Activation;
 }
 
 export type Role = "embedding" | "norm" | "linear" | "head";

@@ -3,7 +3,14 @@ export type Schedule =
   /** From `peak` down half a cosine to `final`·peak. */
   | { readonly kind: "cosine"; readonly peak: number; readonly warmup: number; readonly final: number }
   /** Down two straight lines that aim at 0 at the end; the second, from the middle on, is the lower one. */
-  | { readonly kind: "trilm"; readonly p1: number; readonly p2: number; readonly warmup: number };
+  | {
+      readonly kind: "trilm";
+      readonly p1: number;
+      readonly p2: number;
+      readonly warmup: number;
+      /** Default: true. */
+      readonly removesDecay?: boolean;
+    };
 
 /**
  * Learning rate of step t = 0 … T−1, where the first w = `warmup` steps rise
@@ -25,7 +32,7 @@ export function rateAt(schedule: Schedule, t: number, T: number): number {
   return (t < T / 2 ? schedule.p1 : schedule.p2) * (1 - t / T);
 }
 
-/** Weight decay of step t: constant, but for TriLM, which drops it at two thirds of the run (section 3.3). */
+/** Weight decay of step t: constant, but for TriLM, which drops it at two thirds of the run (section 3.3) unless told. */
 export function decayAt(schedule: Schedule, decay: number, t: number, T: number): number {
-  return schedule.kind === "trilm" && 3 * t >= 2 * T ? 0 : decay;
+  return schedule.kind === "trilm" && schedule.removesDecay !== false && 3 * t >= 2 * T ? 0 : decay;
 }

@@ -1,17 +1,36 @@
 import type { Backend } from "../backends/backend.ts";
+import type { JsonObject, NamedBytes } from "../files/index.ts";
 import { encode, formatByName } from "../formats/index.ts";
-import type { TrainedRounding } from "../methods/method.ts";
+import type { Moment, TrainedRounding } from "../methods/method.ts";
+import { configJson } from "../models/index.ts";
 import type { Model } from "../models/model.ts";
 import type { Job } from "../record/record.ts";
-import { InputError, matrix } from "../tensor/tensor.ts";
+import { type HostTensor, hostTensor, InputError, matrix } from "../tensor/tensor.ts";
 import { packedWeight, type Weight } from "../tensor/weight.ts";
+import type { Vocabulary } from "./vocabulary.ts";
+
+/** What stands beside the weights in a trained model's folder. */
+export interface ModelFiles {
+  readonly config: JsonObject;
+  readonly generation: JsonObject;
+  readonly tokenizerFiles: readonly NamedBytes[];
+}
+
+export function modelFiles(model: Model, { tokenizer, files }: Vocabulary): ModelFiles {
+  const { bos, eos } = tokenizer;
+  const generation = {
+    ...(bos === undefined ? {} : { bos_token_id: bos }),
+    ...(eos === undefined ? {} : { eos_token_id: eos }),
+  };
+  return { config: { ...configJson(model.config), ...generation }, generation, tokenizerFiles: files };
+}
 
 /** The weights of a trained model as they will be stored, in the model's order. */
 export async function storedWeights(
   model: Model,
   parameters: ReadonlyMap<string, Float32Array>,
   formats: { readonly linear: string; readonly other: string },
-  rounding: TrainedRounding | undefined,
+  rounded: { readonly rounding: TrainedRounding; readonly at: Moment } | undefined,
   backend: Backend,
   job: Job,
 ): Promise<Map<string, Weight>> {
@@ -20,14 +39,25 @@ export async function storedWeights(
     const cols = shape[shape.length - 1];
     const W = matrix(parameters.get(name)!.length / cols, cols, parameters.get(name)!);
     const format = formatByName(role === "linear" ? formats.linear : formats.other);
-    if (role === "linear" && rounding) {
+    if (role === "linear" && rounded) {
+      const { rounding, at } = rounded;
       if (format.kind !== "group")
         throw new InputError(`formats.linear: ${rounding.name} needs a packed format, got ${format.name}`);
-      weights.set(name, await rounding.export(W, format, { ...job, backend }, {}));
+      const beside = besideOf(name, parameters);
+      weights.set(name, await rounding.export(W, format, { ...job, backend }, beside, at));
     } else {
       const { data } = encode(format, W);
       weights.set(name, packedWeight(shape, format.name, { data: { ...data, shape } })); // norms are vectors
     }
   }
   return weights;
+}
+
+/** What was trained beside a matrix, by its own names. */
+function besideOf(name: string, parameters: ReadonlyMap<string, Float32Array>): Record<string, HostTensor> {
+  const beside: Record<string, HostTensor> = {};
+  for (const [other, data] of parameters) {
+    if (other.startsWith(`${name}.`)) beside[other.slice(name.length + 1)] = hostTensor([data.length], data);
+  }
+  return beside;
 }

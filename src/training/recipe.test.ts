@@ -58,11 +58,12 @@ test("a wrong value is named by its path", () => {
     "model.heads 3 must divide model.dim 8",
   );
   expect(failure({ microBatch: 3 })).toContain("microBatch 3 must divide batch 4");
-  expect(failure({ family: "trilm" })).toContain("use int2");
+  expect(read({ family: "trilm" }).formats.linear).toBe("int2"); // tq2_0 needs rows of 256·n
+  expect(failure({ family: "trilm", formats: { linear: "tq2_0" } })).toContain("use int2");
   expect(failure({ family: "trilm", formats: { linear: "f16" } })).toContain(
-    "does not pack what trilm trains",
+    "does not pack what trilm trains; use tq2_0, int2",
   );
-  expect(failure({ formats: { linear: "tq2_0" } })).toContain("cannot hold a float model");
+  expect(failure({ formats: { linear: "tq2_0" } })).toContain("does not pack what float trains; use f16");
   expect(() => readRecipe([], "r.yaml")).toThrow(/^r\.yaml: recipe: /);
   expect(() => readRecipe(null, "r.yaml")).toThrow(/^r\.yaml: recipe: /);
   expect(() => parseYaml("a: [", "r.yaml")).toThrow(/^r\.yaml: needs YAML/);

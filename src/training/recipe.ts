@@ -1,15 +1,27 @@
 import { parse } from "yaml";
 import { z } from "zod";
+import type { Format } from "../formats/format.ts";
+import { formatByName } from "../formats/index.ts";
+import { trainedMethods } from "../methods/index.ts";
+import type { TrainedMethod, TrainedRounding } from "../methods/method.ts";
+import { optimizerSchema, scheduleSchema } from "../optimization/options.ts";
 import { nearestName } from "../tensor/nearest-name.ts";
 import { InputError } from "../tensor/tensor.ts";
+import { dataSchema } from "./data.ts";
+import { lossSchema } from "./loss.ts";
+import { snapshotsSchema } from "./snapshots.ts";
 
 const count = z.int().min(1);
 const positive = z.number().positive();
-const share = z.number().min(0).max(1);
+const families = ["float", ...Object.keys(trainedMethods)] as [string, ...string[]];
 
 const schema = z.strictObject({
-  /** float: plain weights. trilm: linear layers ternary in the forward pass, straight-through in the backward pass. */
-  family: z.enum(["float", "trilm"]),
+  /** `float` for plain weights, or a way to train of src/methods, by name. */
+  family: z.enum(families),
+  /** What the family may be told, as its file says. */
+  options: z.record(z.string(), z.unknown()).optional(),
+  /** A model, or `RUN@STEP` of another run, whose weights this one starts from; default: random ones of the seed. */
+  from: z.string().min(1).optional(),
   model: z.strictObject({
     dim: count,
     layers: count,
@@ -22,53 +34,34 @@ const schema = z.strictObject({
     normEpsilon: positive.default(1e-5),
     ropeBase: positive.default(10000),
   }),
-  data: z.strictObject({
-    /** A text file, or a folder of them; relative to the recipe's own folder. */
-    text: z.string().min(1),
-    /** Names of the files that are kept for validation. */
-    heldOut: z.array(z.string()).min(1),
-    /** Either a vocabulary size to train one on the training text, or a tokenizer.json. */
-    tokenizer: z
-      .strictObject({ train: count.optional(), file: z.string().min(1).optional() })
-      .refine(
-        ({ train, file }) => (train === undefined) !== (file === undefined),
-        "needs either train or file",
-      ),
-  }),
+  data: dataSchema,
+  loss: lossSchema,
+  /** Names of the only tensors that learn, `*` for any text: `*.down_proj.weight`. Default: all. */
+  only: z.array(z.string().min(1)).min(1).optional(),
   /** Sequences of `context` tokens in a step. */
   batch: count,
   /** Sequences computed at once; a divisor of `batch`. Default: all of them. */
   microBatch: count.optional(),
   /** Default: as many as one pass over the text has. */
   steps: count.optional(),
-  optimizer: z
-    .strictObject({
-      beta1: share.default(0.9),
-      beta2: share.default(0.95),
-      epsilon: positive.default(1e-8),
-      /** Of matrices; norms never decay. */
-      weightDecay: z.number().min(0).default(0.1),
-      /** Largest norm of a step's gradient; 0 for no limit. */
-      clip: z.number().min(0).default(1),
-    })
-    .prefault({}),
-  schedule: z.discriminatedUnion("kind", [
-    z.strictObject({
-      kind: z.literal("cosine"),
-      peak: positive,
-      warmup: z.int().min(0),
-      final: share.default(0.1),
-    }),
-    z.strictObject({ kind: z.literal("trilm"), p1: positive, p2: positive, warmup: z.int().min(0) }),
-  ]),
+  /** Of the products of large matrices; bf16 is float32 where the processor has no such instruction. */
+  precision: z.enum(["float32", "bf16"]).default("float32"),
+  /** Keep only the inputs of blocks and compute the rest again in the backward pass: less memory, a third more time. */
+  recompute: z.boolean().default(false),
+  optimizer: optimizerSchema,
+  schedule: scheduleSchema,
   seed: z.int(),
   /** Steps between checkpoints, and between validations. */
   checkpointEvery: count,
   validateEvery: count,
-  /** Formats of the finished model: of its linear layers, and of everything else. */
+  /** Models kept in the middle of the run; default: none. */
+  snapshots: snapshotsSchema.optional(),
+  /** Steps between measurements of the weights (weights.jsonl). Default: so many that a run has about a hundred. */
+  measureEvery: count.optional(),
+  /** Formats of the finished model: of its linear layers (default: the family's own), and of everything else. */
   formats: z
     .strictObject({
-      linear: z.enum(["f32", "f16", "bf16", "tq2_0", "tq1_0", "int2"]).optional(),
+      linear: z.string().optional(),
       other: z.enum(["f32", "f16", "bf16"]).default("f16"),
     })
     .prefault({}),
@@ -83,6 +76,16 @@ export interface Recipe extends Omit<Checked, "model" | "microBatch" | "formats"
   readonly model: Checked["model"] & { readonly kvHeads: number };
   readonly microBatch: number;
   readonly formats: { readonly linear: string; readonly other: string };
+}
+
+/** How a recipe's family rounds its weights in training; undefined for `float`. */
+export function roundingOf({
+  family,
+  options,
+}: Pick<Recipe, "family" | "options">): TrainedRounding | undefined {
+  if (family === "float") return undefined;
+  const method: TrainedMethod = trainedMethods[family as keyof typeof trainedMethods];
+  return method.with(method.options.parse(options));
 }
 
 /** The object in a recipe's YAML. */
@@ -123,25 +126,37 @@ export function readRecipe(input: unknown, where: string, set: readonly string[]
   needs(model.heads % kvHeads === 0, `model.kvHeads ${kvHeads} must divide model.heads ${model.heads}`);
   needs(batch % microBatch === 0, `microBatch ${microBatch} must divide batch ${batch}`);
 
-  const ternary = ["tq2_0", "tq1_0", "int2"];
-  const linear = formats.linear ?? (family === "trilm" ? "tq2_0" : "f16");
-  if (family === "float") {
-    needs(
-      !ternary.includes(linear),
-      `formats.linear ${linear} cannot hold a float model; train it in f16 and compress it`,
-    );
-  } else {
-    needs(
-      ternary.includes(linear),
-      `formats.linear ${linear} does not pack what ${family} trains; use ${ternary.join(", ")}`,
-    );
-    const fits = model.dim % 256 === 0 && model.ffn % 256 === 0;
-    needs(
-      linear === "int2" || fits,
-      `formats.linear ${linear} needs rows of 256·n weights, dim is ${model.dim} and ffn ${model.ffn}; use int2`,
-    );
+  const method: TrainedMethod | undefined = trainedMethods[family as keyof typeof trainedMethods];
+  const options = method?.options.safeParse(recipe.options);
+  if (options?.error) {
+    const [{ path, message }] = options.error.issues;
+    throw new InputError(`${where}: ${["options", ...path].join(".")}: ${message}`);
   }
+  needs(method !== undefined || recipe.options === undefined, "options: family float has none");
+
+  const packs = method?.with(options!.data).formats ?? ["f16", "bf16", "f32"];
+  const fits = (format: string) =>
+    [model.dim, model.ffn].every((cols) => rowsFit(formatByName(format), cols));
+  const linear = formats.linear ?? packs.find(fits) ?? packs[0];
+  needs(
+    packs.includes(linear),
+    `formats.linear ${linear} does not pack what ${family} trains; use ${packs.join(", ")}`,
+  );
+  needs(
+    fits(linear),
+    `formats.linear ${linear} cannot hold rows of ${model.dim} (dim) and ${model.ffn} (ffn) weights; ${packs.some(fits) ? `use ${packs.filter(fits).join(", ")}` : "change the sizes"}`,
+  );
   return { ...recipe, model: { ...model, kvHeads }, microBatch, formats: { ...formats, linear } };
+}
+
+/** Whether whole groups of a format fill a row. */
+function rowsFit(format: Format, cols: number): boolean {
+  try {
+    format.parts(1, cols);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function assign(raw: unknown, assignment: string): void {

@@ -1,15 +1,16 @@
 import { Tape } from "../autograd/tape.ts";
 import type { Backend } from "../backends/backend.ts";
 import type { Operations } from "../kernels/index.ts";
-import type { TrainedRounding } from "../methods/method.ts";
+import type { Moment, TrainedRounding } from "../methods/method.ts";
 import { initialize } from "../models/initialize.ts";
-import type { Model, Span, Weights } from "../models/model.ts";
+import type { Model, Role } from "../models/model.ts";
 import { ropeTable } from "../models/rope-table.ts";
 import type { Running } from "../models/run.ts";
 import { AdamW } from "../optimization/adamw.ts";
 import { generator } from "../tensor/random.ts";
-import { hostTensor, InputError, type Tensor } from "../tensor/tensor.ts";
+import { type HostTensor, hostTensor, InputError, matrix, type Tensor } from "../tensor/tensor.ts";
 import type { Batch } from "./batches.ts";
+import { tokenLosses } from "./loss.ts";
 import type { Recipe } from "./recipe.ts";
 
 export interface StepResult {
@@ -19,38 +20,89 @@ export interface StepResult {
   readonly gradientNorm: number;
 }
 
+/** What a trainer is told beside its recipe. */
+export interface TrainerOptions {
+  /** Steps of the whole run. */
+  readonly steps: number;
+  readonly rounding?: TrainedRounding;
+  /** Weights to start from, by name; default: random ones of the recipe's seed, which are the same for every family. */
+  readonly start?: ReadonlyMap<string, HostTensor>;
+}
+
+/** A linear matrix in the middle of its training, both (rows, cols). */
+export interface SeenMatrix {
+  readonly name: string;
+  readonly rows: number;
+  readonly cols: number;
+  /** What the optimizer moves. */
+  readonly W: Float32Array;
+  /** What the layer computes with; W itself in the family `float`. */
+  readonly Ŵ: Float32Array;
+}
+
+/** A tensor that is trained. */
+interface Trained {
+  readonly tensor: Tensor;
+  readonly role: Role;
+  /** Whether gradients move it. */
+  readonly learns: boolean;
+}
+
 /** A model in training: its parameters and moments on a backend, and one step of learning. */
 export class Trainer {
   readonly #backend: Backend;
   readonly #model: Model;
-  readonly #microBatch: number;
+  readonly #recipe: Recipe;
+  readonly #steps: number;
   readonly #rounding: TrainedRounding | undefined;
-  readonly #parameters: ReadonlyMap<string, Tensor>;
+  /** The model's tensors by name, and what a rounding trains beside a matrix as `MATRIX.NAME`. */
+  readonly #trained = new Map<string, Trained>();
   readonly #optimizer: AdamW;
   readonly #tape: Tape;
+  /** The tape as the model calls it. */
+  readonly #ops: Operations;
   readonly #rope: Tensor;
 
-  /**
-   * Starts from the weights of the recipe's seed, which are the same for every
-   * family. With a `rounding` the linear layers compute with rounded weights.
-   */
-  constructor(backend: Backend, model: Model, recipe: Recipe, rounding?: TrainedRounding) {
+  /** With a `rounding` the linear layers compute with rounded weights. */
+  constructor(backend: Backend, model: Model, recipe: Recipe, { steps, rounding, start }: TrainerOptions) {
     this.#backend = backend;
     this.#model = model;
-    this.#microBatch = recipe.microBatch;
+    this.#recipe = recipe;
+    this.#steps = steps;
     this.#rounding = rounding;
-    const parameters = new Map<string, Tensor>();
-    for (const [name, value] of initialize(model, generator(recipe.seed))) {
-      parameters.set(name, backend.keep(backend.upload(value)));
-    }
-    this.#parameters = parameters;
+    const values = start ?? new Map(initialize(model, generator(recipe.seed)));
+    for (const { name, role } of model.tensors) this.#add(name, role, values.get(name)!);
+    const learning = [...this.#trained.values()].filter(({ learns }) => learns);
     this.#optimizer = new AdamW(
       backend,
-      model.tensors.map(({ name, role }) => ({ tensor: parameters.get(name)!, decays: role !== "norm" })),
+      learning.map(({ tensor, role }) => ({ tensor, decays: role !== "norm" })),
       recipe.optimizer,
     );
-    this.#tape = new Tape(backend, parameters.values());
+    this.#tape = new Tape(
+      backend,
+      learning.map(({ tensor }) => tensor),
+    );
+    this.#ops = this.#tape;
     this.#rope = backend.keep(backend.upload(ropeTable(model.config, model.config.context)));
+  }
+
+  #add(name: string, role: Role, value: HostTensor): void {
+    const { only } = this.#recipe;
+    const chosen = only === undefined || only.some((pattern) => matches(name, pattern));
+    const keep = (t: HostTensor) => this.#backend.keep(this.#backend.upload(t));
+    if (role !== "linear" || !this.#rounding) {
+      this.#trained.set(name, { tensor: keep(value), role, learns: chosen });
+      return;
+    }
+    const { frozen = false } = this.#rounding;
+    const [rows, cols] = value.shape;
+    const W = matrix(rows, cols, value.data as Float32Array);
+    const started = this.#rounding.start?.(W, name) ?? { W, parameters: {} };
+    const learns = chosen && !frozen;
+    this.#trained.set(name, { tensor: keep(hostTensor([rows, cols], started.W.data)), role, learns });
+    for (const [parameter, data] of Object.entries(started.parameters)) {
+      this.#trained.set(`${name}.${parameter}`, { tensor: keep(data), role: "norm", learns });
+    }
   }
 
   /**
@@ -59,17 +111,21 @@ export class Trainer {
    */
   async step(batch: Batch, step: number, rate: number, decay: number): Promise<StepResult> {
     const tokens = batch.inputs.length;
+    const widths = this.#rounding?.widths ?? [{ bits: undefined, share: 1 }];
     let sum = 0;
-    for (const part of split(batch, this.#microBatch)) {
-      const losses = this.#backend.scope(() => this.#forwardAndBackward(part, step, 1 / tokens));
-      for (const loss of await this.#backend.read(losses)) sum += loss;
-      this.#backend.free(losses);
+    for (const part of split(batch, this.#recipe.microBatch)) {
+      for (const { bits, share } of widths) {
+        const at = { step: step - 1, steps: this.#steps, bits };
+        const losses = this.#backend.scope(() => this.#forwardAndBackward(part, at, share / tokens));
+        for (const loss of await this.#backend.read(losses)) sum += share * loss;
+        this.#backend.free(losses);
+      }
     }
     const finite = Number.isFinite(sum);
     if (finite) {
-      const gradients = [...this.#parameters.values()].map(
-        (parameter) => this.#tape.gradients.get(parameter)!,
-      );
+      const gradients = [...this.#trained.values()]
+        .filter(({ learns }) => learns)
+        .map(({ tensor }) => this.#tape.gradients.get(tensor)!);
       this.#optimizer.step(gradients, step, rate, decay);
     }
     this.#tape.clear();
@@ -78,12 +134,17 @@ export class Trainer {
   }
 
   /** Losses (tokens) of some sequences; the tape adds up their gradients times `share`. */
-  #forwardAndBackward({ sequences, inputs, targets }: Batch, step: number, share: number): Tensor {
+  #forwardAndBackward({ sequences, inputs, targets }: Batch, at: Moment, share: number): Tensor {
     const backend = this.#backend;
-    const ids = (values: Int32Array) => backend.upload(hostTensor([values.length], values));
-    const at = { batch: sequences, time: inputs.length / sequences, from: 0 };
-    const weights = this.#effectiveWeights(this.#tape, step);
-    const losses = tokenLosses(this.#tape, this.#model, weights, this.#rope, ids(inputs), ids(targets), at);
+    const upload = (values: Int32Array) => backend.upload(hostTensor([values.length], values));
+    const span = { batch: sequences, time: inputs.length / sequences, from: 0 };
+    const weights = this.#effectiveWeights(this.#ops, at);
+    const losses = tokenLosses(
+      this.#ops,
+      { model: this.#model, weights, rope: this.#rope },
+      { ids: upload(inputs), targets: upload(targets), at: span },
+      this.#recipe.recompute ? (body) => this.#tape.segment(body) : (body) => body(),
+    );
     const seed = backend.zeros(losses.shape);
     backend.fill(seed, share);
     this.#tape.backward(losses, seed);
@@ -91,34 +152,72 @@ export class Trainer {
   }
 
   /** What the layers compute with: the parameters, linear ones rounded where the family asks for it. */
-  #effectiveWeights(ops: Operations, step: number): Map<string, Tensor> {
-    const weights = new Map(this.#parameters);
-    if (!this.#rounding) return weights;
+  #effectiveWeights(ops: Operations, at: Moment): Map<string, Tensor> {
+    const weights = new Map<string, Tensor>();
     for (const { name, role } of this.#model.tensors) {
-      if (role === "linear") weights.set(name, this.#rounding.forward(ops, weights.get(name)!, {}, step));
+      const { tensor } = this.#trained.get(name)!;
+      const rounded = role === "linear" && this.#rounding;
+      weights.set(name, rounded ? rounded.forward(ops, tensor, this.#beside(name), at) : tensor);
     }
     return weights;
   }
 
-  /** The model as its forward pass sees it after `step` steps; call `free` before the next one. */
-  running(step: number): Running & { free(): void } {
+  /** What is trained beside a matrix, by its own names. */
+  #beside(name: string): Record<string, Tensor> {
+    const parameters: Record<string, Tensor> = {};
+    for (const [other, { tensor }] of this.#trained) {
+      if (other.startsWith(`${name}.`)) parameters[other.slice(name.length + 1)] = tensor;
+    }
+    return parameters;
+  }
+
+  /** The model as its forward pass sees it at a moment; call `free` before the next step. */
+  running(at: Moment): Running & { free(): void } {
     const backend = this.#backend;
-    const weights = this.#effectiveWeights(backend, step);
+    const own = new Set([...this.#trained.values()].map(({ tensor }) => tensor));
+    const weights = backend.scope(() => {
+      const effective = this.#effectiveWeights(backend, at);
+      for (const t of effective.values()) if (!own.has(t)) backend.keep(t);
+      return effective;
+    });
     return {
       model: this.#model,
       backend,
       weights,
       rope: this.#rope,
       free: () => {
-        for (const [name, t] of weights) if (t !== this.#parameters.get(name)) backend.free(t);
+        for (const t of weights.values()) if (!own.has(t)) backend.free(t);
       },
     };
+  }
+
+  get model(): Model {
+    return this.#model;
+  }
+
+  /** The linear matrices one after another: as they are trained, and as their layers see them at a moment. */
+  async *matrices(at: Moment): AsyncGenerator<SeenMatrix> {
+    const backend = this.#backend;
+    const read = async (t: Tensor) => (await backend.read(t)) as Float32Array;
+    for (const { name, role } of this.#model.tensors) {
+      if (role !== "linear") continue;
+      const { tensor } = this.#trained.get(name)!;
+      const [rows, cols] = tensor.shape;
+      const W = await read(tensor);
+      const seen = this.#rounding
+        ? backend.scope(() => this.#rounding!.forward(backend, tensor, this.#beside(name), at))
+        : tensor;
+      const Ŵ = seen === tensor ? W : await read(seen);
+      if (seen !== tensor) backend.free(seen);
+      yield { name, rows, cols, W, Ŵ };
+    }
   }
 
   /** Parameters by name. */
   async parameters(): Promise<Map<string, Float32Array>> {
     const values = new Map<string, Float32Array>();
-    for (const [name, t] of this.#parameters) values.set(name, (await this.#backend.read(t)) as Float32Array);
+    for (const [name, { tensor }] of this.#trained)
+      values.set(name, (await this.#backend.read(tensor)) as Float32Array);
     return values;
   }
 
@@ -139,8 +238,9 @@ export class Trainer {
 
   *#state(): Generator<[string, Tensor]> {
     let i = 0;
-    for (const [name, parameter] of this.#parameters) {
-      yield [name, parameter];
+    for (const [name, { tensor, learns }] of this.#trained) {
+      yield [name, tensor];
+      if (!learns) continue;
       yield [`first/${name}`, this.#optimizer.first[i]];
       yield [`second/${name}`, this.#optimizer.second[i]];
       i++;
@@ -150,23 +250,15 @@ export class Trainer {
   dispose(): void {
     this.#tape.clear();
     this.#optimizer.dispose();
-    for (const t of [...this.#parameters.values(), this.#rope]) this.#backend.free(t);
+    for (const { tensor } of this.#trained.values()) this.#backend.free(tensor);
+    this.#backend.free(this.#rope);
   }
 }
 
-/** −ln p of every target: ids (tokens), targets (tokens) -> (tokens). */
-function tokenLosses(
-  ops: Operations,
-  model: Model,
-  weights: Weights,
-  rope: Tensor,
-  ids: Tensor,
-  targets: Tensor,
-  at: Span,
-): Tensor {
-  let x = model.embed(ops, ids, weights);
-  for (let i = 0; i < model.config.layers; i++) x = model.block(ops, i, x, weights, at, rope);
-  return ops.crossEntropy(model.finalNorm(ops, x, weights), weights.get(model.headWeight)!, targets);
+/** Whether a name is what a pattern says, `*` standing for any text. */
+function matches(name: string, pattern: string): boolean {
+  const escaped = pattern.split("*").map((piece) => piece.replace(/[.+?^${}()|[\]\\]/g, "\\$&"));
+  return new RegExp(`^${escaped.join(".*")}$`).test(name);
 }
 
 /** A batch in parts of `sequences` sequences. */
