@@ -2,7 +2,13 @@ import type { Backend } from "../backends/backend.ts";
 import { ADAMW4_BLOCK, adamw4Scales } from "../kernels/adamw4.ts";
 import { sizeOf } from "../tensor/tensor.ts";
 import { adamwRule } from "./adamw.ts";
-import { type CommonOptions, LEAST_QUANTIZED, type Parameter, type Rule, RuleOptimizer } from "./optimizer.ts";
+import {
+  type CommonOptions,
+  LEAST_QUANTIZED,
+  type Parameter,
+  type Rule,
+  RuleOptimizer,
+} from "./optimizer.ts";
 
 /** AdamW with states of 4 bits: see kernels/adamw4.ts. */
 function adamw4Rule({ beta1, beta2, epsilon, clip }: CommonOptions): Rule {

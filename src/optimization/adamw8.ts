@@ -2,7 +2,13 @@ import type { Backend } from "../backends/backend.ts";
 import { ADAMW8_BLOCK } from "../kernels/adamw8.ts";
 import { sizeOf } from "../tensor/tensor.ts";
 import { adamwRule } from "./adamw.ts";
-import { type CommonOptions, LEAST_QUANTIZED, type Parameter, type Rule, RuleOptimizer } from "./optimizer.ts";
+import {
+  type CommonOptions,
+  LEAST_QUANTIZED,
+  type Parameter,
+  type Rule,
+  RuleOptimizer,
+} from "./optimizer.ts";
 
 export interface AdamW8Options extends CommonOptions {
   /**

@@ -7,22 +7,18 @@ export interface CollageOptions extends CommonOptions {
   readonly variant: "light" | "plus";
 }
 
-/** Weights that are pairs of bf16 numbers: see kernels/collage.ts. `lost` collects what is lost. */
-function collageRule(
-  { beta1, beta2, epsilon, clip, variant }: CollageOptions,
-  lost: Tensor,
-  none: Tensor,
-): Rule {
+/** Weights that are pairs of bf16 numbers: see kernels/collage.ts. */
+function collageRule({ beta1, beta2, epsilon, clip, variant }: CollageOptions, none: Tensor): Rule {
   return {
     states(shape) {
       const words = { shape: [Math.ceil(sizeOf(shape) / 2)], format: "i32" } as const;
       const names = ["rest", "first", "second", ...(variant === "plus" ? ["secondRest"] : [])];
-      return names.map((name) => ({ name, ...words }));
+      return [{ name: "lost", shape: [3], format: "f32" }, ...names.map((name) => ({ name, ...words }))];
     },
-    begin(backend, w, [rest]) {
+    begin(backend, w, [, rest]) {
       backend.splitBf16(w, rest);
     },
-    move(backend, w, gradient, [rest, first, second, secondRest = none], { norm, rate, decay, step }) {
+    move(backend, w, gradient, [lost, rest, first, second, secondRest = none], { norm, rate, decay, step }) {
       const numbers = [rate, beta1, beta2, epsilon, decay, step, clip] as const;
       backend.collage(w, gradient, rest, first, second, secondRest, lost, norm, ...numbers);
     },
@@ -39,39 +35,35 @@ function collageRule(
  * Yu et al., 2024 (Collage, https://arxiv.org/abs/2405.03637).
  */
 export class Collage extends RuleOptimizer {
-  readonly #lost: Tensor;
+  readonly #lost: readonly Tensor[];
   readonly #none: Tensor;
 
   constructor(backend: Backend, parameters: readonly Parameter[], options: CollageOptions) {
-    const lost = backend.keep(backend.zeros([3]));
     const none = backend.keep(backend.zeros([0], "i32"));
-    const rule = collageRule(options, lost, none);
+    const rule = collageRule(options, none);
     super(
       backend,
       parameters,
       parameters.map(() => rule),
     );
-    this.#lost = lost;
     this.#none = none;
-  }
-
-  override step(gradients: readonly Tensor[], step: number, rate: number, decay: number): void {
-    this.backend.fill(this.#lost, 0);
-    super.step(gradients, step, rate, decay);
+    this.#lost = parameters.map((_, i) => new Map(this.state(i)).get("lost")!);
   }
 
   /**
-   * Of the last step's updates that were not 0, the share that changed nothing
+   * Of all updates so far that were not 0, the share that changed nothing
    * (`lostUpdates`), and that weights of bf16 alone would have lost (`lostInBf16`).
    */
   override async measures(): Promise<{ lostUpdates: number; lostInBf16: number }> {
-    const [moved, plainly, here] = await this.backend.read(this.#lost);
+    const sums = [0, 0, 0];
+    for (const t of this.#lost)
+      for (const [k, count] of (await this.backend.read(t)).entries()) sums[k] += count;
+    const [moved, plainly, here] = sums;
     return { lostUpdates: here / Math.max(1, moved), lostInBf16: plainly / Math.max(1, moved) };
   }
 
   override dispose(): void {
     super.dispose();
-    this.backend.free(this.#lost);
     this.backend.free(this.#none);
   }
 }

@@ -27,7 +27,8 @@ function muonRule({ momentum, nesterov, iterations, scale, rateFactor, clip }: M
     states: (shape) => [{ name: "momentum", shape, format: "f32" }],
     move(backend, w, gradient, [buffer], { norm, rate, decay }) {
       const [rows, cols] = w.shape;
-      const size = scale === "rms" ? 0.2 * Math.sqrt(Math.max(rows, cols)) : Math.sqrt(Math.max(1, rows / cols));
+      const size =
+        scale === "rms" ? 0.2 * Math.sqrt(Math.max(rows, cols)) : Math.sqrt(Math.max(1, rows / cols));
       backend.scope(() => {
         const update = backend.zeros(w.shape);
         backend.momentum(buffer, update, gradient, norm, momentum, nesterov ? 1 : 0, clip);

@@ -31,7 +31,7 @@ export interface Optimizer {
   state(i: number): Iterable<readonly [name: string, tensor: Tensor]>;
   /** All that is remembered, over all elements of all parameters. */
   readonly bytesPerParameter: number;
-  /** Numbers about the last step, for people: `lostUpdates`. Empty where there are none. */
+  /** Numbers about its work since the first step, for people: `lostUpdates`. Empty where there are none. */
   measures(): Promise<Readonly<Record<string, number>>>;
   /** Forgets everything, as before the first step. */
   reset(): void;
@@ -83,11 +83,7 @@ export class RuleOptimizer implements Optimizer {
   readonly #states: readonly (readonly { readonly name: string; readonly tensor: Tensor }[])[];
 
   /** `rules` in the order of the parameters. */
-  constructor(
-    backend: Backend,
-    parameters: readonly Omit<Parameter, "role">[],
-    rules: readonly Rule[],
-  ) {
+  constructor(backend: Backend, parameters: readonly Omit<Parameter, "role">[], rules: readonly Rule[]) {
     this.backend = backend;
     this.#parameters = parameters;
     this.#rules = rules;

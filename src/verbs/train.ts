@@ -24,7 +24,10 @@ export interface TrainOptions extends BackendChoice {
 }
 
 export interface TrainResult
-  extends Pick<Trained, "steps" | "tokens" | "tokensPerSecond" | "trainingSeconds" | "validation"> {
+  extends Pick<
+    Trained,
+    "steps" | "tokens" | "tokensPerSecond" | "trainingSeconds" | "optimizer" | "validation"
+  > {
   readonly identity: Identity;
 }
 
@@ -62,9 +65,8 @@ export async function train(
       finish(backend, { data: sources.data, seed: recipe.seed }, result);
     const trained = await runTraining(recipe, sources, folder, backend, job, recordOf, reached);
 
-    const { model, weights, vocabulary, steps, tokens, tokensPerSecond, trainingSeconds, validation } =
-      trained;
-    const record = recordOf({ steps, tokens, tokensPerSecond, trainingSeconds, validation, identity });
+    const { model, weights, vocabulary, ...result } = trained;
+    const record = recordOf({ ...result, identity });
     const { config, generation, tokenizerFiles } = modelFiles(model, vocabulary);
     await writeModel(out, { config, into: "beside" }, [...weights], { tokenizerFiles, generation, record });
     reached?.("model written");
