@@ -532,7 +532,8 @@ function stepCases(random: Random, shapes: readonly (readonly number[])[]): Case
         ["plus", bf16s(1e-6)],
       ] as const) {
         const states = [bf16s(1e-4), bf16s(0.1), squares(bf16s(0.01)), secondRest, lost, norm];
-        add("collage", `${where}, ${variant}`, floats(), floats(0.1), ...states, ...numbers);
+        const w = hostTensor(shape, floats().data.map(roundBf16) as Float32Array);
+        add("collage", `${where}, ${variant}`, w, floats(0.1), ...states, ...numbers);
       }
       add("momentum", where, floats(), floats(), floats(), norm, 0.95, step % 2, maxNorm);
       add("descend", where, floats(), floats(), norm, 0.01, 0.2, decay);

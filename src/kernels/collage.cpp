@@ -11,17 +11,16 @@ struct Pair {
   f32v high, rest;
 };
 
-// high = R(a + b), and high + rest = a + b exactly.
+// high = R(a + b), and high + rest = a + b exactly. The two differences are bf16 numbers (Dekker, 1971): rounding them
+// would change nothing.
 LOWBIT_INLINE Pair twoSum(f32v a, f32v b) {
   const f32v s = roundBf16(a + b), sizeA = abs(a), sizeB = abs(b);
   const f32v large = less(sizeA, sizeB, b, a), small = less(sizeA, sizeB, a, b);
-  return {s, roundBf16(small - roundBf16(s - large))};
+  return {s, small - (s - large)};
 }
 
-LOWBIT_INLINE Pair grow(Pair a, f32v b) {
-  const Pair sum = twoSum(a.high, b);
-  return twoSum(sum.high, roundBf16(a.rest + sum.rest));
-}
+// `sum` = twoSum(a.high, b)
+LOWBIT_INLINE Pair grow(Pair sum, f32v rest) { return twoSum(sum.high, roundBf16(rest + sum.rest)); }
 
 struct Constants {
   f32v scale, keep1, take1, keep2, rest2, take2, small, pull, bias1, bias2, rate;
@@ -44,22 +43,20 @@ template <bool PLUS> LOWBIT_INLINE State next(const Constants& c, State s, f32v 
   if (PLUS) {
     const f32v exact = v * c.keep2, product = roundBf16(exact);  // 16 bits: exact in float32
     const f32v cross = roundBf16(s.second.rest * c.keep2 + v * c.rest2);
-    s.second = grow(twoSum(product, roundBf16((exact - product) + cross)), roundBf16(share));
+    const Pair kept = twoSum(product, roundBf16((exact - product) + cross));
+    s.second = grow(twoSum(kept.high, roundBf16(share)), kept.rest);
   } else {
     s.second.high = roundBf16(roundBf16(c.keep2 * v) + share);
   }
-  const f32v before = roundBf16(s.w), restBefore = roundBf16(s.rest + (s.w - before));
   const f32v mean = s.first / c.bias1, deviation = sqrt(s.second.high / c.bias2);
-  const f32v delta = roundBf16(splat(0.0f) - c.rate * (mean / (deviation + c.small) + c.pull * before));
-  const Pair after = grow({before, restBefore}, delta);
+  const f32v delta = roundBf16(splat(0.0f) - c.rate * (mean / (deviation + c.small) + c.pull * s.w));
+  const Pair plain = twoSum(s.w, delta), after = grow(plain, s.rest);
+  const f32v one = splat(1.0f), zero = splat(0.0f), moved = less(zero, abs(delta), one, zero);
+  lost.moved = lost.moved + moved;
+  lost.plainly = lost.plainly + less(zero, abs(plain.high - s.w), zero, moved);
+  lost.here = lost.here + less(zero, abs(after.high - s.w) + abs(after.rest - s.rest), zero, moved);
   s.w = after.high;
   s.rest = after.rest;
-  const f32v one = splat(1.0f), zero = splat(0.0f);
-  const auto differs = [=](f32v a, f32v b) { return less(a, b, one, less(b, a, one, zero)); };
-  const f32v moved = differs(delta, zero), same = one - differs(after.high, before);
-  lost.moved = lost.moved + moved;
-  lost.plainly = lost.plainly + moved * (one - differs(roundBf16(before + delta), before));
-  lost.here = lost.here + moved * same * (one - differs(after.rest, restBefore));
   return s;
 }
 

@@ -18,9 +18,8 @@ import { type AdamNumbers, adamNumbers, bf16At, gradientFactor, noBound, setBf16
  *   Grow((a, r), b):  (s, e) = TwoSum(a, b),  (a, r) = TwoSum(s, R(r + e))
  *   Mul((a, r), (b, c)):  p = R(a·b),  (a, r) = TwoSum(p, R((a·b − p) + R(r·b + a·c)))
  *
- * w f32 (n), its values bf16 (what is not is rounded first, and the rest of it added to `rest`); gradient (n); rest,
- * first, second, secondRest i32 (⌈n/2⌉), two bf16 each, the first in the lower half; secondRest empty: light. lost
- * (3): to it is added how many Δ are not 0, how many of them bf16 alone would lose (R(w + Δ) = w), and how many are
+ * w f32 (n), its values bf16 (splitBf16 makes them so); gradient (n); rest, first, second, secondRest i32 (⌈n/2⌉), two
+ * bf16 each, the first in the lower half; secondRest empty: light. lost (3): to it is added how many Δ are not 0, how many of them bf16 alone would lose (R(w + Δ) = w), and how many are
  * lost here (w and rest stay as they were). norm as in adamw, also that nothing is written when it is not finite.
  *
  * Yu et al., 2024 (Collage, https://arxiv.org/abs/2405.03637), algorithms 1 and 2, and the official
@@ -90,8 +89,8 @@ export const collage: Procedure<
       }
       setBf16At(second.ids, i, v);
 
-      const before = roundBf16(w.data[i]);
-      const restBefore = roundBf16(f(bf16At(rest.ids, i) + f(w.data[i] - before)));
+      const before = w.data[i];
+      const restBefore = bf16At(rest.ids, i);
       const mean = f(m / bias1);
       const deviation = f(Math.sqrt(f(v / bias2)));
       const direction = f(f(mean / f(deviation + small)) + f(pull * before));

@@ -39,19 +39,18 @@ template <int DECADES, int FIRST, bool SIGNED> struct DynamicMap {
   static LOWBIT_INLINE f32v nearest(f32v x) {
     const f32v size = SIGNED ? abs(x) : x;
     const auto constant = [](double value) { return splat(static_cast<float>(value)); };
-    double n = FIRST;
-    f32v slope = constant(n * unit(0) / 0.9), shift = constant(0.5 + n - FIRST - n / 9);
-    f32v low = constant(1), high = constant(n);
+    // What x is multiplied by, and the levels of its decade.
+    f32v slope = constant(FIRST * unit(0) / 0.9), n = constant(FIRST);
 #pragma GCC unroll 8
     for (int i = 1; i < DECADES; i++) {
-      const f32v end = constant((1 + 0.9 / n) / unit(i - 1));
-      n *= 2;
-      slope = less(end, size, constant(n * unit(i) / 0.9), slope);
-      shift = less(end, size, constant(0.5 + n - FIRST - n / 9), shift);
-      low = less(end, size, constant(1 + n - FIRST), low);
-      high = less(end, size, constant(2 * n - FIRST), high);
+      const double before = FIRST << (i - 1);
+      const f32v end = constant((1 + 0.9 / before) / unit(i - 1));
+      slope = less(end, size, constant(2 * before * unit(i) / 0.9), slope);
+      n = less(end, size, constant(2 * before), n);
     }
-    f32v j = max(low, min(high, round(size * slope + shift)));
+    const f32v first = n - constant(FIRST);
+    const f32v shift = n * constant(8.0 / 9) + constant(0.5 - FIRST);
+    f32v j = max(first + constant(1), min(first + n, round(size * slope + shift)));
     j = less(constant(magnitude(1) / 2), size, j, splat(0.0f));
     j = less(constant((magnitude(INNER) + 1) / 2), size, constant(INNER + 1), j);
     if (!SIGNED) return j;

@@ -90,7 +90,7 @@ export class DynamicMap {
         low: magnitudes.length,
         high: magnitudes.length + n - 1,
         slope: Math.fround((n * unit) / 0.9),
-        shift: Math.fround(0.5 + n - first - n / 9),
+        shift: Math.fround(Math.fround(n * Math.fround(8 / 9)) + Math.fround(0.5 - first)),
         end: Math.fround((1 + 0.9 / n) / unit),
       });
       for (let k = 0; k < n; k++) magnitudes.push((0.1 + (0.9 * (k + 0.5)) / n) / unit);
