@@ -18,11 +18,19 @@ export function train(program: Command): void {
   });
 }
 
-function show({ steps, tokens, tokensPerSecond, trainingSeconds, validation }: Record<TrainResult>): string {
+function show({
+  steps,
+  tokens,
+  tokensPerSecond,
+  trainingSeconds,
+  optimizer,
+  validation,
+}: Record<TrainResult>): string {
   const { loss, lossStandardError } = validation;
   const error = lossStandardError === null ? "" : ` ± ${lossStandardError.toFixed(4)}`;
   return [
     `${steps} steps, ${tokens.toLocaleString("en-US")} tokens in ${duration(trainingSeconds)} (${tokensPerSecond.toFixed(0)} tokens/s)`,
+    `optimizer ${optimizer.name}, ${optimizer.stateBytesPerParameter.toFixed(2)} bytes of state per parameter`,
     `validation loss ${loss.toFixed(4)}${error} nats per token, measured on the model as stored`,
   ].join("\n");
 }

@@ -27,12 +27,6 @@
   each(addRow) \
   each(combine) \
   each(learnedStep) \
-  each(nested) \
-  each(layerNorm) \
-  each(relu2glu) \
-  each(roundRows) \
-  each(softLoss) \
-  each(matchStates) \
   each(nested)
 
 #define LOWBIT_PROCEDURES(each) \
@@ -41,6 +35,13 @@
   each(cacheAppend) \
   each(squaredNorm) \
   each(adamw) \
+  each(adamw8) \
+  each(adamw4) \
+  each(splitBf16) \
+  each(collage) \
+  each(momentum) \
+  each(orthogonalize) \
+  each(descend) \
   each(addGram) \
   each(cholesky) \
   each(triangularSolve) \

@@ -19,7 +19,7 @@ import type { RunFolder } from "./run-folder.ts";
 import { cutSnapshots, type Snapshot, snapshotSteps, writeSnapshot } from "./snapshots.ts";
 import { openText, type Sources, type TokenizedText } from "./text.ts";
 import type { TokenFile } from "./token-file.ts";
-import { Trainer } from "./trainer.ts";
+import { type OptimizerReport, Trainer } from "./trainer.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 import { WeightsWatch } from "./weights-watch.ts";
 
@@ -37,6 +37,7 @@ export interface Trained {
   readonly tokensPerSecond: number;
   /** Time of all steps, also those before the run was resumed. */
   readonly trainingSeconds: number;
+  readonly optimizer: OptimizerReport;
   readonly validation: {
     /** Of the model as it is stored, on all windows of the held-out text; nats per token. */
     readonly loss: number;
@@ -148,6 +149,7 @@ export async function runTraining(
         tokens,
         tokensPerSecond: tokens / trainingSeconds,
         trainingSeconds,
+        optimizer: await trainer.optimizer(),
         validation: {
           loss: asStored.mean,
           lossStandardError: asStored.standardError ?? null,

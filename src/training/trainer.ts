@@ -6,9 +6,17 @@ import { initialize } from "../models/initialize.ts";
 import type { Model, Role } from "../models/model.ts";
 import { ropeTable } from "../models/rope-table.ts";
 import type { Running } from "../models/run.ts";
-import { AdamW } from "../optimization/adamw.ts";
+import { openOptimizer } from "../optimization/index.ts";
+import type { Optimizer } from "../optimization/optimizer.ts";
 import { generator } from "../tensor/random.ts";
-import { type HostTensor, hostTensor, InputError, matrix, type Tensor } from "../tensor/tensor.ts";
+import {
+  type Elements,
+  type HostTensor,
+  hostTensor,
+  InputError,
+  matrix,
+  type Tensor,
+} from "../tensor/tensor.ts";
 import { type Batch, predicted } from "./batches.ts";
 import { tokenLosses } from "./loss.ts";
 import type { Recipe } from "./recipe.ts";
@@ -18,6 +26,16 @@ export interface StepResult {
   readonly loss: number;
   /** Of all parameters together, before clipping. */
   readonly gradientNorm: number;
+}
+
+/** An optimizer as a run's record shows it. */
+export interface OptimizerReport {
+  readonly name: string;
+  /** Bytes of its states for each number that is trained. */
+  readonly stateBytesPerParameter: number;
+  /** Shares of all updates that changed nothing, and that would have in bf16, where the optimizer counts them. */
+  readonly lostUpdates?: number;
+  readonly lostInBf16?: number;
 }
 
 /** What a trainer is told beside its recipe. */
@@ -60,7 +78,7 @@ export class Trainer {
   readonly #teacher: Running | undefined;
   /** The model's tensors by name, and what a rounding trains beside a matrix as `MATRIX.NAME`. */
   readonly #trained = new Map<string, Trained>();
-  readonly #optimizer: AdamW;
+  readonly #optimizer: Optimizer;
   readonly #tape: Tape;
   /** The tape as the model calls it. */
   readonly #ops: Operations;
@@ -82,9 +100,9 @@ export class Trainer {
     const values = start ?? new Map(initialize(model, generator(recipe.seed)));
     for (const { name, role } of model.tensors) this.#add(name, role, values.get(name)!);
     const learning = [...this.#trained.values()].filter(({ learns }) => learns);
-    this.#optimizer = new AdamW(
+    this.#optimizer = openOptimizer(
       backend,
-      learning.map(({ tensor, role }) => ({ tensor, decays: role !== "norm" })),
+      learning.map(({ tensor, role }) => ({ tensor, decays: role !== "norm", role })),
       recipe.optimizer,
     );
     this.#tape = new Tape(
@@ -135,11 +153,19 @@ export class Trainer {
       const gradients = [...this.#trained.values()]
         .filter(({ learns }) => learns)
         .map(({ tensor }) => this.#tape.gradients.get(tensor)!);
-      this.#optimizer.step(gradients, step, rate, decay);
+      this.#moveParameters(gradients, step, rate, decay);
     }
     this.#tape.clear();
     const [squaredNorm] = finite ? await this.#backend.read(this.#optimizer.squaredNorm) : [Number.NaN];
     return { loss: sum / tokens, gradientNorm: Math.sqrt(squaredNorm) };
+  }
+
+  /** The optimizer's step; where the family lets its states begin anew, its steps are counted anew too. */
+  #moveParameters(gradients: readonly Tensor[], step: number, rate: number, decay: number): void {
+    const resetsAt = this.#rounding?.resetsOptimizerAt ?? Number.POSITIVE_INFINITY;
+    if (step - 1 === resetsAt) this.#optimizer.reset();
+    const counted = step > resetsAt ? step - resetsAt : step;
+    this.#optimizer.step(gradients, counted, rate, decay);
   }
 
   /** Losses (tokens) of some sequences; the tape adds up their gradients times `share`. */
@@ -231,14 +257,14 @@ export class Trainer {
     return values;
   }
 
-  /** Parameters and moments, as a checkpoint keeps them: `NAME`, `first/NAME`, `second/NAME`. */
-  async state(): Promise<Map<string, Float32Array>> {
-    const values = new Map<string, Float32Array>();
-    for (const [name, t] of this.#state()) values.set(name, (await this.#backend.read(t)) as Float32Array);
+  /** Parameters and the optimizer's states, as a checkpoint keeps them: `NAME` and, of AdamW, `first/NAME`, `second/NAME`. */
+  async state(): Promise<Map<string, Elements>> {
+    const values = new Map<string, Elements>();
+    for (const [name, t] of this.#state()) values.set(name, await this.#backend.read(t));
     return values;
   }
 
-  restore(values: ReadonlyMap<string, Float32Array>): void {
+  restore(values: ReadonlyMap<string, Elements>): void {
     for (const [name, t] of this.#state()) {
       const value = values.get(name);
       if (!value) throw new InputError(`checkpoint: ${name} is missing; is it of this recipe?`);
@@ -246,13 +272,21 @@ export class Trainer {
     }
   }
 
+  /** What the optimizer is, keeps, and says of its work. */
+  async optimizer(): Promise<OptimizerReport> {
+    return {
+      name: this.#recipe.optimizer.name ?? "adamw",
+      stateBytesPerParameter: this.#optimizer.bytesPerParameter,
+      ...(await this.#optimizer.measures()),
+    };
+  }
+
   *#state(): Generator<[string, Tensor]> {
     let i = 0;
     for (const [name, { tensor, learns }] of this.#trained) {
       yield [name, tensor];
       if (!learns) continue;
-      yield [`first/${name}`, this.#optimizer.first[i]];
-      yield [`second/${name}`, this.#optimizer.second[i]];
+      for (const [state, t] of this.#optimizer.state(i)) yield [`${state}/${name}`, t];
       i++;
     }
   }

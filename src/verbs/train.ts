@@ -24,7 +24,10 @@ export interface TrainOptions extends BackendChoice {
 }
 
 export interface TrainResult
-  extends Pick<Trained, "steps" | "tokens" | "tokensPerSecond" | "trainingSeconds" | "validation"> {
+  extends Pick<
+    Trained,
+    "steps" | "tokens" | "tokensPerSecond" | "trainingSeconds" | "optimizer" | "validation"
+  > {
   readonly identity: Identity;
 }
 
@@ -69,9 +72,8 @@ export async function train(
       teacher: teacher && { running: teacher, tokenizer: teacher.tokenizer },
     });
 
-    const { model, weights, vocabulary, steps, tokens, tokensPerSecond, trainingSeconds, validation } =
-      trained;
-    const record = recordOf({ steps, tokens, tokensPerSecond, trainingSeconds, validation, identity });
+    const { model, weights, vocabulary, ...result } = trained;
+    const record = recordOf({ ...result, identity });
     const { config, generation, tokenizerFiles } = modelFiles(model, vocabulary);
     await writeModel(out, { config, into: "beside" }, [...weights], { tokenizerFiles, generation, record });
     reached?.("model written");
