@@ -284,6 +284,8 @@ function weightCases(
       add("nested", `great, ${bits} bits, rule ${rule}`, floats([2, 19], 3e5), bits, rule);
     }
   }
+}
+
 /**
  * The products that may be made in BF16: rows, columns and depths that tiles, pairs and blocks do not divide; every kind
  * of tile; denormals, which count as zeros; NaN and infinity.
