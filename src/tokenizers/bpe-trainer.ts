@@ -54,8 +54,8 @@ export async function trainByteLevelBpe(
   return { kind: "huggingface", tokenizer: tokenizerJson(pieces, merges), config };
 }
 
-/** Different words that are held, about 40 MB. */
-const MOST_WORDS = 1_000_000;
+/** Different words that are held; with what is known of their pairs about 150 MB. */
+const MOST_WORDS = 500_000;
 
 /** Words, and how often each occurs. */
 class CountedWords {
