@@ -11,13 +11,26 @@ import { generate } from "./generate.ts";
 import { inspect } from "./inspect.ts";
 import { tokenize } from "./tokenize.ts";
 import { train } from "./train.ts";
+import { watch } from "./watch.ts";
 
 /** Runs one command line; gives the exit status: 0 done, 1 failed, 2 wrong usage or bad input, 130 interrupted. */
 export async function main(args: readonly string[]): Promise<number> {
   const program = new Command("lowbit")
     .description("Train, compress, measure and run low-bit language models.")
     .version(lowbitVersion);
-  for (const define of [inspect, evaluate, compress, convert, train, generate, chat, bench, tokenize, doctor])
+  for (const define of [
+    inspect,
+    evaluate,
+    compress,
+    convert,
+    train,
+    watch,
+    generate,
+    chat,
+    bench,
+    tokenize,
+    doctor,
+  ])
     define(program);
   return runCommand(program, args);
 }

@@ -74,7 +74,7 @@ export function heatMap({ label, rows, steps, width, from, to, cursor, text }: H
   }
   const x = tenth(axis.at(steps[at]));
   if (cursor !== undefined) parts.push(draw("line", { class: "cursor", x1: x, x2: x, y1: TOP, y2: bottom }));
-  return drawing(width, height, label, [...scale(text(low), text(high), left), ...parts]);
+  return drawing(width, height, label, [...scale(text(low), text(high), left), ...parts], [left, right]);
 }
 
 /** Neighbouring columns of one shade: first, last, shade. */

@@ -73,7 +73,7 @@ export function lineChart(chart: LineChart): Picture {
   const xAxis = linearAxis(from, to, LEFT, width - RIGHT, Math.max(2, width / 90));
   const axis = logarithmic ? logarithmicAxis : linearAxis;
   const yAxis = axis(zero ? low : low - pad, high + pad, bottom, top, Math.max(2, (bottom - top) / 34));
-  return drawing(width, height, label, [
+  const parts = [
     ...frame(xAxis, yAxis, width, top, bottom),
     // Clipped by an inner picture, which needs no name that another picture could have too.
     draw(
@@ -89,7 +89,8 @@ export function lineChart(chart: LineChart): Picture {
       ...(cursor === undefined ? [] : [cursorAt(xAxis.at(cursor), top, bottom)]),
     ),
     ...legend.parts,
-  ]);
+  ];
+  return drawing(width, height, label, parts, [LEFT, width - RIGHT]);
 }
 
 /** Four digits, as long as they say something: `3.142`, `12340`, `0.0008`. */
