@@ -17,6 +17,7 @@ export interface LineChart {
   readonly label: string;
   readonly lines: readonly Line[];
   readonly width: number;
+  /** Below the legend. */
   readonly height: number;
   /** First and last step of the picture. */
   readonly from: number;
@@ -44,7 +45,7 @@ const ROW = 17;
  * only the middle 98 % count, so that one spike does not flatten the rest.
  */
 export function lineChart(chart: LineChart): Picture {
-  const { width, height, from, to, logarithmic = false, zero = false, text = digits, cursor, label } = chart;
+  const { width, from, to, logarithmic = false, zero = false, text = digits, cursor, label } = chart;
   const usable = ([x, y]: Point) => x >= from && x <= to && Number.isFinite(y) && (!logarithmic || y > 0);
   const lines = chart.lines.map((line) => ({ ...line, points: line.points.filter(usable) }));
   const named = lines.filter(({ look }) => look !== "band");
@@ -56,18 +57,19 @@ export function lineChart(chart: LineChart): Picture {
     width,
   );
   const top = legend.height + 6;
+  const height = chart.height + legend.height;
   const values = lines.flatMap(({ points, look }) => {
     const sorted = points.map(([, y]) => y).sort((a, b) => a - b);
     const cut = look === "band" ? Math.floor(sorted.length / 100) : 0;
     return sorted.length === 0 ? [] : [sorted[cut], sorted[sorted.length - 1 - cut]];
   });
-  if (zero) values.push(0);
   if (values.length === 0) {
     const waiting = draw("text", { x: width / 2, y: height / 2, "text-anchor": "middle" }, "nothing yet");
     return drawing(width, height, label, [waiting]);
   }
+  if (zero) values.push(0);
   const low = Math.min(...values);
-  const high = Math.max(...values);
+  const high = Math.max(...values) || (zero ? 1 : 0); // zeros lie on the ground
   const pad = logarithmic ? 0 : 0.04 * (high - low);
   const bottom = height - BOTTOM;
   const xAxis = linearAxis(from, to, LEFT, width - RIGHT, Math.max(2, width / 90));

@@ -98,12 +98,18 @@ function show(): void {
     if (known) known.panel = panel;
     else addPanel(panel);
   }
-  for (const [id, { canvas }] of canvases) {
-    if (panels.some((panel) => panel.id === id)) continue;
-    canvas.parentElement!.remove();
-    canvases.delete(id);
-  }
+  const order = [...canvases.keys()];
+  const isInOrder = order.length === panels.length && panels.every(({ id }, i) => order[i] === id);
+  if (!isInOrder) reorder(panels);
   drawAll();
+}
+
+/** Puts the panels where they belong, and takes those away that are no more. */
+function reorder(panels: readonly Panel[]): void {
+  const kept = panels.map(({ id }) => [id, canvases.get(id)!] as const);
+  byId("panels").replaceChildren(...kept.map(([, { canvas }]) => canvas.parentElement!));
+  canvases.clear();
+  for (const [id, entry] of kept) canvases.set(id, entry);
 }
 
 function addPanel(panel: Panel): void {
@@ -132,10 +138,10 @@ function addPanel(panel: Panel): void {
 /** The step below a place of the screen: pictures say where their steps begin and end. */
 function pointAt(canvas: HTMLElement, x: number): void {
   const svg = canvas.querySelector("svg");
-  if (!svg) return;
+  if (!svg?.dataset.steps) return; // nothing is drawn yet
   const { left, width } = svg.getBoundingClientRect();
   const { from, to } = span();
-  const [first, last] = (svg.dataset.steps ?? "").split(" ").map(Number);
+  const [first, last] = svg.dataset.steps.split(" ").map(Number);
   const inPicture = ((x - left) / width) * svg.viewBox.baseVal.width;
   moveTo(from + ((inPicture - first) / (last - first)) * (to - from));
 }

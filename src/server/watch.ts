@@ -76,7 +76,10 @@ const REPORT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'";
 export async function watchRun(out: string, port: number = DEFAULT_PORT): Promise<Served> {
   const run = new RunOnDisk(out);
   const server = createServer((request, response) => {
-    answer(run, request, response).catch(() => response.writeHead(500).end());
+    answer(run, request, response).catch(() => {
+      if (!response.headersSent) response.writeHead(500);
+      response.end();
+    });
   });
   const at = await listen(server, port);
   return {
@@ -206,7 +209,8 @@ class RunOnDisk {
 
   async #recipe(): Promise<unknown> {
     try {
-      return parse((await this.read("recipe.yaml")) ?? "", { logLevel: "silent" });
+      const recipe = parse((await this.read("recipe.yaml")) ?? "", { logLevel: "silent" });
+      return JSON.parse(JSON.stringify(recipe)); // an anchor may hold itself
     } catch {
       return undefined;
     }

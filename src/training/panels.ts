@@ -1,6 +1,6 @@
 import { heatMap } from "../pictures/heat-map.ts";
 import { histogram } from "../pictures/histogram.ts";
-import { digits, type Line, lineChart, type Point } from "../pictures/line-chart.ts";
+import { type Line, lineChart, type Point } from "../pictures/line-chart.ts";
 import type { Picture } from "../pictures/svg.ts";
 import { duration, size } from "../record/words.ts";
 import type { TimedLine } from "./log.ts";
@@ -36,7 +36,7 @@ export interface Panel {
 
 /** A fiftieth of the run is what smooth lines are the mean of. */
 const SMOOTHED = 50;
-const HEIGHT = 230;
+const HEIGHT = 215;
 
 /** The pictures of a run, in the order in which they are looked at. */
 export function panelsOf({ log, header, samples, clip }: Seen): Panel[] {
@@ -130,50 +130,49 @@ export function panelsOf({ log, header, samples, clip }: Seen): Panel[] {
         }),
       };
     });
-  panels.push(
-    chart(
-      "norms",
-      "Norm of the trained weights ‖W‖, by kind of layer",
-      byKind((all) => Math.hypot(...all.map(({ norm }) => norm))),
-      {
-        zero: true,
-      },
-    ),
-  );
-  for (const { field, title, note } of [
-    { field: "zeros", title: "Share of zeros", note: undefined },
+  const distance = `${header.every} ${header.every === 1 ? "step" : "steps"}`;
+  const shares = [
+    { field: "zeros", title: "Zeros, % of weights", note: undefined },
     {
       field: "flips",
-      title: "Share of flips",
-      note: `Weights whose code is another one than at the measurement before, usually ${header.every} ${header.every === 1 ? "step" : "steps"} earlier.`,
+      title: "Flips, % of weights",
+      note: `Weights whose code is another one than at the measurement before, usually ${distance} earlier.`,
     },
-  ] as const) {
-    if (!samples.some(({ matrices }) => matrices.some((matrix) => matrix[field] !== undefined))) continue;
-    const shareOf = (all: readonly MatrixSample[], weights: number) =>
-      all.some((matrix) => matrix[field] === undefined)
-        ? undefined
-        : all.reduce((sum, matrix) => sum + matrix[field]!, 0) / weights;
-    panels.push(chart(field, `${title}, by kind of layer`, byKind(shareOf), { note, text: percent }), {
+  ] as const;
+  const known = shares.filter(({ field }) =>
+    samples.some(({ matrices }) => matrices.some((matrix) => matrix[field] !== undefined)),
+  );
+  const shareOf = (field: "zeros" | "flips") => (all: readonly MatrixSample[], weights: number) =>
+    all.some((matrix) => matrix[field] === undefined)
+      ? undefined
+      : (100 * all.reduce((sum, matrix) => sum + matrix[field]!, 0)) / weights;
+  const normOf = (all: readonly MatrixSample[]) => Math.hypot(...all.map(({ norm }) => norm));
+  return [
+    ...panels,
+    chart("norms", "Norm of the trained weights, by kind", byKind(normOf), { zero: true }),
+    ...known.map(({ field, title, note }) =>
+      chart(field, `${title}, by kind`, byKind(shareOf(field)), { note, text: percent }),
+    ),
+    ...known.map(({ field, title, note }) => ({
       id: `${field}-layers`,
       title: `${title}, each layer`,
       note,
       wide: true,
-      draw: (view) =>
+      draw: (view: View) =>
         heatMap({
           label: `${title}, each layer`,
           rows: header.matrices.map(({ name }, m) => ({
             name: shortName(name),
             values: samples.map(
-              ({ matrices }) => matrices[m] && shareOf([matrices[m]], weightsIn(header, m)),
+              ({ matrices }) => matrices[m] && shareOf(field)([matrices[m]], weightsIn(header, m)),
             ),
           })),
           steps: samples.map(({ step }) => step),
           text: percent,
           ...view,
         }),
-    });
-  }
-  return panels;
+    })),
+  ];
 }
 
 /** The histogram of each matrix at a step (default: the last measured), outlined as it was at the first. */
@@ -206,7 +205,7 @@ export function factsOf({ log, header, samples }: Seen): [name: string, value: s
     const perStep = recent.reduce((sum, { timing }) => sum + timing.seconds, 0) / recent.length;
     const left = header ? header.steps - last.step : undefined;
     say("step", header ? `${grouped(last.step)} of ${grouped(header.steps)}` : grouped(last.step));
-    say("time left", left === undefined ? undefined : left > 0 ? duration(left * perStep) : "none");
+    say("time left", left ? duration(left * perStep) : undefined);
     say("time trained", duration(seconds));
     say(
       "training loss",
@@ -226,7 +225,10 @@ export function factsOf({ log, header, samples }: Seen): [name: string, value: s
   const sample = samples.at(-1);
   if (header && sample?.matrices.every(({ zeros }) => zeros !== undefined)) {
     const zeros = sample.matrices.reduce((sum, matrix) => sum + matrix.zeros!, 0);
-    say("zeros", percent(zeros / header.matrices.reduce((sum, { rows, cols }) => sum + rows * cols, 0)));
+    say(
+      "zeros",
+      `${percent((100 * zeros) / header.matrices.reduce((sum, { rows, cols }) => sum + rows * cols, 0))} %`,
+    );
   }
   say("memory", sample?.timing.memoryBytes === undefined ? undefined : size(sample.timing.memoryBytes));
   if (sample && seconds > 0) {
@@ -266,9 +268,9 @@ export function smoothed(points: readonly Point[]): Point[] {
   });
 }
 
-/** `0.12 %`, `33.3 %`. */
-function percent(share: number): string {
-  return `${share === 0 ? "0" : digits(Number((100 * share).toPrecision(3))).replace(/\.?0+$/, "")} %`;
+/** Of what is in percent: `33.3`, `0.12`. */
+function percent(value: number): string {
+  return String(Number(value < 1 ? value.toPrecision(2) : value.toPrecision(3)));
 }
 
 function grouped(value: number): string {

@@ -17,6 +17,8 @@ p { margin: 0.25rem 0; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(25rem, 100%), 1fr)); gap: 1rem; }
 .panel { background: var(--card); border: 1px solid var(--rule); border-radius: 8px; padding: 0.75rem; margin: 0; min-width: 0; }
 .panel.wide { grid-column: 1 / -1; }
+.scrolled { overflow-x: auto; }
+.scrolled svg[role=img] { min-width: 46rem; }
 .histograms { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 0.75rem; }
 table { border-collapse: collapse; font-size: 0.85rem; }
 td { padding: 0.15rem 1rem 0.15rem 0; vertical-align: top; overflow-wrap: anywhere; }
@@ -27,22 +29,38 @@ pre { font-size: 12px; overflow: auto; max-height: 40rem; background: var(--card
 `;
 
 const NARROW = 420;
-const WIDE = 860;
+const WIDE = 1180;
+
+/** What came out, on held-out text. */
+interface Result {
+  readonly validation: {
+    readonly loss: number;
+    readonly lossStandardError: number | null;
+    readonly trainedLoss: number;
+    readonly tokens: number;
+  };
+}
 
 /**
  * One page that tells how a run went: its losses, rates, norms and speed over
  * all steps, what became of its weights, and the record behind the numbers. It
  * needs nothing from elsewhere and runs nothing.
  */
-export function trainingReport(name: string, record: Record, seen: Seen): string {
+export function trainingReport(name: string, record: Record<Result>, seen: Seen): string {
   const view = { from: 0, to: lastStep(seen) };
-  const { environment, started, options } = record;
+  const { environment, started, options, validation } = record;
   const { recipe } = options as { readonly recipe?: unknown };
-  const results = flattened((record as { validation?: unknown }).validation);
+  const { loss, lossStandardError, trainedLoss, tokens } = validation;
+  const error = lossStandardError === null ? "" : ` ± ${lossStandardError.toFixed(4)}`;
+  const results: [string, string][] = [
+    ["loss of the model as it is stored", `${loss.toFixed(4)}${error} nats per token`],
+    ["before its weights were rounded to their formats", `${trainedLoss.toFixed(4)} nats per token`],
+    ["measured on", `${tokens.toLocaleString("en-US")} tokens`],
+  ];
   const panels = panelsOf(seen).map(({ title, note, wide, draw }) => {
     const picture = markup(draw({ ...view, width: wide ? WIDE : NARROW }));
     const below = note ? `<p class="note">${escaped(note)}</p>` : "";
-    return `<section class="panel${wide ? " wide" : ""}"><h3>${escaped(title)}</h3>${picture}${below}</section>`;
+    return `<section class="panel${wide ? " wide" : ""}"><h3>${escaped(title)}</h3><div${wide ? ' class="scrolled"' : ""}>${picture}</div>${below}</section>`;
   });
   const histograms = histogramsOf(seen, 160).map(markup);
   return `<!doctype html>
@@ -60,7 +78,6 @@ export function trainingReport(name: string, record: Record, seen: Seen): string
 ${factList(factsOf(seen))}
 <h2>Result on held-out text</h2>
 ${pairs(results)}
-<p class="note">Losses in nats per token. “loss” is of the model as it is stored, “trainedLoss” before its weights were rounded to their formats.</p>
 <h2>The run</h2>
 <div class="panels">
 ${panels.join("\n")}
