@@ -22,7 +22,11 @@ export function train(program: Command): void {
   sharedOptions(command).action((recipe: string, options: TrainCommandOptions) => {
     const { json, quiet, watch, ...settings } = options;
     const run = (job: Job) => trainModel({ ...settings, recipe }, job);
-    return execute(options, (job) => (watch ? watched(settings.out, watch, () => run(job)) : run(job)), show);
+    return execute(
+      options,
+      (job) => (watch === undefined ? run(job) : watched(settings.out, watch, () => run(job))),
+      show,
+    );
   });
 }
 

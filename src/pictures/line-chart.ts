@@ -121,7 +121,7 @@ export function thinned(points: readonly Point[], most: number = MOST_POINTS): r
   return groups(points, most).map((group) => [mean(group, 0), mean(group, 1)]);
 }
 
-export function cursorAt(x: number, top: number, bottom: number): Picture {
+function cursorAt(x: number, top: number, bottom: number): Picture {
   return draw("line", { class: "cursor", x1: tenth(x), x2: tenth(x), y1: top, y2: bottom });
 }
 
@@ -136,22 +136,19 @@ function frame(xAxis: Axis, yAxis: Axis, width: number, top: number, bottom: num
       draw("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, yAxis.text(tick)),
     );
   }
-  return [...parts, ...stepsBelow(xAxis, bottom)];
+  return [...parts, ...stepsBelow(xAxis, bottom, width - RIGHT)];
 }
 
-/** The numbers of steps below a picture. */
-export function stepsBelow(axis: Axis, bottom: number): Picture[] {
-  return axis.ticks.map((tick, i) =>
-    draw(
+/** The numbers of steps below a picture; one at the right edge ends there. */
+function stepsBelow(axis: Axis, bottom: number, right: number): Picture[] {
+  return axis.ticks.map((tick) => {
+    const x = tenth(axis.at(tick));
+    return draw(
       "text",
-      {
-        x: tenth(axis.at(tick)),
-        y: bottom + 16,
-        "text-anchor": i === axis.ticks.length - 1 ? "end" : "middle",
-      },
+      { x, y: bottom + 16, "text-anchor": x > right - 12 ? "end" : "middle" },
       axis.text(tick),
-    ),
-  );
+    );
+  });
 }
 
 function lineOf({ points, color, look }: Line, xAxis: Axis, yAxis: Axis): Picture[] {

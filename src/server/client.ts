@@ -167,6 +167,10 @@ function drawAll(): void {
     const width = Math.max(260, canvas.clientWidth);
     canvas.replaceChildren(element(panel.draw({ ...view, width })));
   }
+  byId("hint").textContent =
+    cursor === undefined
+      ? "Point at a picture, or move through its steps with ← and →, for the values at one step."
+      : `Values at step ${cursor}; Esc returns to the last.`;
   const histograms = histogramsOf(seen(), 160, cursor);
   byId("weights").hidden = histograms.length === 0;
   const at = samples.findLast(({ step }) => step <= (cursor ?? Number.POSITIVE_INFINITY)) ?? samples[0];

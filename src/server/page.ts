@@ -25,7 +25,7 @@ export function pageHtml(name: string, extension: string): string {
 <label><input type="radio" name="span" value="0.5"> last half</label>
 <label><input type="radio" name="span" value="0.1"> last tenth</label>
 </fieldset>
-<p class="note" id="hint">Point at a picture, or move through its steps with ← and →, for the values at one step; Esc returns to the last.</p>
+<p class="note" id="hint" aria-live="polite"></p>
 </div>
 <main class="panels" id="panels"></main>
 <section id="weights" hidden>

@@ -156,7 +156,7 @@ export function panelsOf({ log, header, samples, clip }: Seen): Panel[] {
     ...known.map(({ field, title, note }) => ({
       id: `${field}-layers`,
       title: `${title}, each layer`,
-      note,
+      note: field === "flips" ? `${note} Shades follow the square root.` : note,
       wide: true,
       draw: (view: View) =>
         heatMap({
@@ -168,6 +168,7 @@ export function panelsOf({ log, header, samples, clip }: Seen): Panel[] {
             ),
           })),
           steps: samples.map(({ step }) => step),
+          root: field === "flips",
           text: percent,
           ...view,
         }),
@@ -220,6 +221,8 @@ export function factsOf({ log, header, samples }: Seen): [name: string, value: s
   if (header) {
     say("family", header.family);
     say("parameters", grouped(header.parameters));
+    const perParameter = (header.stateBytes / header.parameters).toFixed(1);
+    say("optimizer", `${size(header.stateBytes)}, ${perParameter} bytes a parameter`);
     say("in linear layers", grouped(header.matrices.reduce((sum, { rows, cols }) => sum + rows * cols, 0)));
   }
   const sample = samples.at(-1);

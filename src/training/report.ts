@@ -18,11 +18,11 @@ p { margin: 0.25rem 0; }
 .panel { background: var(--card); border: 1px solid var(--rule); border-radius: 8px; padding: 0.75rem; margin: 0; min-width: 0; }
 .panel.wide { grid-column: 1 / -1; }
 .scrolled { overflow-x: auto; }
-.scrolled svg[role=img] { min-width: 46rem; }
+.scrolled svg[role=img] { width: 100%; min-width: 46rem; }
 .histograms { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 0.75rem; }
 table { border-collapse: collapse; font-size: 0.85rem; }
 td { padding: 0.15rem 1rem 0.15rem 0; vertical-align: top; overflow-wrap: anywhere; }
-td:first-child { color: var(--soft); white-space: nowrap; }
+td:first-child { color: var(--soft); }
 details { margin-top: 1rem; }
 summary { cursor: pointer; }
 pre { font-size: 12px; overflow: auto; max-height: 40rem; background: var(--card); padding: 1rem; }

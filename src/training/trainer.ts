@@ -8,7 +8,7 @@ import { ropeTable } from "../models/rope-table.ts";
 import type { Running } from "../models/run.ts";
 import { AdamW } from "../optimization/adamw.ts";
 import { generator } from "../tensor/random.ts";
-import { type HostTensor, hostTensor, InputError, matrix, type Tensor } from "../tensor/tensor.ts";
+import { type HostTensor, hostTensor, InputError, matrix, sizeOf, type Tensor } from "../tensor/tensor.ts";
 import type { Batch } from "./batches.ts";
 import { tokenLosses } from "./loss.ts";
 import type { Recipe } from "./recipe.ts";
@@ -193,6 +193,13 @@ export class Trainer {
 
   get model(): Model {
     return this.#model;
+  }
+
+  /** What the optimizer keeps beside the parameters. */
+  get stateBytes(): number {
+    let bytes = 0;
+    for (const [name, { shape }] of this.#state()) if (!this.#trained.has(name)) bytes += 4 * sizeOf(shape);
+    return bytes;
   }
 
   /** The linear matrices one after another: as they are trained, and as their layers see them at a moment. */

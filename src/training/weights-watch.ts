@@ -207,6 +207,7 @@ export class WeightsWatch {
       steps: this.#steps,
       every: this.#every,
       parameters: tensors.reduce((sum, { shape }) => sum + sizeOf(shape), 0),
+      stateBytes: this.#trainer.stateBytes,
       range: RANGE,
       matrices: tensors
         .filter(({ role }) => role === "linear")
