@@ -9,6 +9,7 @@ import { doctor } from "./doctor.ts";
 import { evaluate } from "./evaluate.ts";
 import { generate } from "./generate.ts";
 import { inspect } from "./inspect.ts";
+import { study } from "./study.ts";
 import { tokenize } from "./tokenize.ts";
 import { train } from "./train.ts";
 import { watch } from "./watch.ts";
@@ -25,6 +26,7 @@ export async function main(args: readonly string[]): Promise<number> {
     convert,
     train,
     watch,
+    study,
     generate,
     chat,
     bench,

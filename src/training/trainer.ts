@@ -1,6 +1,6 @@
 import { Tape } from "../autograd/tape.ts";
 import type { Backend } from "../backends/backend.ts";
-import type { Operations } from "../kernels/index.ts";
+import { bf16Operations, type Operations } from "../kernels/index.ts";
 import type { Moment, TrainedRounding } from "../methods/method.ts";
 import { initialize } from "../models/initialize.ts";
 import type { Model, Role } from "../models/model.ts";
@@ -82,7 +82,7 @@ export class Trainer {
       backend,
       learning.map(({ tensor }) => tensor),
     );
-    this.#ops = this.#tape;
+    this.#ops = recipe.precision === "bf16" ? bf16Operations(this.#tape) : this.#tape;
     this.#rope = backend.keep(backend.upload(ropeTable(model.config, model.config.context)));
   }
 
