@@ -21,9 +21,9 @@ const SAMPLES = 100;
 /**
  * or fewer, with so many tokens between them: measuring takes some 12 ns a
  * weight and training at least 40 ps a weight and token, so that it stays
- * below 1 % of the time.
+ * around half a percent of the time.
  */
-const TOKENS_BETWEEN = 1 << 15;
+const TOKENS_BETWEEN = 1 << 16;
 /** How far from a whole number of steps a level may lie: float32's error in γ·k and its quotient, k up to 127. */
 const GRID_ERROR = 1e-3;
 const LARGEST_CODE = 127;
