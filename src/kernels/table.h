@@ -15,6 +15,14 @@
   each(crossEntropy) \
   each(ternary) \
   each(binary) \
+  each(sign) \
+  each(half) \
+  each(scaleRows) \
+  each(scaleColumns) \
+  each(addRow) \
+  each(combine) \
+  each(learnedStep) \
+  each(nested) \
   each(layerNorm) \
   each(relu2glu) \
   each(roundRows) \
