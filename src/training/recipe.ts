@@ -56,7 +56,7 @@ const schema = z.strictObject({
   validateEvery: count,
   /** Models kept in the middle of the run; default: none. */
   snapshots: snapshotsSchema.optional(),
-  /** Steps between measurements of the weights (weights.jsonl). Default: so many that a run has about a hundred. */
+  /** Steps between measurements of the weights (weights.jsonl). Default: about a hundred in a run, fewer if they took time. */
   measureEvery: count.optional(),
   /** Formats of the finished model: of its linear layers (default: the family's own), and of everything else. */
   formats: z

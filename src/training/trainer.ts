@@ -15,6 +15,7 @@ import {
   hostTensor,
   InputError,
   matrix,
+  sizeOf,
   type Tensor,
 } from "../tensor/tensor.ts";
 import { type Batch, predicted } from "./batches.ts";
@@ -229,6 +230,13 @@ export class Trainer {
 
   get model(): Model {
     return this.#model;
+  }
+
+  /** What the optimizer keeps beside the parameters. */
+  get stateBytes(): number {
+    let bytes = 0;
+    for (const [name, { shape }] of this.#state()) if (!this.#trained.has(name)) bytes += 4 * sizeOf(shape);
+    return bytes;
   }
 
   /** The linear matrices one after another: as they are trained, and as their layers see them at a moment. */

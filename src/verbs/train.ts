@@ -6,10 +6,19 @@ import { baseName, startRecord } from "../record/make.ts";
 import type { Fingerprint, Job, Record } from "../record/record.ts";
 import type { Reached } from "../training/checkpoint.ts";
 import { modelFiles } from "../training/finish.ts";
-import { parseYaml, type RecipeInput, readRecipe } from "../training/recipe.ts";
+import { readLog } from "../training/log.ts";
+import { parseYaml, type Recipe, type RecipeInput, readRecipe } from "../training/recipe.ts";
+import { trainingReport } from "../training/report.ts";
 import { runTraining, type Trained } from "../training/run.ts";
-import { closeRunFolder, type Identity, identityOf, openRunFolder } from "../training/run-folder.ts";
+import {
+  closeRunFolder,
+  type Identity,
+  identityOf,
+  openRunFolder,
+  type RunFolder,
+} from "../training/run-folder.ts";
 import { findSources } from "../training/text.ts";
+import { readWeightsLog } from "../training/weights-watch.ts";
 import { type BackendChoice, backendFor, type Loaded, load, openChecked } from "./load.ts";
 
 export interface TrainOptions extends BackendChoice {
@@ -76,6 +85,7 @@ export async function train(
     const record = recordOf({ ...result, identity });
     const { config, generation, tokenizerFiles } = modelFiles(model, vocabulary);
     await writeModel(out, { config, into: "beside" }, [...weights], { tokenizerFiles, generation, record });
+    await writeFileAtomic(join(out, "report.html"), await reportOf(folder, record, recipe));
     reached?.("model written");
     await closeRunFolder(folder);
     return record;
@@ -98,6 +108,17 @@ async function fingerprintOf(spec: string, job: Job): Promise<Fingerprint> {
 function modelFrom(spec: string, base: string): string {
   const { isAbsolute, join } = paths();
   return /^(bundled|hf):/.test(spec) || isAbsolute(spec) ? spec : join(base, spec);
+}
+
+/** The page that shows how the run went. */
+async function reportOf({ out, log }: RunFolder, record: Record<TrainResult>, recipe: Recipe) {
+  const name = baseName(paths().resolve(out));
+  const seen = {
+    log: await readLog(log),
+    ...(await readWeightsLog(out)),
+    clip: recipe.optimizer.clip || undefined,
+  };
+  return new TextEncoder().encode(trainingReport(name, record, seen));
 }
 
 async function readInput(recipe: string | RecipeInput, dirname: (path: string) => string) {
