@@ -1,0 +1,140 @@
+import { InputError } from "../tensor/tensor.ts";
+
+/** L(N) = A·N^−α + E: a loss that falls with size towards E. */
+export interface PowerLaw {
+  readonly A: number;
+  readonly alpha: number;
+  /** 0 in a fit without offset. */
+  readonly E: number;
+  /** Root of the mean squared residual. */
+  readonly rms: number;
+  /** The best E or α within the bounds is a bound: the sizes do not say what it is. */
+  readonly atBound: boolean;
+}
+
+/** Where α is looked for; published exponents of losses are 0.05 to 0.6. */
+export const EXPONENTS = { low: 0.005, high: 4 } as const;
+const GRID = 120;
+const GOLDEN = (Math.sqrt(5) - 1) / 2;
+
+/**
+ * Least squares of L(N) = A·N^−α + E with A ≥ 0 and E ≥ 0; `offset: false`
+ * keeps E at 0. Variable projection: for an α the best A and E solve a linear
+ * problem, so that the search is over α alone, on a grid and then by golden
+ * section in the grid's best interval. It needs no starting point and cannot
+ * diverge, unlike Levenberg and Marquardt's, which Kaushal et al. use
+ * (https://arxiv.org/abs/2407.12327, eq. 1), and finds the same minimum.
+ *
+ * Golub and Pereyra, 1973, The Differentiation of Pseudo-Inverses and
+ * Nonlinear Least Squares Problems Whose Variables Separate, eq. 2.3.
+ */
+export function fitPowerLaw(
+  N: readonly number[],
+  L: ArrayLike<number>,
+  { offset }: { readonly offset: boolean },
+): PowerLaw {
+  const needed = offset ? 3 : 2;
+  if (L.length !== N.length || new Set(N).size < needed) {
+    throw new InputError(
+      `power law: needs ${needed} sizes at least${offset ? ", or a fit without offset" : ""}, got ${new Set(N).size}`,
+    );
+  }
+  for (let i = 0; i < N.length; i++) {
+    if (!(N[i] > 0 && Number.isFinite(N[i])) || !Number.isFinite(L[i])) {
+      throw new InputError(`power law: needs positive sizes and finite losses, got L(${N[i]}) = ${L[i]}`);
+    }
+  }
+  // Sizes in units of their geometric mean, so that A and E are of one magnitude.
+  const logs = N.map(Math.log);
+  const middle = logs.reduce((sum, x) => sum + x, 0) / N.length;
+  const at = (t: number) => project(logs, middle, L, Math.exp(t), offset);
+
+  const low = Math.log(EXPONENTS.low);
+  const high = Math.log(EXPONENTS.high);
+  const step = (high - low) / (GRID - 1);
+  let best = 0;
+  let least = Number.POSITIVE_INFINITY;
+  for (let i = 0; i < GRID; i++) {
+    const { squares } = at(low + i * step);
+    if (squares < least) {
+      least = squares;
+      best = i;
+    }
+  }
+  let a = low + Math.max(0, best - 1) * step;
+  let b = low + Math.min(GRID - 1, best + 1) * step;
+  for (let i = 0; i < 60; i++) {
+    const inner = GOLDEN * (b - a);
+    if (at(b - inner).squares <= at(a + inner).squares) b = a + inner;
+    else a = b - inner;
+  }
+  const t = (a + b) / 2;
+  const { scale, E, squares } = at(t);
+  const alpha = Math.exp(t);
+  const edge = t - low < step / 2 || high - t < step / 2;
+  return {
+    A: scale * Math.exp(alpha * middle),
+    alpha,
+    E,
+    rms: Math.sqrt(squares / N.length),
+    atBound: edge || scale === 0 || (offset && E === 0),
+  };
+}
+
+/** The best A′ ≥ 0 and E ≥ 0 of L = A′·x + E, x = (N/N₀)^−α, and the squares that are left. */
+function project(
+  logs: readonly number[],
+  middle: number,
+  L: ArrayLike<number>,
+  alpha: number,
+  offset: boolean,
+): { scale: number; E: number; squares: number } {
+  const n = logs.length;
+  let sx = 0;
+  let sy = 0;
+  let sxx = 0;
+  let sxy = 0;
+  const x = logs.map((log) => Math.exp(-alpha * (log - middle)));
+  for (let i = 0; i < n; i++) {
+    sx += x[i];
+    sy += L[i];
+    sxx += x[i] * x[i];
+    sxy += x[i] * L[i];
+  }
+  let scale = sxy / sxx;
+  let E = 0;
+  if (offset) {
+    // Centered sums: x is nearly constant for a small α.
+    let cxx = 0;
+    let cxy = 0;
+    for (let i = 0; i < n; i++) {
+      cxx += (x[i] - sx / n) ** 2;
+      cxy += (x[i] - sx / n) * (L[i] - sy / n);
+    }
+    const slope = Math.max(0, cxy / cxx);
+    const intercept = (sy - slope * sx) / n;
+    if (intercept > 0) {
+      scale = slope;
+      E = intercept;
+    }
+  }
+  scale = Math.max(0, scale);
+  let squares = 0;
+  for (let i = 0; i < n; i++) squares += (L[i] - scale * x[i] - E) ** 2;
+  return { scale, E, squares };
+}
+
+/** Slope of the straight line of least squares through points (x, y). */
+export function slope(x: readonly number[], y: ArrayLike<number>): number {
+  if (x.length !== y.length || new Set(x).size < 2) {
+    throw new InputError(`slope: needs two places at least, got ${new Set(x).size}`);
+  }
+  const mx = x.reduce((sum, v) => sum + v, 0) / x.length;
+  let sxx = 0;
+  let sxy = 0;
+  for (let i = 0; i < x.length; i++) {
+    sxx += (x[i] - mx) ** 2;
+    sxy += (x[i] - mx) * y[i];
+  }
+  return sxy / sxx;
+}
