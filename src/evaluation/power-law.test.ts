@@ -1,9 +1,11 @@
 import { expect, test } from "vitest";
 import { generator, normals } from "../tensor/random.ts";
 import { InputError } from "../tensor/tensor.ts";
-import { EXPONENTS, fitPowerLaw, slope } from "./power-law.ts";
+import { EXPONENTS, powerLawOf, slope } from "./power-law.ts";
 import { percentiles } from "./resample.ts";
 
+const fitPowerLaw = (N: readonly number[], L: readonly number[], options: { offset: boolean }) =>
+  powerLawOf(N, options)(L);
 const SIZES = [0.37e6, 0.61e6, 0.92e6, 1.36e6, 2.6e6, 4.4e6];
 const law = (A: number, alpha: number, E: number) => SIZES.map((N) => A * N ** -alpha + E);
 const noisy = (values: readonly number[], seed: number, sd: number) => {
@@ -73,12 +75,14 @@ test("what cannot be fitted is refused", () => {
   refused([1e5, 1e5, 1e6], [5, 5, 4]).toThrow(InputError);
   refused([1e5], [5], false).toThrow("needs 2 sizes");
   refused([1e5, 1e6, 0], [5, 4, 3]).toThrow("positive sizes");
+  refused([1e5, 1e6, 1e7], [5, 4]).toThrow("2 losses of 3 sizes");
   refused([1e5, 1e6, 1e7], [5, Number.NaN, 3]).toThrow("L(1000000) = NaN");
 });
 
 test("the interval of resampled fits holds the true values about as often as it says", () => {
   const truth = law(185, 0.26, 1.76);
   const sd = 0.002;
+  const fitted = powerLawOf(SIZES, { offset: true });
   const held = { alpha: 0, E: 0 };
   const times = 100;
   for (let t = 0; t < times; t++) {
@@ -86,7 +90,7 @@ test("the interval of resampled fits holds the true values about as often as it 
     const alphas: number[] = [];
     const offsets: number[] = [];
     for (let r = 0; r < 60; r++) {
-      const fit = fitPowerLaw(SIZES, noisy(seen, 1e6 + 1000 * t + r, sd), { offset: true });
+      const fit = fitted(noisy(seen, 1e6 + 1000 * t + r, sd));
       alphas.push(fit.alpha);
       offsets.push(fit.E);
     }

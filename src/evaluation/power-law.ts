@@ -27,98 +27,109 @@ const GOLDEN = (Math.sqrt(5) - 1) / 2;
  *
  * Golub and Pereyra, 1973, The Differentiation of Pseudo-Inverses and
  * Nonlinear Least Squares Problems Whose Variables Separate, eq. 2.3.
+ *
+ * Gives a function of the losses, since a bootstrap fits many to the same sizes.
  */
-export function fitPowerLaw(
+export function powerLawOf(
   N: readonly number[],
-  L: ArrayLike<number>,
   { offset }: { readonly offset: boolean },
-): PowerLaw {
+): (L: ArrayLike<number>) => PowerLaw {
   const needed = offset ? 3 : 2;
-  if (L.length !== N.length || new Set(N).size < needed) {
+  if (new Set(N).size < needed) {
     throw new InputError(
       `power law: needs ${needed} sizes at least${offset ? ", or a fit without offset" : ""}, got ${new Set(N).size}`,
     );
   }
-  for (let i = 0; i < N.length; i++) {
-    if (!(N[i] > 0 && Number.isFinite(N[i])) || !Number.isFinite(L[i])) {
-      throw new InputError(`power law: needs positive sizes and finite losses, got L(${N[i]}) = ${L[i]}`);
-    }
-  }
+  const wrong = N.find((n) => !(n > 0 && Number.isFinite(n)));
+  if (wrong !== undefined) throw new InputError(`power law: needs positive sizes, got ${wrong}`);
   // Sizes in units of their geometric mean, so that A and E are of one magnitude.
   const logs = N.map(Math.log);
   const middle = logs.reduce((sum, x) => sum + x, 0) / N.length;
-  const at = (t: number) => project(logs, middle, L, Math.exp(t), offset);
-
+  const powers = (t: number) => {
+    const alpha = Math.exp(t);
+    return logs.map((log) => Math.exp(-alpha * (log - middle)));
+  };
   const low = Math.log(EXPONENTS.low);
   const high = Math.log(EXPONENTS.high);
   const step = (high - low) / (GRID - 1);
-  let best = 0;
-  let least = Number.POSITIVE_INFINITY;
-  for (let i = 0; i < GRID; i++) {
-    const { squares } = at(low + i * step);
-    if (squares < least) {
-      least = squares;
-      best = i;
+  const grid = Array.from({ length: GRID }, (_, i) => powers(low + i * step));
+
+  return (L) => {
+    if (L.length !== N.length) throw new InputError(`power law: ${L.length} losses of ${N.length} sizes`);
+    for (let i = 0; i < L.length; i++) {
+      if (!Number.isFinite(L[i]))
+        throw new InputError(`power law: needs finite losses, got L(${N[i]}) = ${L[i]}`);
+    }
+    let best = 0;
+    let least = Number.POSITIVE_INFINITY;
+    for (let i = 0; i < GRID; i++) {
+      const { squares } = project(grid[i], L, offset);
+      if (squares < least) {
+        least = squares;
+        best = i;
+      }
+    }
+    const t = golden(
+      (t) => project(powers(t), L, offset).squares,
+      low + Math.max(0, best - 1) * step,
+      low + Math.min(GRID - 1, best + 1) * step,
+    );
+    const { scale, E, squares } = project(powers(t), L, offset);
+    const alpha = Math.exp(t);
+    const edge = t - low < step / 2 || high - t < step / 2;
+    return {
+      A: scale * Math.exp(alpha * middle),
+      alpha,
+      E,
+      rms: Math.sqrt(squares / N.length),
+      atBound: edge || scale === 0 || (offset && E === 0),
+    };
+  };
+}
+
+/** Where a function of one minimum between a and b has it (Kiefer, 1953). */
+function golden(f: (t: number) => number, a: number, b: number): number {
+  let left = b - GOLDEN * (b - a);
+  let right = a + GOLDEN * (b - a);
+  let [atLeft, atRight] = [f(left), f(right)];
+  for (let i = 0; i < 45; i++) {
+    if (atLeft <= atRight) {
+      [b, right, atRight] = [right, left, atLeft];
+      left = b - GOLDEN * (b - a);
+      atLeft = f(left);
+    } else {
+      [a, left, atLeft] = [left, right, atRight];
+      right = a + GOLDEN * (b - a);
+      atRight = f(right);
     }
   }
-  let a = low + Math.max(0, best - 1) * step;
-  let b = low + Math.min(GRID - 1, best + 1) * step;
-  for (let i = 0; i < 60; i++) {
-    const inner = GOLDEN * (b - a);
-    if (at(b - inner).squares <= at(a + inner).squares) b = a + inner;
-    else a = b - inner;
-  }
-  const t = (a + b) / 2;
-  const { scale, E, squares } = at(t);
-  const alpha = Math.exp(t);
-  const edge = t - low < step / 2 || high - t < step / 2;
-  return {
-    A: scale * Math.exp(alpha * middle),
-    alpha,
-    E,
-    rms: Math.sqrt(squares / N.length),
-    atBound: edge || scale === 0 || (offset && E === 0),
-  };
+  return (a + b) / 2;
 }
 
 /** The best A′ ≥ 0 and E ≥ 0 of L = A′·x + E, x = (N/N₀)^−α, and the squares that are left. */
 function project(
-  logs: readonly number[],
-  middle: number,
+  x: readonly number[],
   L: ArrayLike<number>,
-  alpha: number,
   offset: boolean,
 ): { scale: number; E: number; squares: number } {
-  const n = logs.length;
+  const n = x.length;
   let sx = 0;
   let sy = 0;
-  let sxx = 0;
-  let sxy = 0;
-  const x = logs.map((log) => Math.exp(-alpha * (log - middle)));
   for (let i = 0; i < n; i++) {
     sx += x[i];
     sy += L[i];
-    sxx += x[i] * x[i];
-    sxy += x[i] * L[i];
   }
-  let scale = sxy / sxx;
-  let E = 0;
-  if (offset) {
-    // Centered sums: x is nearly constant for a small α.
-    let cxx = 0;
-    let cxy = 0;
-    for (let i = 0; i < n; i++) {
-      cxx += (x[i] - sx / n) ** 2;
-      cxy += (x[i] - sx / n) * (L[i] - sy / n);
-    }
-    const slope = Math.max(0, cxy / cxx);
-    const intercept = (sy - slope * sx) / n;
-    if (intercept > 0) {
-      scale = slope;
-      E = intercept;
-    }
+  // Centered sums: x is nearly constant for a small α. Without offset the center is 0.
+  const [mx, my] = offset ? [sx / n, sy / n] : [0, 0];
+  let sxx = 0;
+  let sxy = 0;
+  for (let i = 0; i < n; i++) {
+    sxx += (x[i] - mx) ** 2;
+    sxy += (x[i] - mx) * (L[i] - my);
   }
-  scale = Math.max(0, scale);
+  const scale = Math.max(0, sxy / sxx);
+  const E = my - scale * mx;
+  if (E < 0) return project(x, L, false);
   let squares = 0;
   for (let i = 0; i < n; i++) squares += (L[i] - scale * x[i] - E) ** 2;
   return { scale, E, squares };

@@ -24,10 +24,10 @@ export interface Derivation {
   };
 }
 
-/** Makes the model, unless its folder holds just that one, made from the same source. */
+/** Makes the model, unless its folder holds just that one, made from the same source; the text is asked for when it is needed. */
 export async function derive(
   { name, source, folder, formats, samples, seed, options }: Derivation,
-  calibration: { readonly name: string; readonly text: string },
+  calibration: () => Promise<{ readonly name: string; readonly text: string }>,
   choice: BackendChoice,
   job: Job,
 ): Promise<void> {
@@ -49,7 +49,10 @@ export async function derive(
   const wanted = { method: "gptq" as const, format, samples, seed, ...options };
   if (await isMade(folder, sha256, wanted)) return;
   await remove(folder);
-  await compress({ ...wanted, ...choice, model: source, output: folder, calibration }, job);
+  await compress(
+    { ...wanted, ...choice, model: source, output: folder, calibration: await calibration() },
+    job,
+  );
 }
 
 async function isMade(

@@ -244,9 +244,9 @@ export async function runGrid(
     job.signal?.throwIfAborted();
     if (state === "other") await remove(folder);
     await fs().mkdir(paths().dirname(folder), { recursive: true });
-    let share = 0; // the texts that are read before, and the measuring after, count nothing
+    let share = 0; // of the run: a hundredth is for measuring it at its end, and reading the text counts nothing
     const onProgress = ({ task, done, total: steps, note }: Progress) => {
-      if (task === "train") share = done / steps;
+      if (task === "train") share = (0.99 * done) / steps;
       job.onProgress?.({
         task: "study",
         done: (before + share * operations) / 1e12,
