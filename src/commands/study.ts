@@ -47,6 +47,8 @@ function showPlan({ runs }: Record<StudyResult>): string {
 }
 
 function showFindings(record: Record<StudyResult>): string {
-  const tables = sections(record).flatMap(({ title, header, rows }) => [title, "", table(header, rows), ""]);
+  const tables = sections(record)
+    .filter(({ detail }) => !detail)
+    .flatMap(({ title, header, rows }) => [title, "", table(header, rows), ""]);
   return [...record.protocol, "", ...tables, `Written: ${record.written.join(", ")}`].join("\n");
 }

@@ -19,6 +19,8 @@ export function page(title: string, record: Record, body: string): string {
   table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; font-size: 13px; }
   th, td { padding: 0.3rem 0.5rem; text-align: right; border-bottom: 1px solid #e5e7eb; }
   th { font-weight: 600; color: #374151; }
+  table.words { white-space: normal; }
+  table.words th, table.words td { text-align: left; vertical-align: top; }
   th:first-child, td:first-child { text-align: left; }
   tr.chosen td { background: #eff6ff; font-weight: 600; }
   svg { max-width: 100%; height: auto; }
@@ -39,11 +41,11 @@ ${body}
 `;
 }
 
-/** A table with words to the left in its first column, and a class of each row where there is one. */
+/** A table, numbers to the right; one of `words` breaks its lines. `classOf` gives the class of each row that has one. */
 export function htmlTable(
   header: readonly string[],
   rows: readonly (readonly string[])[],
-  classOf: (row: number) => string = () => "",
+  { classOf = () => "", words = false }: { classOf?: (row: number) => string; words?: boolean } = {},
 ): string {
   const cells = (row: readonly string[], tag: string) =>
     row.map((cell) => `<${tag}>${htmlText(cell)}</${tag}>`).join("");
@@ -51,7 +53,7 @@ export function htmlTable(
     const named = classOf(i);
     return `<tr${named === "" ? "" : ` class="${named}"`}>${cells(row, "td")}</tr>`;
   });
-  return `<div class="wide"><table>
+  return `<div class="wide"><table${words ? ' class="words"' : ""}>
 <thead><tr>${cells(header, "th")}</tr></thead>
 <tbody>
 ${body.join("\n")}

@@ -25,7 +25,7 @@ export async function reportHtml(record: Record<Comparison>): Promise<string> {
 <p class="note">The rule: ${htmlText(advice.rule)}; else none.</p>
 
 <h2>The models</h2>
-${htmlTable(candidateHeader, candidates.map(candidateRow), (i) => (candidates[i].name === advice.choice ? "chosen" : ""))}
+${htmlTable(candidateHeader, candidates.map(candidateRow), { classOf: (i) => (candidates[i].name === advice.choice ? "chosen" : "") })}
 <p class="note">${htmlText(protocol)} Loss in nats per token ± standard error over windows; Δ loss is paired with ${htmlText(reference)} on the same windows, with its 95 % interval. KL and same top token compare each model's next-token distribution with ${htmlText(reference)}'s, token by token. Bytes and bits per weight count everything that is stored: codes, scales, embedding, head and norms.</p>
 
 <h2>Loss against bits per weight</h2>

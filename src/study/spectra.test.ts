@@ -59,12 +59,12 @@ test("a dry run lists the runs with their recipes and makes nothing", async () =
     name: "float-s-s1",
     state: "new",
     folder: at("runs", "float-s-s1"),
-    tokens: 6 * 4 * 16,
+    tokens: 4 * 2 * 16,
   });
   expect(runs[0].recipe).toMatchObject({
     family: "float",
     seed: 1,
-    steps: 6,
+    steps: 4,
     data: { text: join(folder, "text") },
   });
   expect(runs.every(({ seconds }) => seconds > 0)).toBe(true);
@@ -73,7 +73,7 @@ test("a dry run lists the runs with their recipes and makes nothing", async () =
 
 test("interrupted in training and in measuring, it goes on; a second start does nothing again", async () => {
   await interrupted(
-    ({ task, note }) => task === "study" && note!.startsWith("trilm-s-s2") && note!.includes("train 3/6"),
+    ({ task, note }) => task === "study" && note!.startsWith("trilm-s-s2") && note!.includes("train 3/4"),
   );
   expect(json("runs", "float-s-s1", "record.json").verb).toBe("train");
   expect(existsSync(at("runs", "trilm-s-s2", "record.json"))).toBe(false);
@@ -101,10 +101,10 @@ test("interrupted in training and in measuring, it goes on; a second start does 
   expect(record.protocol[0]).toMatch(/^Measured on 2 held-out documents, [\d,]+ tokens in \d+ windows of 16/);
   expect(JSON.stringify(record)).not.toContain(folder);
 
-  // 8·4 float: 2·270·8 of embedding and head, 4·8² + 3·8·16 linear.
+  // 2·280·8 of embedding and head, 4·8² + 3·8·16 linear.
   const [float] = record.cells;
-  expect(float).toMatchObject({ N: 2 * 270 * 8 + 640, linear: 640, bits: 16 * (2 * 270 * 8 + 640) });
-  expect(record.cells[9].bits).toBeCloseTo(16 * 4320 + 1.58 * 640, 6);
+  expect(float).toMatchObject({ N: 2 * 280 * 8 + 640, linear: 640, bits: 16 * (2 * 280 * 8 + 640) });
+  expect(record.cells[9].bits).toBeCloseTo(16 * 4480 + 1.58 * 640, 6);
   expect(float.bytes).toBe(statSync(at("runs", "float-s-s1", "model.safetensors")).size);
 
   const again: Progress[] = [];

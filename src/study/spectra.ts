@@ -1,7 +1,7 @@
 import { readSmall } from "../files/disk.ts";
 import { writeFileAtomic } from "../files/index.ts";
 import { paths } from "../files/node.ts";
-import { baseName, startRecord } from "../record/make.ts";
+import { baseName, type RanOn, startRecord } from "../record/make.ts";
 import type { Fingerprint, Job, Record } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { type Corpus, texts } from "../training/corpus.ts";
@@ -96,7 +96,7 @@ export async function study(options: StudyOptions, job: Job = {}): Promise<Recor
   planned = await planGrid(runs, plan);
   const all = options.only === undefined ? planned : await planAll(runs, out);
   const sources = await findSources(planned[0].full, ".");
-  const measured = await measureAll(
+  const { measured, ranOn } = await measureAll(
     suite,
     own.filter(({ name }) => all.some((run) => run.name === name && run.state === "finished")),
     { plan, planned: planned[0], corpus: sources.corpus },
@@ -105,11 +105,9 @@ export async function study(options: StudyOptions, job: Job = {}): Promise<Recor
   const findings = await find(suite, measured);
   const models: Fingerprint[] = measured.map(({ name, measurement }) => ({ ...measurement.model, name }));
   const rows = all.map(({ full: _, recipe: _recipe, folder: _folder, ...run }) => run);
-  const backend = await backendFor(options, job);
-  backend.dispose();
   const written = ["report.html", "report.md", "study.json"];
   const record = finish(
-    backend,
+    ranOn,
     { models, data: sources.data, seed: suite.bootstrap.seed },
     { runs: rows, written, ...findings },
   );
@@ -175,7 +173,7 @@ async function measureAll(
   runs: readonly SuiteRun[],
   { plan, planned, corpus }: { plan: GridOptions; planned: PlannedRun; corpus: Corpus },
   job: Job,
-): Promise<MeasuredItem[]> {
+): Promise<{ measured: MeasuredItem[]; ranOn: RanOn }> {
   const { join } = paths();
   const { out, only, backend: name, threads } = plan;
   const { full, folder } = planned;
@@ -213,7 +211,7 @@ async function measureAll(
   } finally {
     backend.dispose();
   }
-  return measured;
+  return { measured, ranOn: { name: backend.name, threads: backend.threads } };
 }
 
 /** The answers, of what was measured. */

@@ -24,6 +24,10 @@ export interface Section {
   readonly header: readonly string[];
   readonly rows: readonly (readonly string[])[];
   readonly note: string;
+  /** Sentences, not numbers. */
+  readonly words?: true;
+  /** What stands behind another table. */
+  readonly detail?: true;
 }
 
 const plain = ({ value, low, high }: Estimated, digits = 4) =>
@@ -74,8 +78,14 @@ export function sections({ cells, gaps, fits, claims, ablation }: Findings): Sec
     },
     {
       title: "What Spectra claims",
-      header: ["claim", "answer", "why"],
-      rows: claims.map(({ claim, answer, reason }) => [claim, answer, reason]),
+      header: ["claim", "answer", "why", "in the paper"],
+      rows: claims.map(({ claim, answer, reason, source }, i) => [
+        `${i + 1}. ${claim}`,
+        answer,
+        reason,
+        source,
+      ]),
+      words: true,
       note: "Each with its rule in src/study/claims.ts. “holds”: the 95 % intervals at all places agree with it; “does not hold”: at some place an interval of 1 − 0.05/m, for m places, contradicts it.",
     },
   ];
@@ -102,6 +112,15 @@ export function sections({ cells, gaps, fits, claims, ablation }: Findings): Sec
       },
     );
   }
+  all.push({
+    title: "The statistics behind the answers",
+    header: ["claim", "at", "value [95 %]"],
+    rows: claims.flatMap(({ evidence }, i) =>
+      evidence.map((place) => [String(i + 1), place.at, signedText(place)]),
+    ),
+    note: "Nats per token where nothing else is said.",
+    detail: true,
+  });
   return all.filter(({ rows }) => rows.length > 0);
 }
 
@@ -134,8 +153,8 @@ export async function suiteHtml(record: Record<Findings>): Promise<string> {
     if (there)
       body += `\n\n<h2>${title}</h2>\n<div class="wide">${await draw()}</div>\n<p class="note">${htmlText(note)}</p>`;
   }
-  for (const { title, header, rows, note } of sections(record)) {
-    body += `\n\n<h2>${htmlText(title)}</h2>\n${htmlTable(header, rows)}\n<p class="note">${htmlText(note)}</p>`;
+  for (const { title, header, rows, note, words } of sections(record)) {
+    body += `\n\n<h2>${htmlText(title)}</h2>\n${htmlTable(header, rows, { words })}\n<p class="note">${htmlText(note)}</p>`;
   }
   return page("The Spectra suite", record, body);
 }

@@ -1,8 +1,16 @@
 const FONT = "system-ui, sans-serif";
 
-/** Draws a Vega-Lite specification without a browser. Loaded only when a report is made: Vega is large. */
+/**
+ * Draws a Vega-Lite specification without a browser. Vega is large, so that it is loaded only when a report is made, and does not
+ * come with the published package: without it a sentence stands in the picture's place.
+ */
 export async function svg(specification: object): Promise<string> {
-  const [vega, vegaLite] = await Promise.all([import("vega"), import("vega-lite")]);
+  const libraries = await Promise.all([import("vega"), import("vega-lite")]).catch((error) => {
+    if (error?.code === "ERR_MODULE_NOT_FOUND") return undefined;
+    throw error;
+  });
+  if (!libraries) return "<p>There is no picture: it needs the packages vega and vega-lite.</p>";
+  const [vega, vegaLite] = libraries;
   const config = {
     font: FONT,
     background: "transparent",
