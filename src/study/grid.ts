@@ -112,7 +112,7 @@ export async function planGrid(
     const sources = found.get(key) ?? (await findSources({ ...full, data }, "."));
     found.set(key, sources);
     const identity = hasTokenizer ? await identityOf(full, sources.data) : undefined;
-    const { state, result } = await stateOf(folder, identity);
+    const { state, result } = await stateOf(folder, full, identity);
     const vocabulary =
       full.data.tokenizer.train ?? (hasTokenizer ? await vocabularySize(file!) : (run.vocabulary ?? 0));
     const bytes = sources.data
@@ -141,12 +141,13 @@ export async function planGrid(
 }
 
 /**
- * What stands in a run's folder. A finished run is the same when its own
- * identity is, or that of the recipe beside it as it is read today, so that a key that recipes
- * got later does not make finished runs strangers.
+ * What stands in a run's folder. A finished run is the same when its identity
+ * is, or when the recipe beside it says the same as it is read today: a key
+ * that recipes got later does not make finished runs strangers.
  */
 async function stateOf(
   folder: string,
+  full: Recipe,
   identity: Identity | undefined,
 ): Promise<{ state: PlannedRun["state"]; result?: TrainResult }> {
   const { join } = paths();
@@ -164,8 +165,20 @@ async function stateOf(
   const kept = join(folder, "recipe.yaml");
   if ((await whatIs(kept)) !== "file" || finished!.identity.data !== identity.data) return { state: "other" };
   const text = new TextDecoder().decode(await readSmall(kept, 1 << 20));
-  const again = await identityOf(readRecipe(parseYaml(text, kept), kept), []).catch(() => undefined);
-  return again?.recipe === identity.recipe ? { state: "finished", result: finished } : { state: "other" };
+  const again = parseYaml(text, kept);
+  return contentOf(readRecipe(again, kept)) === contentOf(full)
+    ? { state: "finished", result: finished }
+    : { state: "other" };
+}
+
+/** What a recipe says, whatever the order of its keys and the place of its files. */
+function contentOf({ data, ...rest }: Recipe): string {
+  const { text: _, tokenizer, ...others } = data;
+  return JSON.stringify({ ...rest, data: { ...others, train: tokenizer.train } }, (_, value) =>
+    typeof value === "object" && value !== null && !Array.isArray(value)
+      ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : value,
+  );
 }
 
 async function readJson(path: string): Promise<unknown> {
