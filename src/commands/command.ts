@@ -14,7 +14,8 @@ export interface SharedOptions {
 }
 
 /** What a command takes for a model, and for its tokenizer. */
-export const MODEL = "folder, .gguf, llama2.c .bin, bundled:NAME or hf:OWNER/NAME[@REVISION]";
+export const MODEL =
+  "folder, .gguf, llama2.c .bin, bundled:NAME, hf:OWNER/NAME[@REVISION] or FOLDER@STEP of a run with snapshots";
 export const TOKENIZER = "tok*.bin, *.model, tokenizer.json or .gguf, for models that come without one";
 
 /** Thrown into a running job by Ctrl-C; the process ends with status 130. */

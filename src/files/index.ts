@@ -10,6 +10,7 @@ import { type HubOptions, hubFolder } from "./hub.ts";
 import { openLlama2c } from "./llama2c.ts";
 import { llama2cOutput, tokenizerBeside } from "./llama2c-output.ts";
 import type { Convertible, ModelOutput } from "./output.ts";
+import { snapshotFolder, splitSnapshot } from "./snapshots.ts";
 import { openTokenizer, tokenizerFilesFrom } from "./tokenizer-files.ts";
 
 export { checkTensors, checkVocabulary } from "./checks.ts";
@@ -20,6 +21,7 @@ export { outlineOf, packedOutline, type WeightOutline } from "./outline.ts";
 export type { Convertible, ModelOutput, NeededTensor } from "./output.ts";
 export { recode } from "./recode.ts";
 export { reorderRows, ropeOrder, rowRange } from "./rows.ts";
+export { readSnapshots, type SnapshotEntry, snapshotFolder, splitSnapshot } from "./snapshots.ts";
 export { decodeText } from "./text.ts";
 export { openTokenizer } from "./tokenizer-files.ts";
 export { type ModelContents, modelWriter, type WriterOptions, writeModel } from "./write-model.ts";
@@ -37,6 +39,7 @@ export interface OpenOptions extends HubOptions {
  *   FILE.bin            a llama2.c checkpoint
  *   bundled:NAME        a model that comes with lowbit
  *   hf:OWNER/NAME[@REV] a model of the Hugging Face hub, from the cache or downloaded
+ *   FOLDER@STEP         a snapshot that the model's training kept, bundled:NAME@STEP too; @last is the last one
  *
  * Throws an InputError of one line when it is none of these or damaged.
  */
@@ -58,8 +61,10 @@ export async function openModel(spec: string, options: OpenOptions = {}): Promis
 
 async function openOwn(spec: string, options: OpenOptions): Promise<ModelFile> {
   if (spec.startsWith("hf:")) return openHfFolder(await hubFolder(spec, options), spec);
+  const snapshot = await openSnapshot(spec);
+  if (snapshot) return snapshot;
   if (spec.startsWith("bundled:")) return openHfFolder(await bundledFolder(spec), spec);
-  const name = spec.replace(/[\\/]+$/, "").replace(/^.*[\\/]/, "");
+  const name = nameOf(spec);
   switch (await whatIs(spec)) {
     case "folder":
       return openHfFolder(spec, name);
@@ -74,6 +79,21 @@ async function openOwn(spec: string, options: OpenOptions): Promise<ModelFile> {
         `${spec}: no such file or folder; a model is a folder, a .gguf, a llama2.c .bin, bundled:NAME or hf:OWNER/NAME`,
       );
   }
+}
+
+/** The snapshot that `MODEL@STEP` names; undefined for names that mean something else. */
+async function openSnapshot(spec: string): Promise<ModelFile | undefined> {
+  const { model, step } = splitSnapshot(spec) ?? {};
+  if (model === undefined || step === undefined || (await whatIs(spec)) !== "nothing") return undefined;
+  const bundled = model.startsWith("bundled:");
+  if (!bundled && (await whatIs(model)) !== "folder") return undefined;
+  const folder = bundled ? await bundledFolder(model) : model;
+  const name = bundled ? model : nameOf(model);
+  return openHfFolder(await snapshotFolder(folder, name, step), `${name}@${step}`);
+}
+
+function nameOf(path: string): string {
+  return path.replace(/[\\/]+$/, "").replace(/^.*[\\/]/, "");
 }
 
 /** Containers that a model can be written in. */

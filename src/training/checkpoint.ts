@@ -17,6 +17,9 @@ export interface Checkpoint {
 /** Called where a crash would be worst; tests kill the process there. */
 export type Reached = (point: string) => void;
 
+/** What a snapshot keeps to go on from, in the form of a checkpoint. */
+export const STATE_FILE = "state.safetensors";
+
 const NAME = /^checkpoint-(\d+)\.safetensors$/;
 const KEPT = 2;
 
@@ -31,16 +34,8 @@ export async function writeCheckpoint(
   reached: Reached,
 ): Promise<void> {
   const { join } = paths();
-  const parts = new Map<string, Part>();
-  for (const [name, data] of checkpoint.tensors) {
-    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-    parts.set(name, { dtype: "f32", shape: [data.length], bytes });
-  }
-  const { step, logBytes } = checkpoint;
-  const metadata = { lowbit: "checkpoint", version: "1", step: String(step), logBytes: String(logBytes) };
-  const bytes = encodeSafetensors(parts, metadata);
-
-  const name = `checkpoint-${String(step).padStart(8, "0")}.safetensors`;
+  const bytes = encodeCheckpoint(checkpoint);
+  const name = `checkpoint-${String(checkpoint.step).padStart(8, "0")}.safetensors`;
   const temporary = join(folder, "checkpoint.tmp");
   try {
     const file = await fs().open(temporary, "w");
@@ -63,6 +58,17 @@ export async function writeCheckpoint(
   reached("checkpoint renamed");
   for (const old of (await checkpointNames(folder)).slice(0, -KEPT)) await remove(join(folder, old));
   reached("old checkpoints removed");
+}
+
+/** The bytes of a checkpoint's file. */
+export function encodeCheckpoint({ step, logBytes, tensors }: Checkpoint): Uint8Array {
+  const parts = new Map<string, Part>();
+  for (const [name, data] of tensors) {
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    parts.set(name, { dtype: "f32", shape: [data.length], bytes });
+  }
+  const metadata = { lowbit: "checkpoint", version: "1", step: String(step), logBytes: String(logBytes) };
+  return encodeSafetensors(parts, metadata);
 }
 
 /** The newest checkpoint in a folder, if there is one. */

@@ -1,10 +1,29 @@
 import type { Backend } from "../backends/backend.ts";
+import type { JsonObject, NamedBytes } from "../files/index.ts";
 import { encode, formatByName } from "../formats/index.ts";
 import type { Moment, TrainedRounding } from "../methods/method.ts";
+import { configJson } from "../models/index.ts";
 import type { Model } from "../models/model.ts";
 import type { Job } from "../record/record.ts";
 import { type HostTensor, hostTensor, InputError, matrix } from "../tensor/tensor.ts";
 import { packedWeight, type Weight } from "../tensor/weight.ts";
+import type { Vocabulary } from "./vocabulary.ts";
+
+/** What stands beside the weights in a trained model's folder. */
+export interface ModelFiles {
+  readonly config: JsonObject;
+  readonly generation: JsonObject;
+  readonly tokenizerFiles: readonly NamedBytes[];
+}
+
+export function modelFiles(model: Model, { tokenizer, files }: Vocabulary): ModelFiles {
+  const { bos, eos } = tokenizer;
+  const generation = {
+    ...(bos === undefined ? {} : { bos_token_id: bos }),
+    ...(eos === undefined ? {} : { eos_token_id: eos }),
+  };
+  return { config: { ...configJson(model.config), ...generation }, generation, tokenizerFiles: files };
+}
 
 /** The weights of a trained model as they will be stored, in the model's order. */
 export async function storedWeights(

@@ -9,6 +9,7 @@ import { nearestName } from "../tensor/nearest-name.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { dataSchema } from "./data.ts";
 import { lossSchema } from "./loss.ts";
+import { snapshotsSchema } from "./snapshots.ts";
 
 const count = z.int().min(1);
 const positive = z.number().positive();
@@ -53,6 +54,10 @@ const schema = z.strictObject({
   /** Steps between checkpoints, and between validations. */
   checkpointEvery: count,
   validateEvery: count,
+  /** Models kept in the middle of the run; default: none. */
+  snapshots: snapshotsSchema.optional(),
+  /** Steps between measurements of the weights (weights.jsonl). Default: so many that a run has about a hundred. */
+  measureEvery: count.optional(),
   /** Formats of the finished model: of its linear layers (default: the family's own), and of everything else. */
   formats: z
     .strictObject({

@@ -10,14 +10,16 @@ import type { Job } from "../record/record.ts";
 import type { Weight } from "../tensor/weight.ts";
 import { BatchOrder, readBatch, spread, windowCount } from "./batches.ts";
 import { type Reached, readCheckpoint, writeCheckpoint } from "./checkpoint.ts";
-import { storedWeights } from "./finish.ts";
+import { modelFiles, storedWeights } from "./finish.ts";
 import { Log, readLog } from "./log.ts";
 import { type Recipe, roundingOf } from "./recipe.ts";
 import type { RunFolder } from "./run-folder.ts";
+import { cutSnapshots, type Snapshot, snapshotSteps, writeSnapshot } from "./snapshots.ts";
 import { openText, type Sources, type TokenizedText } from "./text.ts";
 import type { TokenFile } from "./token-file.ts";
 import { Trainer } from "./trainer.ts";
 import type { Vocabulary } from "./vocabulary.ts";
+import { WeightsWatch } from "./weights-watch.ts";
 
 /** Windows of held-out text that are measured while training; at the end it is all of them. */
 const VALIDATION_WINDOWS = 64;
@@ -51,9 +53,16 @@ interface Run {
   readonly text: TokenizedText;
   readonly folder: RunFolder;
   readonly trainer: Trainer;
+  /** The weights as they would be stored after so many steps. */
+  readonly stored: (step: number) => Promise<Map<string, Weight>>;
+  readonly model: Model;
+  readonly recordOf: RecordOf;
   readonly job: Job;
   readonly reached: Reached;
 }
+
+/** A record of this run around what is known of a model that it keeps. */
+export type RecordOf = (result: object) => object;
 
 /**
  * Trains in a run's folder, from its newest checkpoint where there is one.
@@ -68,6 +77,7 @@ export async function runTraining(
   folder: RunFolder,
   backend: Backend,
   job: Job,
+  recordOf: RecordOf,
   reached: Reached = () => {},
 ): Promise<Trained> {
   const text = await openText(recipe, sources, folder.work, job);
@@ -86,20 +96,34 @@ export async function runTraining(
     };
     const model = llama(rounding?.modelChanges?.(config) ?? config);
     const trainer = new Trainer(backend, model, recipe, { steps, rounding });
-    try {
-      await learn({ recipe, steps, order, text, folder, trainer, job, reached });
-      const windows = spread(windowCount(text.heldOut.length, context), Number.POSITIVE_INFINITY);
-      const measure = (running: Running) => validationLoss(running, text.heldOut, windows, job);
-      const trained = await measured(trainer.running({ step: steps, steps }), measure);
-      const weights = await storedWeights(
+    const stored = async (step: number) =>
+      storedWeights(
         model,
         await trainer.parameters(),
         recipe.formats,
-        rounding && { rounding, at: { step: steps, steps } },
+        rounding && { rounding, at: { step, steps } },
         backend,
         job,
       );
-      const stored = await measured(runStored(model, weights, backend), measure);
+    try {
+      await learn({
+        recipe,
+        steps,
+        order,
+        text,
+        folder,
+        trainer,
+        stored,
+        model,
+        recordOf,
+        job,
+        reached,
+      });
+      const windows = spread(windowCount(text.heldOut.length, context), Number.POSITIVE_INFINITY);
+      const measure = (running: Running) => validationLoss(running, text.heldOut, windows, job);
+      const trained = await measured(trainer.running({ step: steps, steps }), measure);
+      const weights = await stored(steps);
+      const asStored = await measured(runStored(model, weights, backend), measure);
       const trainingSeconds = (await readLog(folder.log)).reduce(
         (sum, { timing }) => sum + timing.seconds,
         0,
@@ -114,8 +138,8 @@ export async function runTraining(
         tokensPerSecond: tokens / trainingSeconds,
         trainingSeconds,
         validation: {
-          loss: stored.mean,
-          lossStandardError: stored.standardError ?? null,
+          loss: asStored.mean,
+          lossStandardError: asStored.standardError ?? null,
           trainedLoss: trained.mean,
           tokens: windows.length * context,
         },
@@ -129,7 +153,8 @@ export async function runTraining(
 }
 
 /** The steps that are left, with log and checkpoints. */
-async function learn({ recipe, steps, order, text, folder, trainer, job, reached }: Run): Promise<void> {
+async function learn(run: Run): Promise<void> {
+  const { recipe, steps, order, text, folder, trainer, job, reached } = run;
   const { schedule, optimizer, validateEvery, checkpointEvery, model } = recipe;
   const tokensPerStep = recipe.batch * model.context;
   const someWindows = spread(windowCount(text.heldOut.length, model.context), VALIDATION_WINDOWS);
@@ -138,7 +163,10 @@ async function learn({ recipe, steps, order, text, folder, trainer, job, reached
   const checkpoint = await readCheckpoint(folder.work);
   if (checkpoint) trainer.restore(checkpoint.tensors);
   const from = checkpoint?.step ?? 0;
+  await cutSnapshots(folder.out, from);
+  const kept = snapshotSteps(recipe.snapshots, steps);
   const log = await Log.open(folder.log, checkpoint?.logBytes ?? 0, reached);
+  const watch = await WeightsWatch.open(folder.out, trainer, recipe, steps, checkpoint);
   const began = performance.now();
   try {
     for (let step = from + 1; step <= steps; step++) {
@@ -157,16 +185,20 @@ async function learn({ recipe, steps, order, text, folder, trainer, job, reached
 
       const isValidated = step % validateEvery === 0 && step < steps;
       const validation = isValidated ? await measured(trainer.running({ step, steps }), validate) : undefined;
-      await log.append({
+      const here = {
         step,
         tokens: step * tokensPerStep,
         loss,
+        ...(validation ? { validationLoss: validation.mean } : {}),
+      };
+      await log.append({
+        ...here,
         rate,
         weightDecay,
         gradientNorm,
-        ...(validation ? { validationLoss: validation.mean } : {}),
         timing: { seconds, tokensPerSecond: tokensPerStep / seconds },
       });
+      await watch.after(step);
       const perStep = (performance.now() - began) / 1000 / (step - from);
       job.onProgress?.({
         task: "train",
@@ -176,15 +208,32 @@ async function learn({ recipe, steps, order, text, folder, trainer, job, reached
         note: `loss ${loss.toFixed(4)}, ${Math.round(tokensPerStep / perStep)} tokens/s`,
       });
       await new Promise((resolve) => setImmediate(resolve)); // lets Ctrl-C in
+      if (kept.has(step)) await keep(run, here); // before a checkpoint from which it would be passed over
       if (step % checkpointEvery === 0 || step === steps || job.signal?.aborted) {
         const logBytes = await log.sync();
-        await writeCheckpoint(folder.work, { step, logBytes, tensors: await trainer.state() }, reached);
+        const tensors = new Map([...(await trainer.state()), ...watch.state()]);
+        await writeCheckpoint(folder.work, { step, logBytes, tensors }, reached);
       }
       job.signal?.throwIfAborted();
     }
   } finally {
     await log.close();
   }
+}
+
+/** Keeps the model as it is as a snapshot. */
+async function keep(
+  { recipe, folder, text, trainer, stored, model, recordOf, reached }: Run,
+  at: Omit<Snapshot, "weights" | "files" | "record" | "state">,
+): Promise<void> {
+  await writeSnapshot(folder.out, {
+    ...at,
+    weights: await stored(at.step),
+    files: modelFiles(model, text.vocabulary),
+    record: recordOf(at),
+    ...(recipe.snapshots?.state ? { state: await trainer.state() } : {}),
+  });
+  reached("snapshot written");
 }
 
 /** Measures a model and frees what it was made of. */

@@ -1,11 +1,11 @@
 import { stringify } from "yaml";
 import { readSmall } from "../files/disk.ts";
-import { type JsonObject, writeFileAtomic, writeModel } from "../files/index.ts";
+import { writeFileAtomic, writeModel } from "../files/index.ts";
 import { paths } from "../files/node.ts";
-import { configJson } from "../models/index.ts";
 import { baseName, startRecord } from "../record/make.ts";
 import type { Job, Record } from "../record/record.ts";
 import type { Reached } from "../training/checkpoint.ts";
+import { modelFiles } from "../training/finish.ts";
 import { parseYaml, type RecipeInput, readRecipe } from "../training/recipe.ts";
 import { runTraining, type Trained } from "../training/run.ts";
 import { closeRunFolder, type Identity, identityOf, openRunFolder } from "../training/run-folder.ts";
@@ -58,26 +58,15 @@ export async function train(
     const folder = await openRunFolder(out, identity, resume);
     if (folder.finished) return folder.finished as Record<TrainResult>;
     await writeFileAtomic(join(out, "recipe.yaml"), new TextEncoder().encode(stringify(recipe)));
-    const trained = await runTraining(recipe, sources, folder, backend, job, reached);
+    const recordOf = <Result extends object>(result: Result) =>
+      finish(backend, { data: sources.data, seed: recipe.seed }, result);
+    const trained = await runTraining(recipe, sources, folder, backend, job, recordOf, reached);
 
     const { model, weights, vocabulary, steps, tokens, tokensPerSecond, trainingSeconds, validation } =
       trained;
-    const { bos, eos } = vocabulary.tokenizer;
-    const record = finish(
-      backend,
-      { data: sources.data, seed: recipe.seed },
-      { steps, tokens, tokensPerSecond, trainingSeconds, validation, identity },
-    );
-    const special = {
-      ...(bos === undefined ? {} : { bos_token_id: bos }),
-      ...(eos === undefined ? {} : { eos_token_id: eos }),
-    };
-    const config: JsonObject = { ...configJson(model.config), ...special };
-    await writeModel(out, { config, into: "beside" }, [...weights], {
-      tokenizerFiles: vocabulary.files,
-      generation: special,
-      record,
-    });
+    const record = recordOf({ steps, tokens, tokensPerSecond, trainingSeconds, validation, identity });
+    const { config, generation, tokenizerFiles } = modelFiles(model, vocabulary);
+    await writeModel(out, { config, into: "beside" }, [...weights], { tokenizerFiles, generation, record });
     reached?.("model written");
     await closeRunFolder(folder);
     return record;
