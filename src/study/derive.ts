@@ -5,6 +5,7 @@ import type { Job, Record } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { type CompressResult, compress } from "../verbs/compress.ts";
 import { type BackendChoice, openChecked } from "../verbs/load.ts";
+import type { Named } from "./texts.ts";
 
 /** A model to be made from another by GPTQ. */
 export interface Derivation {
@@ -27,7 +28,7 @@ export interface Derivation {
 /** Makes the model, unless its folder holds just that one, made from the same source; the text is asked for when it is needed. */
 export async function derive(
   { name, source, folder, formats, samples, seed, options }: Derivation,
-  calibration: () => Promise<{ readonly name: string; readonly text: string }>,
+  calibration: () => Promise<Named>,
   choice: BackendChoice,
   job: Job,
 ): Promise<void> {

@@ -5,9 +5,9 @@ import { InputError } from "../tensor/tensor.ts";
 import { parseYaml, type Recipe, type RecipeInput, readRecipe } from "../training/recipe.ts";
 import { type Identity, identityOf } from "../training/run-folder.ts";
 import { findSources, type Sources } from "../training/text.ts";
-import { trainVocabulary } from "../training/vocabulary.ts";
 import type { BackendChoice } from "../verbs/load.ts";
 import { type TrainResult, train } from "../verbs/train.ts";
+import { learnTokenizer, trainingBytes } from "./texts.ts";
 
 /** One run of a grid: a recipe of `train`, and the name of its folder. */
 export interface GridRun {
@@ -115,11 +115,8 @@ export async function planGrid(
     const { state, result } = await stateOf(folder, full, identity);
     const vocabulary =
       full.data.tokenizer.train ?? (hasTokenizer ? await vocabularySize(file!) : (run.vocabulary ?? 0));
-    const bytes = sources.data
-      .slice(0, sources.corpus.training.length)
-      .reduce((sum, print) => sum + print.bytes, 0);
     const perStep = full.batch * full.model.context;
-    const guess = full.steps === undefined ? bytes / BYTES_PER_TOKEN : full.steps * perStep;
+    const guess = full.steps === undefined ? trainingBytes(sources) / BYTES_PER_TOKEN : full.steps * perStep;
     const known = planned.find((p) => p.result && p.full.steps === undefined && full.steps === undefined);
     const tokens = result?.tokens ?? known?.tokens ?? guess;
     const operations = tokens * operationsPerToken(full, vocabulary);
@@ -216,7 +213,6 @@ export function withSharedTokenizer(runs: readonly GridRun[], out: string): Grid
 
 /** Makes the tokenizer of `withSharedTokenizer`, unless it is there: the same that each run would have learned. */
 export async function shareTokenizer(runs: readonly GridRun[], out: string, job: Job): Promise<void> {
-  const { join } = paths();
   const learning = runs
     .map(({ recipe }) => recipe.data)
     .filter(({ tokenizer }) => tokenizer.train !== undefined);
@@ -227,11 +223,8 @@ export async function shareTokenizer(runs: readonly GridRun[], out: string, job:
       "study: its runs learn tokenizers of different texts or sizes; give data.tokenizer.file",
     );
   }
-  const folder = join(out, "tokenizer");
-  await fs().mkdir(folder, { recursive: true });
   const run = runs.find(({ recipe }) => recipe.data === first)!;
-  const { corpus } = await findSources(readRecipe(run.recipe, `run ${run.name}`), ".");
-  await trainVocabulary(corpus.training, first.tokenizer.train!, folder, job);
+  await learnTokenizer(readRecipe(run.recipe, `run ${run.name}`), paths().join(out, "tokenizer"), job);
 }
 
 /**

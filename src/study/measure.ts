@@ -4,18 +4,18 @@ import { type Sequence, windows } from "../evaluation/sequences.ts";
 import { readSmall, readText, whatIs } from "../files/disk.ts";
 import { writeFileAtomic } from "../files/index.ts";
 import { fs, paths } from "../files/node.ts";
-import { decodeText } from "../files/text.ts";
 import { openTokenizer } from "../files/tokenizer-files.ts";
 import { baseName, fingerprint } from "../record/make.ts";
 import type { Fingerprint, Job } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { tokenizerFrom } from "../tokenizers/index.ts";
 import { loadWeights, openChecked } from "../verbs/load.ts";
+import type { Named } from "./texts.ts";
 
 /** A text as all models of a study see it. */
 export interface HeldOut {
   readonly documents: readonly { readonly name: string; readonly windows: readonly Sequence[] }[];
-  /** Of files and tokenizer. */
+  /** Of documents and tokenizer. */
   readonly sha256: string;
   readonly context: number;
 }
@@ -23,7 +23,7 @@ export interface HeldOut {
 /** How well a stored model predicts each window of the held-out documents; a file of its own beside the models. */
 export interface Measurement {
   readonly version: 1;
-  /** What was measured, by content: the stored weights, and files and tokenizer of the text. */
+  /** What was measured, by content: the stored weights, and documents and tokenizer of the text. */
   readonly model: Fingerprint;
   readonly text: string;
   readonly context: number;
@@ -43,9 +43,9 @@ export interface Measurement {
   }[];
 }
 
-/** Cuts files into windows with a tokenizer; each file is a document, whose first window starts at its beginning. */
+/** Cuts documents into windows with a tokenizer; the first window of each starts at its beginning. */
 export async function heldOut(
-  files: readonly string[],
+  texts: AsyncIterable<Named>,
   tokenizerFile: string,
   context: number,
   job: Job,
@@ -53,12 +53,9 @@ export async function heldOut(
   const tokenizer = tokenizerFrom(await openTokenizer(tokenizerFile));
   const prints = [await fingerprint("tokenizer", await readText(tokenizerFile))];
   const documents = [];
-  for (const file of files) {
-    const name = baseName(file);
-    const bytes = await readText(file);
-    prints.push(await fingerprint(name, bytes));
-    const cut = await windows(decodeText(name, bytes), tokenizer, context, context, job);
-    documents.push({ name, windows: cut.all });
+  for await (const { name, text } of texts) {
+    prints.push(await fingerprint(name, new TextEncoder().encode(text)));
+    documents.push({ name, windows: (await windows(text, tokenizer, context, context, job)).all });
   }
   const all = new TextEncoder().encode(prints.map(({ sha256 }) => sha256).join("\n"));
   return { documents, sha256: (await fingerprint("", all)).sha256, context };

@@ -4,10 +4,9 @@ import { paths } from "../files/node.ts";
 import { baseName, type RanOn, startRecord } from "../record/make.ts";
 import type { Fingerprint, Job, Record } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
-import { type Corpus, texts } from "../training/corpus.ts";
 import { readLog } from "../training/log.ts";
 import { parseYaml, readRecipe } from "../training/recipe.ts";
-import { findSources } from "../training/text.ts";
+import { findSources, type Sources } from "../training/text.ts";
 import { backendFor } from "../verbs/load.ts";
 import { type AblationRun, ablationOf, type Cell, type Fit, fitOf, gapsOf } from "./analysis.ts";
 import { claimsOf, MARGIN } from "./claims.ts";
@@ -27,6 +26,7 @@ import { type Measured, Replicates } from "./replicates.ts";
 import { readSuite, type Suite, type SuiteRun, suiteRuns } from "./suite.ts";
 import type { Curve } from "./suite-charts.ts";
 import { type Findings, suiteHtml, suiteMarkdown } from "./suite-report.ts";
+import { heldOutDocuments, type Named, trainingText } from "./texts.ts";
 
 export interface StudyOptions extends GridOptions {
   /** The study's YAML file. */
@@ -99,7 +99,7 @@ export async function study(options: StudyOptions, job: Job = {}): Promise<Recor
   const { measured, ranOn } = await measureAll(
     suite,
     own.filter(({ name }) => all.some((run) => run.name === name && run.state === "finished")),
-    { plan, planned: planned[0], corpus: sources.corpus },
+    { plan, planned: planned[0], sources },
     job,
   );
   const findings = await find(suite, measured);
@@ -171,21 +171,17 @@ function itemsOf(suite: Suite, runs: readonly SuiteRun[], out: string): Item[] {
 async function measureAll(
   suite: Suite,
   runs: readonly SuiteRun[],
-  { plan, planned, corpus }: { plan: GridOptions; planned: PlannedRun; corpus: Corpus },
+  { plan, planned, sources }: { plan: GridOptions; planned: PlannedRun; sources: Sources },
   job: Job,
 ): Promise<{ measured: MeasuredItem[]; ranOn: RanOn }> {
   const { join } = paths();
   const { out, only, backend: name, threads } = plan;
   const { full, folder } = planned;
   const tokenizer = full.data.tokenizer.file ?? join(folder, "tokenizer.json");
-  const text = await heldOut(corpus.heldOut, tokenizer, full.model.context, job);
-  let calibration: { name: string; text: string } | undefined;
+  const text = await heldOut(heldOutDocuments(sources), tokenizer, full.model.context, job);
+  let calibration: Named | undefined;
   const calibrationText = async () => {
-    if (!calibration) {
-      const parts: string[] = [];
-      for await (const part of texts(corpus.training)) parts.push(part);
-      calibration = { name: "training text", text: parts.join("\n\n") };
-    }
+    calibration ??= await trainingText(sources);
     return calibration;
   };
   const items = itemsOf(suite, runs, out);
