@@ -168,10 +168,13 @@ async function stateOf(
     : { state: "other" };
 }
 
+/** Keys of a recipe's data that say where something is, not what. */
+const PLACES = ["text", "tokenizer", "cache"];
+
 /** What a recipe says, whatever the order of its keys and the place of its files. */
 function contentOf({ data, ...rest }: Recipe): string {
-  const { text: _, tokenizer, ...others } = data;
-  return JSON.stringify({ ...rest, data: { ...others, train: tokenizer.train } }, (_, value) =>
+  const others = Object.fromEntries(Object.entries(data).filter(([key]) => !PLACES.includes(key)));
+  return JSON.stringify({ ...rest, data: { ...others, train: data.tokenizer.train } }, (_, value) =>
     typeof value === "object" && value !== null && !Array.isArray(value)
       ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
       : value,
