@@ -1,5 +1,5 @@
-import { readText } from "../files/disk.ts";
-import { fs } from "../files/node.ts";
+import { readText, whatIs } from "../files/disk.ts";
+import { fs, paths } from "../files/node.ts";
 import { decodeText } from "../files/text.ts";
 import { baseName } from "../record/make.ts";
 import type { Job } from "../record/record.ts";
@@ -19,8 +19,9 @@ export function trainingBytes({ corpus, data }: Sources): number {
   return data.slice(0, corpus.training.length).reduce((sum, { bytes }) => sum + bytes, 0);
 }
 
-/** Learns the tokenizer that a run of this recipe would learn; what `folder` holds is kept. */
+/** Learns the tokenizer that a run of this recipe would learn, unless `folder` holds one, whose models it is the tokenizer of. */
 export async function learnTokenizer(recipe: Recipe, folder: string, job: Job): Promise<void> {
+  if ((await whatIs(paths().join(folder, "tokenizer.json"))) === "file") return;
   const { corpus } = await findSources(recipe, ".");
   await fs().mkdir(folder, { recursive: true });
   await trainVocabulary(corpus.training, recipe.data.tokenizer.train!, folder, job);
