@@ -7,7 +7,7 @@ import { type Identity, identityOf } from "../training/run-folder.ts";
 import { findSources, type Sources } from "../training/text.ts";
 import type { BackendChoice } from "../verbs/load.ts";
 import { type TrainResult, train } from "../verbs/train.ts";
-import { learnTokenizer, trainingBytes } from "./texts.ts";
+import { learnTokenizer } from "./texts.ts";
 
 /** One run of a grid: a recipe of `train`, and the name of its folder. */
 export interface GridRun {
@@ -107,7 +107,7 @@ export async function planGrid(
     const folder = join(out, "runs", name);
     const { file } = full.data.tokenizer;
     const hasTokenizer = file === undefined || (await whatIs(file)) === "file";
-    const data = { ...full.data, tokenizer: hasTokenizer ? full.data.tokenizer : { train: 1 } };
+    const data = { ...full.data, tokenizer: hasTokenizer ? full.data.tokenizer : { train: 1, sample: 1 } };
     const key = JSON.stringify(data);
     const sources = found.get(key) ?? (await findSources({ ...full, data }, "."));
     found.set(key, sources);
@@ -116,7 +116,7 @@ export async function planGrid(
     const vocabulary =
       full.data.tokenizer.train ?? (hasTokenizer ? await vocabularySize(file!) : (run.vocabulary ?? 0));
     const perStep = full.batch * full.model.context;
-    const guess = full.steps === undefined ? trainingBytes(sources) / BYTES_PER_TOKEN : full.steps * perStep;
+    const guess = full.steps === undefined ? sources.trainingBytes / BYTES_PER_TOKEN : full.steps * perStep;
     const known = planned.find((p) => p.result && p.full.steps === undefined && full.steps === undefined);
     const tokens = result?.tokens ?? known?.tokens ?? guess;
     const operations = tokens * operationsPerToken(full, vocabulary);
@@ -202,15 +202,17 @@ async function vocabularySize(file: string): Promise<number> {
 }
 
 /**
- * The same runs with the path of one tokenizer in place of learning one each:
- * `OUT/tokenizer/tokenizer.json`. All recipes that learn one must agree on text and size.
+ * The same runs with one tokenized text for all, in `OUT/tokens`, and the path of one tokenizer in place of learning one
+ * each, `OUT/tokenizer/tokenizer.json`. All recipes that learn one must agree on text and size.
  */
 export function withSharedTokenizer(runs: readonly GridRun[], out: string): GridRun[] {
-  const file = paths().join(out, "tokenizer", "tokenizer.json");
+  const { join } = paths();
+  const file = join(out, "tokenizer", "tokenizer.json");
   return runs.map(({ name, recipe }) => {
     const vocabulary = recipe.data.tokenizer.train;
-    if (vocabulary === undefined) return { name, recipe };
-    return { name, recipe: { ...recipe, data: { ...recipe.data, tokenizer: { file } } }, vocabulary };
+    const data = { ...recipe.data, cache: recipe.data.cache ?? join(out, "tokens") };
+    if (vocabulary === undefined) return { name, recipe: { ...recipe, data } };
+    return { name, recipe: { ...recipe, data: { ...data, tokenizer: { file } } }, vocabulary };
   });
 }
 

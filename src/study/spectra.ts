@@ -178,10 +178,10 @@ async function measureAll(
   const { out, only, backend: name, threads } = plan;
   const { full, folder } = planned;
   const tokenizer = full.data.tokenizer.file ?? join(folder, "tokenizer.json");
-  const text = await heldOut(heldOutDocuments(sources), tokenizer, full.model.context, job);
+  const text = await heldOut(heldOutDocuments(full, sources), tokenizer, full.model.context, job);
   let calibration: Named | undefined;
   const calibrationText = async () => {
-    calibration ??= await trainingText(sources);
+    calibration ??= await trainingText(full, sources);
     return calibration;
   };
   const items = itemsOf(suite, runs, out);

@@ -9,7 +9,7 @@ import type { Running } from "../models/run.ts";
 import { AdamW } from "../optimization/adamw.ts";
 import { generator } from "../tensor/random.ts";
 import { type HostTensor, hostTensor, InputError, matrix, type Tensor } from "../tensor/tensor.ts";
-import type { Batch } from "./batches.ts";
+import { type Batch, predicted } from "./batches.ts";
 import { tokenLosses } from "./loss.ts";
 import type { Recipe } from "./recipe.ts";
 
@@ -110,7 +110,7 @@ export class Trainer {
    * parameters stay as they are.
    */
   async step(batch: Batch, step: number, rate: number, decay: number): Promise<StepResult> {
-    const tokens = batch.inputs.length;
+    const tokens = predicted(batch);
     const widths = this.#rounding?.widths ?? [{ bits: undefined, share: 1 }];
     let sum = 0;
     for (const part of split(batch, this.#recipe.microBatch)) {

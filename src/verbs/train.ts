@@ -47,10 +47,11 @@ export async function train(
   job.signal?.throwIfAborted();
   const { input, where, base } = await readInput(options.recipe, dirname);
   const recipe = readRecipe(input, where, set);
-  const sources = await findSources(recipe, base);
+  const sources = await findSources(recipe, base, job);
   const identity = await identityOf(recipe, sources.data);
+  const { cache: _, ...data } = recipe.data;
   const finish = startRecord("train", {
-    recipe: { ...recipe, data: { ...recipe.data, text: baseName(recipe.data.text) } },
+    recipe: { ...recipe, data: { ...data, text: baseName(data.text) } },
   });
 
   const backend = await backendFor(options, job);
