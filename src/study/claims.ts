@@ -104,20 +104,30 @@ function equal(all: readonly Place[], margin: number, what: string) {
     outside.length > 0 ? "does not hold" : unsure.length === 0 ? "holds" : "cannot be told here";
   const reason =
     answer === "holds"
-      ? `${what} is within ±${margin}${everywhere(all)}`
+      ? `${what} is within ±${margin}${everywhere(all)}: ${farthest(all)}`
       : answer === "does not hold"
         ? `${what} is outside of ±${margin} at ${names(outside)}`
         : `the interval of ${what} reaches over ±${margin} at ${names(unsure)}`;
   return { answer, reason, evidence: seen(all) };
 }
 
-const everywhere = (all: readonly Place[]) => (all.length > 1 ? ` at all ${all.length} places` : "");
+const everywhere = (all: readonly Place[]) =>
+  all.length > 1 ? ` at all ${all.length} places, least clearly` : "";
 const names = (all: readonly Place[]) => all.map(({ at }) => at).join(", ");
 
+/** The place that is nearest to the limit. */
 function worst(all: readonly Place[]): string {
-  const last = all.reduce((a, b) => (b.high > a.high ? b : a));
-  const least = differenceText(last.value, last.low, last.high);
-  return all.length > 1 ? `${least} at ${last.at} is the least clear` : least;
+  return shown(all.reduce((a, b) => (b.high > a.high ? b : a)));
+}
+
+/** The place whose interval reaches farthest from 0. */
+function farthest(all: readonly Place[]): string {
+  const reach = ({ low, high }: Place) => Math.max(-low, high);
+  return shown(all.reduce((a, b) => (reach(b) > reach(a) ? b : a)));
+}
+
+function shown({ at, value, low, high }: Place): string {
+  return `${differenceText(value, low, high)} (${at})`;
 }
 
 /** Checks what Spectra claims, one by one; claims whose models are not there are answered too. */

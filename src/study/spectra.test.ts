@@ -175,10 +175,11 @@ test("a run that train made from the same recipe is taken as it is", async () =>
   const [{ recipe: own, folder: place }] = (await run({ out: other, only, dryRun: true })).runs;
   rmSync(place!, { recursive: true });
   const { started } = await train({ recipe: own!, out: place!, backend: "reference" });
-  const { runs, cells } = await run({ out: other, only });
+  const { runs, cells, protocol } = await run({ out: other, only });
   expect(runs.find(({ name }) => name === only)).toMatchObject({ state: "finished" });
   expect(JSON.parse(readFileSync(join(place!, "record.json"), "utf8")).started).toBe(started);
   expect(cells.map(({ family }) => family)).toEqual(["float", "Q8", "Q3"]);
+  expect(protocol.at(-1)).toBe("15 of 16 runs are not finished; the answers are of the others.");
 }, 60_000);
 
 test("what is wrong is said before anything is made", async () => {

@@ -102,7 +102,17 @@ export async function study(options: StudyOptions, job: Job = {}): Promise<Recor
     { plan, planned: planned[0], sources },
     job,
   );
-  const findings = await find(suite, measured);
+  const found = await find(suite, measured);
+  const missing = own.length - all.filter(({ state }) => state === "finished").length;
+  const findings = {
+    ...found,
+    protocol: [
+      ...found.protocol,
+      ...(missing > 0
+        ? [`${missing} of ${own.length} runs are not finished; the answers are of the others.`]
+        : []),
+    ],
+  };
   const models: Fingerprint[] = measured.map(({ name, measurement }) => ({ ...measurement.model, name }));
   const rows = all.map(({ full: _, recipe: _recipe, folder: _folder, ...run }) => run);
   const written = ["report.html", "report.md", "study.json"];

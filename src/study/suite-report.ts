@@ -78,10 +78,11 @@ export function sections({ cells, gaps, fits, claims, ablation }: Findings): Sec
     },
     {
       title: "What Spectra claims",
-      header: ["claim", "answer", "why", "in the paper"],
+      header: ["", "answer", "claim", "why", "in the paper"],
       rows: claims.map(({ claim, answer, reason, source }, i) => [
-        `${i + 1}. ${claim}`,
+        String(i + 1),
         answer,
+        claim,
         reason,
         source,
       ]),
