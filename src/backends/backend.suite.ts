@@ -517,12 +517,23 @@ async function largeResults(backend: Backend): Promise<Elements[]> {
     ["linear", floats([1500, 64]), floats([96, 64]), 1],
     ["crossEntropy", floats([300, 65]), floats([513, 65], 0.2), some, 1],
     ["ternary", floats([513, 257]), 1e-5],
+    ["ternary", floats([513, 257]), 1e-5, 1],
     ["binary", floats([513, 257])],
+    ["sign", floats([513, 257]), 1],
+    ["half", floats([100_003])],
+    ["scaleRows", floats([513, 257]), floats([513])],
+    ["scaleColumns", floats([513, 257]), floats([257])],
+    ["addRow", floats([513, 257]), floats([257])],
+    ["combine", floats([513, 257]), floats([513, 257]), 0.3, 0.7],
+    ["learnedStep", floats([513, 257]), floats([513]), 2],
+    ["learnedStep", floats([513, 257]), floats([513]), 3],
+    ["nested", floats([513, 257]), 3, 0],
     ["layerNorm", floats([300, 255]), 1e-5],
     ["relu2glu", floats([300, 255]), floats([300, 255])],
     ["roundRows", floats([300, 256]), 4, 1, 64, 0.5, 0],
     ["softLoss", floats([300, 513]), floats([300, 513]), 2, 20],
     ["matchStates", floats([300, 255]), floats([300, 255])],
+    ["binary", floats([513, 257])],
   ];
   for (const format of ["int4-g32", "int8-offset", "tq2_0"]) {
     const linear = packedCases(format).filter((one) => one.name === "linear");

@@ -124,13 +124,23 @@ export function kernelCases(): Case[] {
   add("ternary", "ties", hostTensor([4], Float32Array.of(0.5, -0.5, 1.5, -1.5)), 0);
   add("binary", "zeros", hostTensor([2, 9], new Float32Array(18)));
   add("binary", "all the mean", hostTensor([3], Float32Array.of(0.5, 0.5, 0.5)));
+  add("ternary", "ties of the median", hostTensor([4], Float32Array.of(-3, 0.5, 1, 7)), 0, 1);
+  add("ternary", "median below ε", hostTensor([3], Float32Array.of(0, 0, 7)), 0.25, 1);
+  for (const shape of [...ODD_SIZES.map((n) => [n]), [17, 257], [0, 8]]) {
+    add("ternary", `${shape.join("×")}, median`, floats(shape, 0.05), 1e-5, 1);
+  }
+  for (const scale of [4e-8, 1e-6, 1, 7e4, 1e6, 1e38]) {
+    add("ternary", `scale ${scale}, median`, floats([38], scale), 0, 1);
+  }
   add("binary", "one at the mean", hostTensor([3], Float32Array.of(1, 2, 3)));
+  weightCases(add, floats);
 
   for (const dim of [...ODD_SIZES, 64]) {
     for (const [bits, rule, group, share, limit] of [
       [8, 0, 0, 1, 0],
       [4, 1, 0, 1, 0],
       [4, 2, 0, 1, 2],
+      [4, 3, 0, 1, 2],
       [8, 0, 0, 0.5, 0],
       [3, 0, dim % 16 === 0 ? 16 : 1, 0.3, 1],
       [2, 1, 0, 0.9, 0.5],
@@ -145,7 +155,7 @@ export function kernelCases(): Case[] {
     [2, 8],
     Float32Array.of(7, 0.5, -1.5, 2.5, -2.5, 2.5, 0, -0, 3, 3, -3, 3, 3, -3, 3, 3),
   );
-  for (const rule of [0, 1, 2]) {
+  for (const rule of [0, 1, 2, 3]) {
     add("roundRows", `ties, rule ${rule}`, halves, 4, rule, 0, 0.4, 2.5);
     for (const scale of [1e-42, 1e-30, 1e-6, 1e6, 1e30]) {
       add("roundRows", `scale ${scale}, rule ${rule}`, floats([2, 33], scale), 8, rule, 0, 0.5, 0);
@@ -213,7 +223,71 @@ export function kernelCases(): Case[] {
   );
   add("matchStates", "the same direction", same, twice);
   add("matchStates", "no tokens", floats([0, 8]), floats([0, 8]));
+  add("binary", "zeros", hostTensor([2, 9], new Float32Array(18)));
+  add("binary", "all the mean", hostTensor([3], Float32Array.of(0.5, 0.5, 0.5)));
+  add("binary", "one at the mean", hostTensor([3], Float32Array.of(1, 2, 3)));
   return cases;
+}
+
+/** The operations of which methods make their weights, odd sizes and codes at the edges. */
+function weightCases(
+  add: (name: KernelName, label: string, ...args: HostArgument[]) => void,
+  floats: (shape: readonly number[], scale?: number) => HostTensor,
+): void {
+  const halves = (scale: number) => Float32Array.from({ length: 65 }, (_, i) => scale * ((i - 32) / 8));
+  const sizes = [...ODD_SIZES.map((n) => [3, n]), [33, 17], [0, 8], [4, 0]];
+  for (const shape of sizes) {
+    const [rows, cols] = shape;
+    const label = shape.join("×");
+    for (const rule of [0, 1]) add("sign", `${label}, rule ${rule}`, floats(shape, 0.7), rule);
+    add("half", label, floats(shape, 3));
+    add("scaleRows", label, floats(shape), floats([rows]));
+    add("scaleColumns", label, floats(shape), floats([cols]));
+    add("addRow", label, floats(shape), floats([cols]));
+    add("combine", label, floats(shape), floats(shape), 0.3, -1.7);
+    for (const bits of [0, 1, 2, 3, 4]) {
+      const scales = hostTensor([rows], (floats([rows]).data as Float32Array).map(Math.abs));
+      add("learnedStep", `${label}, ${bits} bits`, floats(shape, 0.6), scales, bits);
+    }
+    for (const rule of [0, 1]) {
+      for (const bits of [2, 3, 4, 6, 8])
+        add("nested", `${label}, ${bits} bits, rule ${rule}`, withZeroRow(floats(shape, 0.05)), bits, rule);
+    }
+  }
+  const steep = Float32Array.from([0, -0, 1e-30, -1e-30, 20, -20, 87, -87, 1e5, -1e5]);
+  add("sign", "steep", hostTensor([10], steep), 1);
+  for (const scale of [1e-9, 1e-5, 1, 900, 7e4]) add("half", `scale ${scale}`, floats([37], scale));
+  add("half", "ties", hostTensor([65], halves(2 ** -24 * 4)));
+  add("combine", "a scalar", hostTensor([1], Float32Array.of(2)), hostTensor([1], Float32Array.of(3)), 0, 1);
+  for (const bits of [0, 1, 2, 3, 4]) {
+    const edges = hostTensor([1, 65], halves(bits < 3 ? 0.25 : 4));
+    for (const scale of [-1, 0, 1e-5, 1, 1.37]) {
+      add(
+        "learnedStep",
+        `edges, ${bits} bits, scale ${scale}`,
+        edges,
+        hostTensor([1], Float32Array.of(scale)),
+        bits,
+      );
+    }
+  }
+  for (const rule of [0, 1]) {
+    for (let bits = 2; bits <= 8; bits++) {
+      // Every code once.
+      const all = Float32Array.from({ length: 256 }, (_, i) => i - (rule === 0 ? 0 : 128));
+      if (rule === 1) all[0] = 127;
+      add("nested", `all codes, ${bits} bits, rule ${rule}`, hostTensor([1, 256], all), bits, rule);
+      add(
+        "nested",
+        `one value, ${bits} bits, rule ${rule}`,
+        hostTensor([2, 2], Float32Array.of(3, 3, -1, -1)),
+        bits,
+        rule,
+      );
+      add("nested", `tiny, ${bits} bits, rule ${rule}`, floats([2, 19], 1e-7), bits, rule);
+      add("nested", `great, ${bits} bits, rule ${rule}`, floats([2, 19], 3e5), bits, rule);
+    }
+  }
 }
 
 /**
@@ -504,10 +578,24 @@ export function nonFiniteCases(): Case[] {
     { name: "embedding", label: "", args: [floats([3, 19]), ids([0, 1, 2, 1])] },
     { name: "crossEntropy", label: "", args: [floats([5, 19]), floats([7, 19]), ids([0, 3, 6, -1, 2])] },
     { name: "ternary", label: "", args: [floats([3, 19]), 1e-5] },
+    { name: "ternary", label: "median", args: [floats([3, 19]), 1e-5, 1] },
     { name: "binary", label: "", args: [floats([3, 19])] },
+    { name: "sign", label: "", args: [floats([3, 19]), 0] },
+    { name: "sign", label: "OneBit", args: [floats([3, 19]), 1] },
+    { name: "half", label: "", args: [floats([19])] },
+    { name: "scaleRows", label: "", args: [floats([3, 19]), floats([3])] },
+    { name: "scaleColumns", label: "", args: [floats([3, 19]), floats([19])] },
+    { name: "addRow", label: "", args: [floats([3, 19]), floats([19])] },
+    { name: "combine", label: "", args: [floats([3, 19]), floats([3, 19]), 0.3, 0.7] },
+    ...[0, 1, 2, 3, 4].map((bits): Case => {
+      return { name: "learnedStep", label: `${bits} bits`, args: [floats([3, 19]), floats([3]), bits] };
+    }),
+    ...[0, 1].map(
+      (rule): Case => ({ name: "nested", label: `rule ${rule}`, args: [floats([3, 19]), 4, rule] }),
+    ),
     { name: "layerNorm", label: "", args: [floats([3, 19]), 1e-5] },
     { name: "relu2glu", label: "", args: [floats([19]), floats([19])] },
-    ...[0, 1, 2].map((rule): Case => {
+    ...[0, 1, 2, 3].map((rule): Case => {
       return { name: "roundRows", label: `rule ${rule}`, args: [floats([3, 20]), 4, rule, 10, 0.5, 0] };
     }),
     { name: "roundRows", label: "limit", args: [floats([3, 19]), 8, 2, 0, 1, 2] },
@@ -515,6 +603,7 @@ export function nonFiniteCases(): Case[] {
       return { name: "softLoss", label: `rule ${rule}`, args: [floats([3, 19]), floats([3, 19]), rule, 4] };
     }),
     { name: "matchStates", label: "", args: [floats([3, 19]), floats([3, 19])] },
+    { name: "binary", label: "", args: [floats([3, 19])] },
   ];
   return small.flatMap(({ name, label, args }) =>
     args.flatMap((argument, i) => {
@@ -559,6 +648,18 @@ export function wrongShapes(): Case<KernelName | ProcedureName>[] {
     ["embedding", t(4), none],
     ["crossEntropy", t(2, 3), t(5, 4), ids([0, 1])],
     ["crossEntropy", t(2, 3), t(5, 3), ids([0])],
+    ["ternary", t(3), 1e-5, 2],
+    ["sign", t(3), 2],
+    ["scaleRows", t(2, 3), t(3)],
+    ["scaleColumns", t(2, 3), t(2)],
+    ["addRow", t(2, 3), t(2)],
+    ["combine", t(3), t(4), 1, 1],
+    ["learnedStep", t(2, 3), t(3), 2],
+    ["learnedStep", t(2, 3), t(2), 5],
+    ["learnedStep", t(6), t(1), 2],
+    ["nested", t(2, 3), 1, 0],
+    ["nested", t(2, 3), 4, 2],
+    ["nested", t(6), 4, 0],
     ["roundRows", t(2, 6), 1, 0, 0, 1, 0],
     ["roundRows", t(2, 6), 17, 0, 0, 1, 0],
     ["roundRows", t(2, 6), 8, 3, 0, 1, 0],

@@ -9,17 +9,31 @@
   each(embedding) \
   each(linear) \
   each(rmsNorm) \
+  each(layerNorm) \
   each(rope) \
   each(attention) \
   each(swiglu) \
+  each(relu2glu) \
+  each(roundRows) \
+  each(softLoss) \
+  each(matchStates) \
   each(crossEntropy) \
   each(ternary) \
   each(binary) \
+  each(sign) \
+  each(half) \
+  each(scaleRows) \
+  each(scaleColumns) \
+  each(addRow) \
+  each(combine) \
+  each(learnedStep) \
+  each(nested) \
   each(layerNorm) \
   each(relu2glu) \
   each(roundRows) \
   each(softLoss) \
-  each(matchStates)
+  each(matchStates) \
+  each(nested)
 
 #define LOWBIT_PROCEDURES(each) \
   each(fill) \

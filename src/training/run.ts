@@ -12,6 +12,7 @@ import { BatchOrder, spread, windowCount } from "./batches.ts";
 import { type Reached, readCheckpoint, writeCheckpoint } from "./checkpoint.ts";
 import { modelFiles, storedWeights } from "./finish.ts";
 import { Log, readLog } from "./log.ts";
+import { checkTeacher, type Teacher } from "./loss.ts";
 import { type Windows, windowsOf } from "./packing.ts";
 import { type Recipe, roundingOf } from "./recipe.ts";
 import type { RunFolder } from "./run-folder.ts";
@@ -81,6 +82,7 @@ export async function runTraining(
   job: Job,
   recordOf: RecordOf,
   reached: Reached = () => {},
+  { teacher }: { readonly teacher?: Teacher } = {},
 ): Promise<Trained> {
   const text = await openText(recipe, sources, folder.work, job);
   try {
@@ -102,7 +104,8 @@ export async function runTraining(
       ropePairing: "halves",
     };
     const model = llama(rounding?.modelChanges?.(config) ?? config);
-    const trainer = new Trainer(backend, model, recipe, { steps, rounding });
+    if (teacher) checkTeacher(teacher, { model, tokenizer: text.vocabulary.tokenizer }, recipe.loss);
+    const trainer = new Trainer(backend, model, recipe, { steps, rounding, teacher: teacher?.running });
     const stored = async (step: number) =>
       storedWeights(
         model,

@@ -27,6 +27,8 @@ export interface TrainerOptions {
   readonly rounding?: TrainedRounding;
   /** Weights to start from, by name; default: random ones of the recipe's seed, which are the same for every family. */
   readonly start?: ReadonlyMap<string, HostTensor>;
+  /** Whom the recipe's loss asks, on the same backend. */
+  readonly teacher?: Running;
 }
 
 /** A linear matrix in the middle of its training, both (rows, cols). */
@@ -55,6 +57,7 @@ export class Trainer {
   readonly #recipe: Recipe;
   readonly #steps: number;
   readonly #rounding: TrainedRounding | undefined;
+  readonly #teacher: Running | undefined;
   /** The model's tensors by name, and what a rounding trains beside a matrix as `MATRIX.NAME`. */
   readonly #trained = new Map<string, Trained>();
   readonly #optimizer: AdamW;
@@ -64,12 +67,18 @@ export class Trainer {
   readonly #rope: Tensor;
 
   /** With a `rounding` the linear layers compute with rounded weights. */
-  constructor(backend: Backend, model: Model, recipe: Recipe, { steps, rounding, start }: TrainerOptions) {
+  constructor(
+    backend: Backend,
+    model: Model,
+    recipe: Recipe,
+    { steps, rounding, start, teacher }: TrainerOptions,
+  ) {
     this.#backend = backend;
     this.#model = model;
     this.#recipe = recipe;
     this.#steps = steps;
     this.#rounding = rounding;
+    this.#teacher = teacher;
     const values = start ?? new Map(initialize(model, generator(recipe.seed)));
     for (const { name, role } of model.tensors) this.#add(name, role, values.get(name)!);
     const learning = [...this.#trained.values()].filter(({ learns }) => learns);
@@ -144,6 +153,7 @@ export class Trainer {
       { model: this.#model, weights, rope: this.#rope },
       { ids: upload(inputs), targets: upload(targets), at: span },
       this.#recipe.recompute ? (body) => this.#tape.segment(body) : (body) => body(),
+      { loss: this.#recipe.loss, teacher: this.#teacher },
     );
     const seed = backend.zeros(losses.shape);
     backend.fill(seed, share);

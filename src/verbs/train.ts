@@ -3,14 +3,14 @@ import { readSmall } from "../files/disk.ts";
 import { writeFileAtomic, writeModel } from "../files/index.ts";
 import { paths } from "../files/node.ts";
 import { baseName, startRecord } from "../record/make.ts";
-import type { Job, Record } from "../record/record.ts";
+import type { Fingerprint, Job, Record } from "../record/record.ts";
 import type { Reached } from "../training/checkpoint.ts";
 import { modelFiles } from "../training/finish.ts";
 import { parseYaml, type RecipeInput, readRecipe } from "../training/recipe.ts";
 import { runTraining, type Trained } from "../training/run.ts";
 import { closeRunFolder, type Identity, identityOf, openRunFolder } from "../training/run-folder.ts";
 import { findSources } from "../training/text.ts";
-import { type BackendChoice, backendFor } from "./load.ts";
+import { type BackendChoice, backendFor, type Loaded, load, openChecked } from "./load.ts";
 
 export interface TrainOptions extends BackendChoice {
   /** A recipe's YAML file; or a recipe itself, whose paths then start from the current folder. */
@@ -48,20 +48,26 @@ export async function train(
   const { input, where, base } = await readInput(options.recipe, dirname);
   const recipe = readRecipe(input, where, set);
   const sources = await findSources(recipe, base, job);
-  const identity = await identityOf(recipe, sources.data);
+  const teacherSpec = recipe.loss.teacher && modelFrom(recipe.loss.teacher, base);
+  const models = teacherSpec ? [await fingerprintOf(teacherSpec, job)] : [];
+  const identity = await identityOf(recipe, [...sources.data, ...models]);
   const { cache: _, ...data } = recipe.data;
   const finish = startRecord("train", {
     recipe: { ...recipe, data: { ...data, text: baseName(data.text) } },
   });
 
   const backend = await backendFor(options, job);
+  let teacher: Loaded | undefined;
   try {
     const folder = await openRunFolder(out, identity, resume);
     if (folder.finished) return folder.finished as Record<TrainResult>;
     await writeFileAtomic(join(out, "recipe.yaml"), new TextEncoder().encode(stringify(recipe)));
+    if (teacherSpec) teacher = await load(teacherSpec, backend, {}, job);
     const recordOf = <Result extends object>(result: Result) =>
-      finish(backend, { data: sources.data, seed: recipe.seed }, result);
-    const trained = await runTraining(recipe, sources, folder, backend, job, recordOf, reached);
+      finish(backend, { models, data: sources.data, seed: recipe.seed }, result);
+    const trained = await runTraining(recipe, sources, folder, backend, job, recordOf, reached, {
+      teacher: teacher && { running: teacher, tokenizer: teacher.tokenizer },
+    });
 
     const { model, weights, vocabulary, steps, tokens, tokensPerSecond, trainingSeconds, validation } =
       trained;
@@ -72,8 +78,24 @@ export async function train(
     await closeRunFolder(folder);
     return record;
   } finally {
+    await teacher?.free();
     backend.dispose();
   }
+}
+
+async function fingerprintOf(spec: string, job: Job): Promise<Fingerprint> {
+  const { file } = await openChecked(spec, {}, job);
+  try {
+    return { name: file.name, ...(await file.fingerprint()) };
+  } finally {
+    await file.close();
+  }
+}
+
+/** A model that a recipe names: of the bundle or the hub as it is, a path from the recipe's folder. */
+function modelFrom(spec: string, base: string): string {
+  const { isAbsolute, join } = paths();
+  return /^(bundled|hf):/.test(spec) || isAbsolute(spec) ? spec : join(base, spec);
 }
 
 async function readInput(recipe: string | RecipeInput, dirname: (path: string) => string) {
