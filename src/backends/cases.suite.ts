@@ -1,6 +1,10 @@
 import { roundToNearest } from "../formats/format.ts";
 import { encode, formatByName, formats } from "../formats/index.ts";
+import { ADAMW4_BLOCK, adamw4Scales } from "../kernels/adamw4.ts";
+import { ADAMW8_BLOCK } from "../kernels/adamw8.ts";
 import type { KernelName, ProcedureName } from "../kernels/index.ts";
+import { setBf16At } from "../kernels/moments.ts";
+import { roundBf16 } from "../tensor/half.ts";
 import { generator, normals, type Random } from "../tensor/random.ts";
 import { type HostTensor, hostTensor, InputError, matrix, sizeOf } from "../tensor/tensor.ts";
 import { onlyPart, packedWeight, type Weight } from "../tensor/weight.ts";
@@ -223,9 +227,6 @@ export function kernelCases(): Case[] {
   );
   add("matchStates", "the same direction", same, twice);
   add("matchStates", "no tokens", floats([0, 8]), floats([0, 8]));
-  add("binary", "zeros", hostTensor([2, 9], new Float32Array(18)));
-  add("binary", "all the mean", hostTensor([3], Float32Array.of(0.5, 0.5, 0.5)));
-  add("binary", "one at the mean", hostTensor([3], Float32Array.of(1, 2, 3)));
   return cases;
 }
 
@@ -288,6 +289,45 @@ function weightCases(
       add("nested", `great, ${bits} bits, rule ${rule}`, floats([2, 19], 3e5), bits, rule);
     }
   }
+}
+
+/**
+ * The products that may be made in BF16: rows, columns and depths that tiles, pairs and blocks do not divide; every kind
+ * of tile; denormals, which count as zeros; NaN and infinity.
+ */
+export function bf16Cases(): Case[] {
+  const random = generator(17);
+  const floats = (shape: readonly number[], scale = 1) => normalTensor(random, shape, scale);
+  const cases: Case[] = [...kernelCases(), ...nonFiniteCases()]
+    .filter(
+      ({ name, args }) => (name === "linear" || name === "crossEntropy") && "data" in (args[1] as object),
+    )
+    .map(({ name, label, args }) => ({ name, label: `BF16, ${label}`, args: [...args, 1] }));
+  for (const [rows, out, cols] of [
+    [9, 1, 1],
+    [49, 3, 2],
+    [50, 64, 31],
+    [97, 48, 33],
+    [33, 17, 257],
+    [61, 100, 519],
+    [13, 1600, 5],
+    [2100, 3, 9],
+    [1100, 20, 70],
+  ]) {
+    const label = `BF16, ${rows}×${out}×${cols}`;
+    cases.push({ name: "linear", label, args: [floats([rows, cols]), floats([out, cols]), 1] });
+  }
+  for (const scale of [1e-39, 1e-20, 1e18]) {
+    const label = `BF16, times ${scale}`;
+    cases.push({ name: "linear", label, args: [floats([12, 33], scale), floats([20, 33], scale), 1] });
+  }
+  for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+    const x = floats([14, 35]);
+    x.data[3 * 35 + 34] = value;
+    cases.push({ name: "linear", label: `BF16, ${value}`, args: [x, floats([20, 35]), 1] });
+    cases.push({ name: "linear", label: `BF16, ${value} in w`, args: [floats([20, 35]), x, 1] });
+  }
+  return cases;
 }
 
 /** rows, out, in of larger products: whole tiles, and more than one of each. */
@@ -497,6 +537,33 @@ export function procedureCases(): Case<ProcedureName>[] {
     add("adamw", `${n}, limited`, ...moments(), 1e-3, 0.9, 0.95, 1e-8, 0.1, 7, 1);
     add("adamw", `${n}, free`, ...moments(), 1e-3, 0.9, 0.95, 1e-8, 0, 1, 0);
   }
+  cases.push(
+    ...stepCases(random, [
+      [1],
+      [3],
+      [128],
+      [255],
+      [257],
+      [700],
+      [5, 3],
+      [3, 5],
+      [17, 129],
+      [40, 64],
+      [2, 300],
+      [0],
+    ]),
+  );
+  for (const [rows, cols] of [
+    [1, 1],
+    [3, 3],
+    [5, 17],
+    [17, 5],
+    [40, 33],
+  ]) {
+    add("orthogonalize", `${rows}×${cols}`, floats([rows, cols]), 5);
+  }
+  add("orthogonalize", "of zeros", hostTensor([3, 4], new Float32Array(12)), 5);
+  add("orthogonalize", "no steps", floats([3, 4]), 0);
   const zeros = () => hostTensor([4], new Float32Array(4));
   const none = hostTensor([1], Float32Array.of(0));
   add("adamw", "all zero", floats([4]), zeros(), zeros(), zeros(), none, 1e-3, 0.9, 0.95, 1e-8, 0.1, 1, 1);
@@ -517,6 +584,84 @@ export function procedureCases(): Case<ProcedureName>[] {
     add("gptqUpdate", label, ...matrices, fromJ, toJ, fromK, toK);
   }
   return cases;
+}
+
+/**
+ * The steps of optimizers on parameters of some shapes: codes and scales of states that have already moved, a limited
+ * gradient and a free one, states of zeros, and a norm that is not finite.
+ */
+function stepCases(random: Random, shapes: readonly (readonly number[])[]): Case<ProcedureName>[] {
+  const cases: Case<ProcedureName>[] = [];
+  for (const shape of shapes) {
+    const n = sizeOf(shape);
+    const floats = (scale = 1) => normalTensor(random, shape, scale);
+    const words = (bytes: number) =>
+      hostTensor(
+        [Math.ceil(bytes / 4)],
+        Int32Array.from({ length: Math.ceil(bytes / 4) }, () => Math.floor(random() * 2 ** 32) | 0),
+      );
+    const scales = (count: number, size: number) =>
+      hostTensor(
+        [count],
+        Float32Array.from({ length: count }, () => size * random()),
+      );
+    const bf16s = (scale: number) => {
+      const packed = new Int32Array(Math.ceil(n / 2));
+      for (let i = 0; i < n; i++) setBf16At(packed, i, roundBf16(normals(random, 1, scale)[0]));
+      return hostTensor([packed.length], packed);
+    };
+    const squares = (t: HostTensor) =>
+      hostTensor(
+        t.shape,
+        Int32Array.from(t.data, (word) => word & 0x7fff7fff),
+      );
+    for (const [label, squaredNorm, maxNorm, step, decay] of [
+      ["limited", 9, 1, 7, 0.1],
+      ["free", 9, 0, 2, 0],
+      ["not finite", Number.POSITIVE_INFINITY, 1, 3, 0.1],
+      ["NaN", Number.NaN, 0, 3, 0.1],
+    ] as const) {
+      const where = `${shape.join("×")}, ${label}`;
+      const norm = hostTensor([1], Float32Array.of(squaredNorm));
+      const numbers = [1e-3, 0.9, 0.95, 1e-8, decay, step, maxNorm];
+      const add = (name: ProcedureName, label: string, ...args: HostArgument[]) =>
+        cases.push({ name, label, args });
+      for (const size of label === "free" ? [0, 1e-4, 1e-25] : [0.01]) {
+        const blocks = Math.ceil(n / ADAMW8_BLOCK);
+        const eight = [words(n), scales(blocks, size), words(n), scales(blocks, size * size)];
+        add("adamw8", `${where}, ${size}`, floats(), floats(size), ...eight, norm, ...numbers);
+        const first = scales(Math.ceil(n / ADAMW4_BLOCK), size);
+        const second = scales(adamw4Scales(shape), size * size);
+        const four = [words(n / 2), first, words(n / 2), second];
+        add("adamw4", `${where}, ${size}`, floats(), floats(size), ...four, norm, ...numbers);
+      }
+      const lost = hostTensor([3], Float32Array.of(1, 2, 3));
+      const none = hostTensor([0], new Int32Array(0));
+      for (const [variant, secondRest] of [
+        ["light", none],
+        ["plus", bf16s(1e-6)],
+      ] as const) {
+        const states = [bf16s(1e-4), bf16s(0.1), squares(bf16s(0.01)), secondRest, lost, norm];
+        const w = hostTensor(shape, floats().data.map(roundBf16) as Float32Array);
+        add("collage", `${where}, ${variant}`, w, floats(0.1), ...states, ...numbers);
+      }
+      add("momentum", where, floats(), floats(), floats(), norm, 0.95, step % 2, maxNorm);
+      add("descend", where, floats(), floats(), norm, 0.01, 0.2, decay);
+    }
+    cases.push({ name: "splitBf16", label: shape.join("×"), args: [floats(), words(2 * n)] });
+  }
+  return cases;
+}
+
+/** Steps of optimizers on parameters that are cut into many tasks. */
+export function largeSteps(): Case<ProcedureName>[] {
+  const steps = stepCases(generator(16), [[300, 257], [100_003]]).filter(({ label }) =>
+    label.includes("limited"),
+  );
+  return [
+    ...steps,
+    { name: "orthogonalize", label: "", args: [normalTensor(generator(17), [130, 300], 1), 5] },
+  ];
 }
 
 /** Every float argument of a small case of every operation with one NaN or infinity in it. */
@@ -564,7 +709,6 @@ export function nonFiniteCases(): Case[] {
       return { name: "softLoss", label: `rule ${rule}`, args: [floats([3, 19]), floats([3, 19]), rule, 4] };
     }),
     { name: "matchStates", label: "", args: [floats([3, 19]), floats([3, 19])] },
-    { name: "binary", label: "", args: [floats([3, 19])] },
   ];
   return small.flatMap(({ name, label, args }) =>
     args.flatMap((argument, i) => {
@@ -582,6 +726,7 @@ export function nonFiniteCases(): Case[] {
 /** Arguments that every operation must refuse with a ShapeError. */
 export function wrongShapes(): Case<KernelName | ProcedureName>[] {
   const t = (...shape: number[]) => hostTensor(shape, new Float32Array(sizeOf(shape)));
+  const i = (size: number) => hostTensor([size], new Int32Array(size));
   const none = ids([]);
   const wrong: [KernelName | ProcedureName, ...HostArgument[]][] = [
     ["add", t(3), t(4)],
@@ -604,6 +749,8 @@ export function wrongShapes(): Case<KernelName | ProcedureName>[] {
     ["attention", t(4, 6), t(4, 6), t(4, 6), 0, 0, 1, 0],
     ["linear", t(2, 3), t(5, 4)],
     ["linear", t(2, 3), t(3)],
+    ["linear", t(2, 3), t(4, 3), 2],
+    ["crossEntropy", t(2, 3), t(4, 3), ids([0, 1]), 0.5],
     ["embedding", t(4), none],
     ["crossEntropy", t(2, 3), t(5, 4), ids([0, 1])],
     ["crossEntropy", t(2, 3), t(5, 3), ids([0])],
@@ -639,6 +786,17 @@ export function wrongShapes(): Case<KernelName | ProcedureName>[] {
     ["attention", t(4, 6), t(4, 6), t(5, 6), 2, 2, 1, 0],
     ["squaredNorm", t(2), t(4), 0],
     ["adamw", t(3), t(3), t(3), t(2), t(1), 1, 0.9, 0.9, 1, 0, 1, 0],
+    ["adamw8", t(5), t(5), i(2), t(1), i(1), t(1), t(1), 1, 0.9, 0.9, 1, 0, 1, 0],
+    ["adamw8", t(257), t(257), i(65), t(1), i(65), t(2), t(1), 1, 0.9, 0.9, 1, 0, 1, 0],
+    ["adamw4", t(2, 4), t(2, 4), i(1), t(1), i(1), t(1), t(1), 1, 0.9, 0.9, 1, 0, 1, 0],
+    ["adamw4", t(9), t(9), i(1), t(1), i(2), t(1), t(1), 1, 0.9, 0.9, 1, 0, 1, 0],
+    ["splitBf16", t(3), i(1)],
+    ["collage", t(3), t(3), i(2), i(2), i(2), i(1), t(3), t(1), 1, 0.9, 0.9, 1, 0, 1, 0],
+    ["collage", t(3), t(3), i(2), i(2), i(2), i(0), t(2), t(1), 1, 0.9, 0.9, 1, 0, 1, 0],
+    ["momentum", t(3), t(3), t(4), t(1), 0.9, 1, 0],
+    ["descend", t(3), t(4), t(1), 1, 1, 0],
+    ["orthogonalize", t(3), 5],
+    ["orthogonalize", t(3, 3), 0.5],
     ["addGram", t(3, 4), t(2, 4), 1],
     ["cholesky", t(3, 4), t(2), 0, 3],
     ["cholesky", t(3, 3), t(2), 0, 4],

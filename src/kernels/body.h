@@ -12,6 +12,8 @@
 
 #include "accumulate.cpp"
 #include "adamw.cpp"
+#include "adamw4.cpp"
+#include "adamw8.cpp"
 #include "add-gram.cpp"
 #include "add-row.cpp"
 #include "add.cpp"
@@ -20,8 +22,10 @@
 #include "binary.cpp"
 #include "cache-append.cpp"
 #include "cholesky.cpp"
+#include "collage.cpp"
 #include "combine.cpp"
 #include "cross-entropy.cpp"
+#include "descend.cpp"
 #include "embedding.cpp"
 #include "fill.cpp"
 #include "gptq-update.cpp"
@@ -30,7 +34,9 @@
 #include "learned-step.cpp"
 #include "linear.cpp"
 #include "match-states.cpp"
+#include "momentum.cpp"
 #include "nested.cpp"
+#include "orthogonalize.cpp"
 #include "relu2glu.cpp"
 #include "rms-norm.cpp"
 #include "rope.cpp"
@@ -39,6 +45,7 @@
 #include "scale-rows.cpp"
 #include "sign.cpp"
 #include "soft-loss.cpp"
+#include "split-bf16.cpp"
 #include "squared-norm.cpp"
 #include "svd.cpp"
 #include "swiglu.cpp"
@@ -53,6 +60,6 @@ namespace lowbit::LOWBIT_BODY {
 static const Entry entries[] = {LOWBIT_KERNELS(LOWBIT_KERNEL_ENTRY) LOWBIT_PROCEDURES(LOWBIT_PROCEDURE_ENTRY)
                                 LOWBIT_PREPARATIONS(LOWBIT_PROCEDURE_ENTRY)};
 
-Table table() { return {entries, static_cast<int>(sizeof(entries) / sizeof(entries[0])), format::NAMES, format::COUNT}; }
+Table table() { return {entries, static_cast<int>(sizeof(entries) / sizeof(entries[0])), format::NAMES, format::COUNT, bf16Here()}; }
 
 }  // namespace lowbit::LOWBIT_BODY

@@ -1,6 +1,8 @@
 import type { Tensor } from "../tensor/tensor.ts";
 import { accumulate } from "./accumulate.ts";
 import { adamw } from "./adamw.ts";
+import { adamw4 } from "./adamw4.ts";
+import { adamw8 } from "./adamw8.ts";
 import { add } from "./add.ts";
 import { addGram } from "./add-gram.ts";
 import { addRow } from "./add-row.ts";
@@ -8,8 +10,10 @@ import { attention } from "./attention.ts";
 import { binary } from "./binary.ts";
 import { cacheAppend } from "./cache-append.ts";
 import { cholesky } from "./cholesky.ts";
+import { collage } from "./collage.ts";
 import { combine } from "./combine.ts";
 import { crossEntropy } from "./cross-entropy.ts";
+import { descend } from "./descend.ts";
 import { embedding } from "./embedding.ts";
 import { fill } from "./fill.ts";
 import { gptqUpdate } from "./gptq-update.ts";
@@ -19,7 +23,9 @@ import { layerNorm } from "./layer-norm.ts";
 import { learnedStep } from "./learned-step.ts";
 import { linear } from "./linear.ts";
 import { matchStates } from "./match-states.ts";
+import { momentum } from "./momentum.ts";
 import { nested } from "./nested.ts";
+import { orthogonalize } from "./orthogonalize.ts";
 import { relu2glu } from "./relu2glu.ts";
 import { rmsNorm } from "./rms-norm.ts";
 import { rope } from "./rope.ts";
@@ -28,6 +34,7 @@ import { scaleColumns } from "./scale-columns.ts";
 import { scaleRows } from "./scale-rows.ts";
 import { sign } from "./sign.ts";
 import { softLoss } from "./soft-loss.ts";
+import { splitBf16 } from "./split-bf16.ts";
 import { squaredNorm } from "./squared-norm.ts";
 import { svd } from "./svd.ts";
 import { swiglu } from "./swiglu.ts";
@@ -68,6 +75,13 @@ export const procedures = {
   cacheAppend,
   squaredNorm,
   adamw,
+  adamw8,
+  adamw4,
+  splitBf16,
+  collage,
+  momentum,
+  orthogonalize,
+  descend,
   addGram,
   cholesky,
   triangularSolve,
@@ -96,4 +110,18 @@ export function operationsOver(run: (name: KernelName, args: readonly unknown[])
     (...args: readonly unknown[]) => run(name, args),
   ]);
   return Object.fromEntries(methods);
+}
+
+/**
+ * The same operations, whose products of float32 matrices may round their operands to BF16 and add up in float32: those
+ * of `linear` and `crossEntropy`, forward and backward. Where a backend cannot, or a weight is packed, nothing changes.
+ * Of a tape it gives operations that the tape remembers as before.
+ */
+export function bf16Operations(ops: Operations): Operations {
+  const run = ops as Record<string, (...args: readonly unknown[]) => ReturnType<Operations["add"]>>;
+  return {
+    ...operationsOver((name, args) => run[name](...args)),
+    linear: (x, w) => ops.linear(x, w, 1),
+    crossEntropy: (x, w, targets) => ops.crossEntropy(x, w, targets, 1),
+  };
 }

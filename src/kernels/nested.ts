@@ -21,9 +21,9 @@ import { type Kernel, matrixShape, TINY, UNIT } from "./kernel.ts";
  * A row without range has s = 0 and the code 0. `round` puts ties to even. So y is what the 16-bit scales and offsets
  * and the codes of an `int8-offset` or `int8` file say.
  *
- * Rule 0: Nair et al., 2025 (https://arxiv.org/abs/2502.06786), eq. 1 and the slice S(q, r) of eq. 6 with its errata's
- * clip; round half up as https://github.com/IST-DASLab/MatGPTQ has it (src/quant_utils_matgpqt.py, matryoshka_slice).
- * Rule 1: Huang et al., 2025 (https://arxiv.org/abs/2502.01199), section 3, without a zero point and with the scale of
+ * Rule 0: Nair et al., 2025 (https://arxiv.org/abs/2502.06786), with the slice that
+ * https://github.com/IST-DASLab/MatGPTQ has (src/quant_utils_matgpqt.py, matryoshka_slice): half up, clipped.
+ * Rule 1: Huang et al., 2025 (https://arxiv.org/abs/2502.01199), without a zero point and with the scale of
  * the largest weight where theirs is learned.
  */
 export const nested: Kernel<[w: Tensor, bits: number, rule: number]> = {

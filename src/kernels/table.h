@@ -35,6 +35,13 @@
   each(cacheAppend) \
   each(squaredNorm) \
   each(adamw) \
+  each(adamw8) \
+  each(adamw4) \
+  each(splitBf16) \
+  each(collage) \
+  each(momentum) \
+  each(orthogonalize) \
+  each(descend) \
   each(addGram) \
   each(cholesky) \
   each(triangularSolve) \
@@ -59,6 +66,8 @@ struct Table {
   // Names of stems, by the numbers that descriptors of matrices carry.
   const char* const* formats;
   int formatCount;
+  // Whether this processor lets the body multiply in BF16: gemm-bf16.h.
+  bool bf16;
 };
 
 namespace avx512 { Table table(); }

@@ -1,7 +1,7 @@
 import { list, openDisk, remove, rename, whatIs, writeError } from "../files/disk.ts";
 import { fs, paths } from "../files/node.ts";
-import { encodeSafetensors, readHeader } from "../files/safetensors.ts";
-import { InputError } from "../tensor/tensor.ts";
+import { encodeSafetensors, formatOfDtype, readHeader } from "../files/safetensors.ts";
+import { type Elements, InputError } from "../tensor/tensor.ts";
 import type { Part } from "../tensor/weight.ts";
 
 /** Everything that a run needs to go on as if it had never stopped. */
@@ -10,8 +10,8 @@ export interface Checkpoint {
   readonly step: number;
   /** Bytes of the log at that time; what was written later is cut off. */
   readonly logBytes: number;
-  /** `NAME`, `first/NAME` and `second/NAME` of every parameter. */
-  readonly tensors: ReadonlyMap<string, Float32Array>;
+  /** `NAME` of every parameter and `STATE/NAME` of every state that the optimizer keeps of it. */
+  readonly tensors: ReadonlyMap<string, Elements>;
 }
 
 /** Called where a crash would be worst; tests kill the process there. */
@@ -65,7 +65,8 @@ export function encodeCheckpoint({ step, logBytes, tensors }: Checkpoint): Uint8
   const parts = new Map<string, Part>();
   for (const [name, data] of tensors) {
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-    parts.set(name, { dtype: "f32", shape: [data.length], bytes });
+    const dtype = data instanceof Int32Array ? "i32" : "f32";
+    parts.set(name, { dtype, shape: [data.length], bytes });
   }
   const metadata = { lowbit: "checkpoint", version: "1", step: String(step), logBytes: String(logBytes) };
   return encodeSafetensors(parts, metadata);
@@ -84,10 +85,11 @@ export async function readCheckpoint(folder: string): Promise<Checkpoint | undef
         `${name}: needs a lowbit checkpoint of version 1, met version ${metadata.version}`,
       );
     }
-    const tensors = new Map<string, Float32Array>();
+    const tensors = new Map<string, Elements>();
     for (const tensor of stored.values()) {
       const bytes = Uint8Array.from(await source.slice(tensor.from, tensor.to));
-      tensors.set(tensor.name, new Float32Array(bytes.buffer));
+      const isWhole = formatOfDtype(tensor.dtype) === "i32";
+      tensors.set(tensor.name, isWhole ? new Int32Array(bytes.buffer) : new Float32Array(bytes.buffer));
     }
     return { step: Number(metadata.step), logBytes: Number(metadata.logBytes), tensors };
   } finally {

@@ -16,8 +16,11 @@ export interface Identity {
 }
 
 export async function identityOf(recipe: Recipe, data: readonly Fingerprint[]): Promise<Identity> {
-  const { text: _, tokenizer, ...rest } = recipe.data;
-  const recipeJson = JSON.stringify({ ...recipe, data: { ...rest, train: tokenizer.train ?? null } });
+  const { text: _, cache: __, tokenizer, ...rest } = recipe.data;
+  const recipeJson = JSON.stringify({
+    ...recipe,
+    data: { ...rest, train: tokenizer.train ?? null, sample: tokenizer.train ? tokenizer.sample : null },
+  });
   const dataJson = JSON.stringify(data.map(({ name, sha256 }) => [name, sha256]));
   return { version: 1, recipe: await hash(recipeJson), data: await hash(dataJson) };
 }

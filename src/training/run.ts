@@ -8,17 +8,18 @@ import { runStored } from "../models/stored.ts";
 import { decayAt, rateAt } from "../optimization/schedules.ts";
 import type { Job } from "../record/record.ts";
 import type { Weight } from "../tensor/weight.ts";
-import { BatchOrder, readBatch, spread, windowCount } from "./batches.ts";
+import { BatchOrder, spread, windowCount } from "./batches.ts";
 import { type Reached, readCheckpoint, writeCheckpoint } from "./checkpoint.ts";
 import { modelFiles, storedWeights } from "./finish.ts";
 import { Log, readLog } from "./log.ts";
 import { checkTeacher, type Teacher } from "./loss.ts";
+import { type Windows, windowsOf } from "./packing.ts";
 import { type Recipe, roundingOf } from "./recipe.ts";
 import type { RunFolder } from "./run-folder.ts";
 import { cutSnapshots, type Snapshot, snapshotSteps, writeSnapshot } from "./snapshots.ts";
 import { openText, type Sources, type TokenizedText } from "./text.ts";
 import type { TokenFile } from "./token-file.ts";
-import { Trainer } from "./trainer.ts";
+import { type OptimizerReport, Trainer } from "./trainer.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 import { WeightsWatch } from "./weights-watch.ts";
 
@@ -36,6 +37,7 @@ export interface Trained {
   readonly tokensPerSecond: number;
   /** Time of all steps, also those before the run was resumed. */
   readonly trainingSeconds: number;
+  readonly optimizer: OptimizerReport;
   readonly validation: {
     /** Of the model as it is stored, on all windows of the held-out text; nats per token. */
     readonly loss: number;
@@ -51,6 +53,7 @@ interface Run {
   readonly recipe: Recipe;
   readonly steps: number;
   readonly order: BatchOrder;
+  readonly windows: Windows;
   readonly text: TokenizedText;
   readonly folder: RunFolder;
   readonly trainer: Trainer;
@@ -86,7 +89,12 @@ export async function runTraining(
   try {
     const { context } = recipe.model;
     const { vocabulary } = text.vocabulary.tokenizer;
-    const order = new BatchOrder(recipe.seed, windowCount(text.training.length, context), recipe.batch);
+    const windows = windowsOf(recipe.data.packing, text.training, context, recipe.seed);
+    if (recipe.data.packing === "documents") {
+      const note = `${(100 * windows.padding).toFixed(1)} % padding`;
+      job.onProgress?.({ task: "pack", done: windows.count, total: windows.count, unit: "windows", note });
+    }
+    const order = new BatchOrder(recipe.seed, windows.count, recipe.batch);
     const steps = recipe.steps ?? order.stepsPerPass;
     const rounding = roundingOf(recipe);
     const config: ModelConfig = {
@@ -113,6 +121,7 @@ export async function runTraining(
         recipe,
         steps,
         order,
+        windows,
         text,
         folder,
         trainer,
@@ -122,8 +131,8 @@ export async function runTraining(
         job,
         reached,
       });
-      const windows = spread(windowCount(text.heldOut.length, context), Number.POSITIVE_INFINITY);
-      const measure = (running: Running) => validationLoss(running, text.heldOut, windows, job);
+      const heldOut = spread(windowCount(text.heldOut.length, context), Number.POSITIVE_INFINITY);
+      const measure = (running: Running) => validationLoss(running, text.heldOut, heldOut, job);
       const trained = await measured(trainer.running({ step: steps, steps }), measure);
       const weights = await stored(steps);
       const asStored = await measured(runStored(model, weights, backend), measure);
@@ -131,7 +140,7 @@ export async function runTraining(
         (sum, { timing }) => sum + timing.seconds,
         0,
       );
-      const tokens = steps * recipe.batch * context;
+      const tokens = Math.round(steps * recipe.batch * context * (1 - windows.padding));
       return {
         model,
         weights,
@@ -140,11 +149,12 @@ export async function runTraining(
         tokens,
         tokensPerSecond: tokens / trainingSeconds,
         trainingSeconds,
+        optimizer: await trainer.optimizer(),
         validation: {
           loss: asStored.mean,
           lossStandardError: asStored.standardError ?? null,
           trainedLoss: trained.mean,
-          tokens: windows.length * context,
+          tokens: heldOut.length * context,
         },
       };
     } finally {
@@ -157,9 +167,9 @@ export async function runTraining(
 
 /** The steps that are left, with log and checkpoints. */
 async function learn(run: Run): Promise<void> {
-  const { recipe, steps, order, text, folder, trainer, job, reached } = run;
+  const { recipe, steps, order, windows, text, folder, trainer, job, reached } = run;
   const { schedule, optimizer, validateEvery, checkpointEvery, model } = recipe;
-  const tokensPerStep = recipe.batch * model.context;
+  const tokensPerStep = recipe.batch * model.context * (1 - windows.padding);
   const someWindows = spread(windowCount(text.heldOut.length, model.context), VALIDATION_WINDOWS);
   const validate = (running: Running) => validationLoss(running, text.heldOut, someWindows, {});
 
@@ -176,7 +186,7 @@ async function learn(run: Run): Promise<void> {
       const start = performance.now();
       const rate = rateAt(schedule, step - 1, steps);
       const weightDecay = decayAt(schedule, optimizer.weightDecay, step - 1, steps);
-      const batch = await readBatch(text.training, order.at(step - 1), model.context);
+      const batch = await windows.batch(order.at(step - 1));
       const { loss, gradientNorm } = await trainer.step(batch, step, rate, weightDecay);
       for (const [what, value] of Object.entries({ loss, "gradient's norm": gradientNorm })) {
         if (!Number.isFinite(value))
@@ -190,7 +200,7 @@ async function learn(run: Run): Promise<void> {
       const validation = isValidated ? await measured(trainer.running({ step, steps }), validate) : undefined;
       const here = {
         step,
-        tokens: step * tokensPerStep,
+        tokens: Math.round(step * tokensPerStep),
         loss,
         ...(validation ? { validationLoss: validation.mean } : {}),
       };

@@ -4,6 +4,7 @@ import { openHfFolder } from "../files/hf-folder.ts";
 import { writeFileAtomic, writeModel } from "../files/index.ts";
 import { fs, paths } from "../files/node.ts";
 import { readSnapshots, SNAPSHOT_INDEX, SNAPSHOTS, type SnapshotEntry } from "../files/snapshots.ts";
+import type { Elements } from "../tensor/tensor.ts";
 import type { Weight } from "../tensor/weight.ts";
 import { encodeCheckpoint, STATE_FILE } from "./checkpoint.ts";
 import type { ModelFiles } from "./finish.ts";
@@ -47,7 +48,7 @@ export interface Snapshot extends Omit<SnapshotEntry, "bytes" | "sha256"> {
   readonly files: ModelFiles;
   readonly record: object;
   /** What training goes on from, as a checkpoint keeps it. */
-  readonly state?: ReadonlyMap<string, Float32Array>;
+  readonly state?: ReadonlyMap<string, Elements>;
 }
 
 /** Writes a snapshot as a model folder and then lists it in the index; an older one of the same step is replaced. */

@@ -1,15 +1,24 @@
 import { Tape } from "../autograd/tape.ts";
 import type { Backend } from "../backends/backend.ts";
-import type { Operations } from "../kernels/index.ts";
+import { bf16Operations, type Operations } from "../kernels/index.ts";
 import type { Moment, TrainedRounding } from "../methods/method.ts";
 import { initialize } from "../models/initialize.ts";
 import type { Model, Role } from "../models/model.ts";
 import { ropeTable } from "../models/rope-table.ts";
 import type { Running } from "../models/run.ts";
-import { AdamW } from "../optimization/adamw.ts";
+import { openOptimizer } from "../optimization/index.ts";
+import type { Optimizer } from "../optimization/optimizer.ts";
 import { generator } from "../tensor/random.ts";
-import { type HostTensor, hostTensor, InputError, matrix, type Tensor } from "../tensor/tensor.ts";
-import type { Batch } from "./batches.ts";
+import {
+  type Elements,
+  type HostTensor,
+  hostTensor,
+  InputError,
+  matrix,
+  sizeOf,
+  type Tensor,
+} from "../tensor/tensor.ts";
+import { type Batch, predicted } from "./batches.ts";
 import { tokenLosses } from "./loss.ts";
 import type { Recipe } from "./recipe.ts";
 
@@ -18,6 +27,16 @@ export interface StepResult {
   readonly loss: number;
   /** Of all parameters together, before clipping. */
   readonly gradientNorm: number;
+}
+
+/** An optimizer as a run's record shows it. */
+export interface OptimizerReport {
+  readonly name: string;
+  /** Bytes of its states for each number that is trained. */
+  readonly stateBytesPerParameter: number;
+  /** Shares of all updates that changed nothing, and that would have in bf16, where the optimizer counts them. */
+  readonly lostUpdates?: number;
+  readonly lostInBf16?: number;
 }
 
 /** What a trainer is told beside its recipe. */
@@ -60,7 +79,7 @@ export class Trainer {
   readonly #teacher: Running | undefined;
   /** The model's tensors by name, and what a rounding trains beside a matrix as `MATRIX.NAME`. */
   readonly #trained = new Map<string, Trained>();
-  readonly #optimizer: AdamW;
+  readonly #optimizer: Optimizer;
   readonly #tape: Tape;
   /** The tape as the model calls it. */
   readonly #ops: Operations;
@@ -82,16 +101,16 @@ export class Trainer {
     const values = start ?? new Map(initialize(model, generator(recipe.seed)));
     for (const { name, role } of model.tensors) this.#add(name, role, values.get(name)!);
     const learning = [...this.#trained.values()].filter(({ learns }) => learns);
-    this.#optimizer = new AdamW(
+    this.#optimizer = openOptimizer(
       backend,
-      learning.map(({ tensor, role }) => ({ tensor, decays: role !== "norm" })),
+      learning.map(({ tensor, role }) => ({ tensor, decays: role !== "norm", role })),
       recipe.optimizer,
     );
     this.#tape = new Tape(
       backend,
       learning.map(({ tensor }) => tensor),
     );
-    this.#ops = this.#tape;
+    this.#ops = recipe.precision === "bf16" ? bf16Operations(this.#tape) : this.#tape;
     this.#rope = backend.keep(backend.upload(ropeTable(model.config, model.config.context)));
   }
 
@@ -119,7 +138,7 @@ export class Trainer {
    * parameters stay as they are.
    */
   async step(batch: Batch, step: number, rate: number, decay: number): Promise<StepResult> {
-    const tokens = batch.inputs.length;
+    const tokens = predicted(batch);
     const widths = this.#rounding?.widths ?? [{ bits: undefined, share: 1 }];
     let sum = 0;
     for (const part of split(batch, this.#recipe.microBatch)) {
@@ -135,11 +154,19 @@ export class Trainer {
       const gradients = [...this.#trained.values()]
         .filter(({ learns }) => learns)
         .map(({ tensor }) => this.#tape.gradients.get(tensor)!);
-      this.#optimizer.step(gradients, step, rate, decay);
+      this.#moveParameters(gradients, step, rate, decay);
     }
     this.#tape.clear();
     const [squaredNorm] = finite ? await this.#backend.read(this.#optimizer.squaredNorm) : [Number.NaN];
     return { loss: sum / tokens, gradientNorm: Math.sqrt(squaredNorm) };
+  }
+
+  /** The optimizer's step; where the family lets its states begin anew, its steps are counted anew too. */
+  #moveParameters(gradients: readonly Tensor[], step: number, rate: number, decay: number): void {
+    const resetsAt = this.#rounding?.resetsOptimizerAt ?? Number.POSITIVE_INFINITY;
+    if (step - 1 === resetsAt) this.#optimizer.reset();
+    const counted = step > resetsAt ? step - resetsAt : step;
+    this.#optimizer.step(gradients, counted, rate, decay);
   }
 
   /** Losses (tokens) of some sequences; the tape adds up their gradients times `share`. */
@@ -205,6 +232,13 @@ export class Trainer {
     return this.#model;
   }
 
+  /** What the optimizer keeps beside the parameters. */
+  get stateBytes(): number {
+    let bytes = 0;
+    for (const [name, { shape }] of this.#state()) if (!this.#trained.has(name)) bytes += 4 * sizeOf(shape);
+    return bytes;
+  }
+
   /** The linear matrices one after another: as they are trained, and as their layers see them at a moment. */
   async *matrices(at: Moment): AsyncGenerator<SeenMatrix> {
     const backend = this.#backend;
@@ -231,14 +265,14 @@ export class Trainer {
     return values;
   }
 
-  /** Parameters and moments, as a checkpoint keeps them: `NAME`, `first/NAME`, `second/NAME`. */
-  async state(): Promise<Map<string, Float32Array>> {
-    const values = new Map<string, Float32Array>();
-    for (const [name, t] of this.#state()) values.set(name, (await this.#backend.read(t)) as Float32Array);
+  /** Parameters and the optimizer's states, as a checkpoint keeps them: `NAME` and, of AdamW, `first/NAME`, `second/NAME`. */
+  async state(): Promise<Map<string, Elements>> {
+    const values = new Map<string, Elements>();
+    for (const [name, t] of this.#state()) values.set(name, await this.#backend.read(t));
     return values;
   }
 
-  restore(values: ReadonlyMap<string, Float32Array>): void {
+  restore(values: ReadonlyMap<string, Elements>): void {
     for (const [name, t] of this.#state()) {
       const value = values.get(name);
       if (!value) throw new InputError(`checkpoint: ${name} is missing; is it of this recipe?`);
@@ -246,13 +280,21 @@ export class Trainer {
     }
   }
 
+  /** What the optimizer is, keeps, and says of its work. */
+  async optimizer(): Promise<OptimizerReport> {
+    return {
+      name: this.#recipe.optimizer.name ?? "adamw",
+      stateBytesPerParameter: this.#optimizer.bytesPerParameter,
+      ...(await this.#optimizer.measures()),
+    };
+  }
+
   *#state(): Generator<[string, Tensor]> {
     let i = 0;
     for (const [name, { tensor, learns }] of this.#trained) {
       yield [name, tensor];
       if (!learns) continue;
-      yield [`first/${name}`, this.#optimizer.first[i]];
-      yield [`second/${name}`, this.#optimizer.second[i]];
+      for (const [state, t] of this.#optimizer.state(i)) yield [`${state}/${name}`, t];
       i++;
     }
   }

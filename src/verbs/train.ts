@@ -6,10 +6,19 @@ import { baseName, startRecord } from "../record/make.ts";
 import type { Fingerprint, Job, Record } from "../record/record.ts";
 import type { Reached } from "../training/checkpoint.ts";
 import { modelFiles } from "../training/finish.ts";
-import { parseYaml, type RecipeInput, readRecipe } from "../training/recipe.ts";
+import { readLog } from "../training/log.ts";
+import { parseYaml, type Recipe, type RecipeInput, readRecipe } from "../training/recipe.ts";
+import { trainingReport } from "../training/report.ts";
 import { runTraining, type Trained } from "../training/run.ts";
-import { closeRunFolder, type Identity, identityOf, openRunFolder } from "../training/run-folder.ts";
+import {
+  closeRunFolder,
+  type Identity,
+  identityOf,
+  openRunFolder,
+  type RunFolder,
+} from "../training/run-folder.ts";
 import { findSources } from "../training/text.ts";
+import { readWeightsLog } from "../training/weights-watch.ts";
 import { type BackendChoice, backendFor, type Loaded, load, openChecked } from "./load.ts";
 
 export interface TrainOptions extends BackendChoice {
@@ -24,7 +33,10 @@ export interface TrainOptions extends BackendChoice {
 }
 
 export interface TrainResult
-  extends Pick<Trained, "steps" | "tokens" | "tokensPerSecond" | "trainingSeconds" | "validation"> {
+  extends Pick<
+    Trained,
+    "steps" | "tokens" | "tokensPerSecond" | "trainingSeconds" | "optimizer" | "validation"
+  > {
   readonly identity: Identity;
 }
 
@@ -47,12 +59,13 @@ export async function train(
   job.signal?.throwIfAborted();
   const { input, where, base } = await readInput(options.recipe, dirname);
   const recipe = readRecipe(input, where, set);
-  const sources = await findSources(recipe, base);
+  const sources = await findSources(recipe, base, job);
   const teacherSpec = recipe.loss.teacher && modelFrom(recipe.loss.teacher, base);
   const models = teacherSpec ? [await fingerprintOf(teacherSpec, job)] : [];
   const identity = await identityOf(recipe, [...sources.data, ...models]);
+  const { cache: _, ...data } = recipe.data;
   const finish = startRecord("train", {
-    recipe: { ...recipe, data: { ...recipe.data, text: baseName(recipe.data.text) } },
+    recipe: { ...recipe, data: { ...data, text: baseName(data.text) } },
   });
 
   const backend = await backendFor(options, job);
@@ -68,11 +81,11 @@ export async function train(
       teacher: teacher && { running: teacher, tokenizer: teacher.tokenizer },
     });
 
-    const { model, weights, vocabulary, steps, tokens, tokensPerSecond, trainingSeconds, validation } =
-      trained;
-    const record = recordOf({ steps, tokens, tokensPerSecond, trainingSeconds, validation, identity });
+    const { model, weights, vocabulary, ...result } = trained;
+    const record = recordOf({ ...result, identity });
     const { config, generation, tokenizerFiles } = modelFiles(model, vocabulary);
     await writeModel(out, { config, into: "beside" }, [...weights], { tokenizerFiles, generation, record });
+    await writeFileAtomic(join(out, "report.html"), await reportOf(folder, record, recipe));
     reached?.("model written");
     await closeRunFolder(folder);
     return record;
@@ -95,6 +108,17 @@ async function fingerprintOf(spec: string, job: Job): Promise<Fingerprint> {
 function modelFrom(spec: string, base: string): string {
   const { isAbsolute, join } = paths();
   return /^(bundled|hf):/.test(spec) || isAbsolute(spec) ? spec : join(base, spec);
+}
+
+/** The page that shows how the run went. */
+async function reportOf({ out, log }: RunFolder, record: Record<TrainResult>, recipe: Recipe) {
+  const name = baseName(paths().resolve(out));
+  const seen = {
+    log: await readLog(log),
+    ...(await readWeightsLog(out)),
+    clip: recipe.optimizer.clip || undefined,
+  };
+  return new TextEncoder().encode(trainingReport(name, record, seen));
 }
 
 async function readInput(recipe: string | RecipeInput, dirname: (path: string) => string) {
