@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { outputsOf, packScaled } from "./exact-levels.ts";
+import { packOneScale } from "./exact-levels.ts";
 import type { TrainedMethod, TrainedRounding } from "./method.ts";
 
 const paper = "Kaushal et al., 2024 (https://arxiv.org/abs/2407.12327)";
@@ -18,9 +18,7 @@ const rounding: TrainedRounding = {
   paper,
   formats: ["binary", "trits", "tq2_0", "int2"],
   forward: (ops, W) => ops.binary(W),
-  async export(W, format, { backend }) {
-    return packScaled(rounding, W, format, await outputsOf(backend, "binary", W, []));
-  },
+  export: (W, format, { backend }) => packOneScale(rounding, "binary", W, [], format, backend),
 };
 
 export const bilm: TrainedMethod = {

@@ -1,6 +1,6 @@
 import { z } from "zod";
-import type { TrainedMethod } from "./method.ts";
-import { packOneScale } from "./one-scale.ts";
+import { packOneScale } from "./exact-levels.ts";
+import type { TrainedMethod, TrainedRounding } from "./method.ts";
 
 /** ε of the weights' scale, as in bitnet-b1.58.ts, from whose checkpoints this one continues. */
 const EPSILON = 1e-5;
@@ -36,11 +36,11 @@ export const bitnetA48: TrainedMethod<z.output<typeof options>> = {
   paper,
   options,
   with({ share, cache, subNorm }) {
-    return {
+    const rounding: TrainedRounding = {
       kind: "trained",
       name: "bitnet-a4.8",
       paper,
-      formats: ["tq2_0", "int2"],
+      formats: ["tq2_0", "trits", "int2"],
       forward: (ops, W) => ops.ternary(W, EPSILON),
       modelChanges: (config) => ({
         ...config,
@@ -56,8 +56,8 @@ export const bitnetA48: TrainedMethod<z.output<typeof options>> = {
           ? {}
           : { cacheRounding: { bits: cache, rule: "absmax", group: config.headDim } as const }),
       }),
-      export: (W, format, { backend }) =>
-        packOneScale("bitnet-a4.8", "ternary", W, [EPSILON], format, backend),
+      export: (W, format, { backend }) => packOneScale(rounding, "ternary", W, [EPSILON], format, backend),
     };
+    return rounding;
   },
 };

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { outputsOf, packScaled } from "./exact-levels.ts";
+import { packOneScale } from "./exact-levels.ts";
 import type { TrainedMethod, TrainedRounding } from "./method.ts";
 import { fade, rampAt } from "./ramp.ts";
 
@@ -50,9 +50,7 @@ export const bitnetB158Median: TrainedMethod<z.infer<typeof options>> = {
           activations: { attention: eight, attentionOutput: eight, ffn: eight, ffnOutput: eight },
         }),
       }),
-      async export(W, format, { backend }) {
-        return packScaled(rounding, W, format, await outputsOf(backend, "ternary", W, [EPSILON, 1]));
-      },
+      export: (W, format, { backend }) => packOneScale(rounding, "ternary", W, [EPSILON, 1], format, backend),
     };
     return rounding;
   },

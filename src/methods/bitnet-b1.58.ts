@@ -1,7 +1,7 @@
 import { z } from "zod";
 import type { Activation } from "../models/model.ts";
-import type { TrainedMethod } from "./method.ts";
-import { packOneScale } from "./one-scale.ts";
+import { packOneScale } from "./exact-levels.ts";
+import type { TrainedMethod, TrainedRounding } from "./method.ts";
 
 /** ε of the weights' scale. */
 const EPSILON = 1e-5;
@@ -35,11 +35,11 @@ export const bitnetB158: TrainedMethod<z.output<typeof options>> = {
   options,
   with({ activations: bits, subNorm, squaredRelu }) {
     const input: Activation = { bits, rule: "absmax" };
-    return {
+    const rounding: TrainedRounding = {
       kind: "trained",
       name: "bitnet-b1.58",
       paper,
-      formats: ["tq2_0", "int2"],
+      formats: ["tq2_0", "trits", "int2"],
       forward: (ops, W) => ops.ternary(W, EPSILON),
       modelChanges: (config) => ({
         ...config,
@@ -49,8 +49,8 @@ export const bitnetB158: TrainedMethod<z.output<typeof options>> = {
           ? {}
           : { activations: { attention: input, attentionOutput: input, ffn: input, ffnOutput: input } }),
       }),
-      export: (W, format, { backend }) =>
-        packOneScale("bitnet-b1.58", "ternary", W, [EPSILON], format, backend),
+      export: (W, format, { backend }) => packOneScale(rounding, "ternary", W, [EPSILON], format, backend),
     };
+    return rounding;
   },
 };

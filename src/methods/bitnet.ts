@@ -1,7 +1,7 @@
 import { z } from "zod";
 import type { Activation } from "../models/model.ts";
-import type { TrainedMethod } from "./method.ts";
-import { packOneScale } from "./one-scale.ts";
+import { packOneScale } from "./exact-levels.ts";
+import type { TrainedMethod, TrainedRounding } from "./method.ts";
 
 const paper = "Wang et al., 2023 (https://arxiv.org/abs/2310.11453)";
 
@@ -29,11 +29,11 @@ export const bitnet: TrainedMethod<z.output<typeof options>> = {
   options,
   with({ activations: bits, subNorm }) {
     const input: Activation = { bits, rule: "absmax" };
-    return {
+    const rounding: TrainedRounding = {
       kind: "trained",
       name: "bitnet",
       paper,
-      formats: ["tq2_0", "int2"],
+      formats: ["binary", "trits", "tq2_0", "int2"],
       forward: (ops, W) => ops.binary(W),
       modelChanges: (config) => ({
         ...config,
@@ -42,7 +42,8 @@ export const bitnet: TrainedMethod<z.output<typeof options>> = {
           ? {}
           : { activations: { attention: input, attentionOutput: input, ffn: input, ffnOutput: input } }),
       }),
-      export: (W, format, { backend }) => packOneScale("bitnet", "binary", W, [], format, backend),
+      export: (W, format, { backend }) => packOneScale(rounding, "binary", W, [], format, backend),
     };
+    return rounding;
   },
 };

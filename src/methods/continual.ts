@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { outputsOf, packScaled } from "./exact-levels.ts";
+import { packOneScale } from "./exact-levels.ts";
 import type { TrainedMethod, TrainedRounding } from "./method.ts";
 import { fade, rampAt } from "./ramp.ts";
 
@@ -40,9 +40,7 @@ export const continual: TrainedMethod<z.infer<typeof options>> = {
       forward: (ops, W, _parameters, { step }) =>
         fade(ops, W, rampAt(step, from, ramp), (latent) => ops.ternary(latent, EPSILON)),
       ...(optimizer === "reset" && { resetsOptimizerAt: from }),
-      async export(W, format, { backend }) {
-        return packScaled(rounding, W, format, await outputsOf(backend, "ternary", W, [EPSILON]));
-      },
+      export: (W, format, { backend }) => packOneScale(rounding, "ternary", W, [EPSILON], format, backend),
     };
     return rounding;
   },

@@ -63,15 +63,17 @@ export function packLevels(
   return packedWeight([rows, cols], format.name, format.pack({ codes, parameters }, rows, cols));
 }
 
-/** The same for one scale for the whole matrix, as `ternary` and `binary` give it: values and scale. */
-export function packScaled(
+/** What an operation with one scale for a whole matrix makes of W, packed. */
+export async function packOneScale(
   method: { readonly name: string; readonly formats: readonly string[] },
-  { rows, cols }: Matrix,
+  operation: "ternary" | "binary",
+  W: Matrix,
+  numbers: readonly number[],
   format: GroupFormat,
-  [values, scale]: readonly Float32Array[],
-): Weight {
-  const group = { scale: scale[0], offset: 0 };
-  return packLevels(method, matrix(rows, cols, values), format, () => group);
+  backend: Backend,
+): Promise<Weight> {
+  const [values, [scale]] = await outputsOf(backend, operation, W, numbers);
+  return packLevels(method, matrix(W.rows, W.cols, values), format, () => ({ scale, offset: 0 }));
 }
 
 /** Sum of the rows' or columns' terms over W, divided by their number: means of a method's start. */

@@ -1,9 +1,9 @@
 import { z } from "zod";
 import { roundingRules, storedScale } from "../kernels/round-rows.ts";
 import type { Activation } from "../models/model.ts";
-import { hostTensor } from "../tensor/tensor.ts";
-import type { TrainedMethod } from "./method.ts";
-import { packExactly } from "./one-scale.ts";
+import { matrix, row } from "../tensor/tensor.ts";
+import { outputsOf, packLevels } from "./exact-levels.ts";
+import type { TrainedMethod, TrainedRounding } from "./method.ts";
 
 /** Values from here on get no gradient, as in the authors' code (utils_quant.py, clip_val). */
 const LIMIT = 2;
@@ -42,7 +42,7 @@ export const llmQat: TrainedMethod<z.output<typeof options>> = {
   with({ weights, activations, cache }) {
     const how = (width: number): Activation => ({ bits: width, rule: "minmax", limit: LIMIT });
     const input = how(activations);
-    return {
+    const rounding: TrainedRounding = {
       kind: "trained",
       name: "llm-qat",
       paper,
@@ -55,17 +55,15 @@ export const llmQat: TrainedMethod<z.output<typeof options>> = {
           : { activations: { attention: input, attentionOutput: input, ffn: input, ffnOutput: input } }),
         ...(cache === 16 ? {} : { cacheRounding: how(cache) }),
       }),
-      async export({ rows, cols, data }, format, { backend }) {
-        const rounded = backend.scope(() =>
-          backend.roundRows(backend.upload(hostTensor([rows, cols], data)), weights, STORED, 0, 1, LIMIT),
-        );
-        const Ŵ = { rows, cols, data: (await backend.read(rounded)) as Float32Array };
-        backend.free(rounded);
+      async export(W, format, { backend }) {
+        const [Ŵ] = await outputsOf(backend, "roundRows", W, [weights, STORED, 0, 1, LIMIT]);
         const top = 2 ** (weights - 1) - 1;
-        return packExactly("llm-qat", Ŵ, format, (r) =>
-          storedScale(data.subarray(r * cols, (r + 1) * cols), top),
-        );
+        return packLevels(rounding, matrix(W.rows, W.cols, Ŵ), format, (r) => ({
+          scale: storedScale(row(W, r), top),
+          offset: 0,
+        }));
       },
     };
+    return rounding;
   },
 };

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { type Coded, type GroupFormat, groupSize, storeF16 } from "../formats/format.ts";
-import { hostTensor, InputError, type Matrix, matrix } from "../tensor/tensor.ts";
-import { packedWeight } from "../tensor/weight.ts";
+import { InputError, type Matrix, matrix } from "../tensor/tensor.ts";
+import { packOneScale } from "./exact-levels.ts";
 import type { Rounding, TrainedMethod, TrainedRounding } from "./method.ts";
 
 /** ε of the scale, so that a matrix of zeros has one. */
@@ -22,25 +22,10 @@ const rounding: TrainedRounding = {
   kind: "trained",
   name: "trilm",
   paper,
-  formats: ["tq2_0", "int2"],
+  formats: ["tq2_0", "trits", "int2"],
   forward: (ops, W) => ops.ternary(W, EPSILON),
 
-  // The backend's own forward pass decides, so that a weight at half of γ becomes what it was in training.
-  async export({ rows, cols, data }, format, { backend }) {
-    const [Ŵ, scale] = backend.scope(() => {
-      const W = backend.upload(hostTensor([rows, cols], data));
-      return backend.forward("ternary", [W, EPSILON]);
-    });
-    try {
-      const ternary = matrix(rows, cols, (await backend.read(Ŵ)) as Float32Array);
-      const [γ] = await backend.read(scale);
-      const coded = codesOf(ternary, format, () => γ);
-      return packedWeight([rows, cols], format.name, format.pack(coded, rows, cols));
-    } finally {
-      backend.free(Ŵ);
-      backend.free(scale);
-    }
-  },
+  export: (W, format, { backend }) => packOneScale(rounding, "ternary", W, [EPSILON], format, backend),
 };
 
 export const trilm: TrainedMethod = {

@@ -58,10 +58,10 @@ test("a wrong value is named by its path", () => {
     "model.heads 3 must divide model.dim 8",
   );
   expect(failure({ microBatch: 3 })).toContain("microBatch 3 must divide batch 4");
-  expect(read({ family: "trilm" }).formats.linear).toBe("int2"); // tq2_0 needs rows of 256·n
-  expect(failure({ family: "trilm", formats: { linear: "tq2_0" } })).toContain("use int2");
+  expect(read({ family: "trilm" }).formats.linear).toBe("trits"); // tq2_0 needs rows of 256·n
+  expect(failure({ family: "trilm", formats: { linear: "tq2_0" } })).toContain("use trits, int2");
   expect(failure({ family: "trilm", formats: { linear: "f16" } })).toContain(
-    "does not pack what trilm trains; use tq2_0, int2",
+    "does not pack what trilm trains; use tq2_0, trits, int2",
   );
   expect(failure({ formats: { linear: "tq2_0" } })).toContain("does not pack what float trains; use f16");
   expect(() => readRecipe([], "r.yaml")).toThrow(/^r\.yaml: recipe: /);

@@ -203,7 +203,7 @@ test("texts that cannot be learned from are refused", async () => {
     return refusal(run(`out-${name}`, { recipe: { ...recipe, data: { ...recipe.data, ...change } } }));
   };
   expect(await using("latin1", Uint8Array.of(0x47, 0x72, 0xfc, 0xdf, 0x65))).toBe(
-    "a.txt: needs UTF-8 text, met bytes that are not; convert it first",
+    "a.txt: needs UTF-8 text, met bytes that are not between 0 and 5; convert it first",
   );
   expect(await using("empty", "")).toBe("a.txt: is empty; give a text with something in it");
   expect(await using("short", "Too short.")).toContain("shorter than one context");
