@@ -10,6 +10,7 @@ import { InputError } from "../tensor/tensor.ts";
 import { dataSchema } from "./data.ts";
 import { lossSchema } from "./loss.ts";
 import { snapshotsSchema } from "./snapshots.ts";
+import { spikesSchema } from "./spikes.ts";
 
 const count = z.int().min(1);
 const positive = z.number().positive();
@@ -22,6 +23,8 @@ const schema = z.strictObject({
   options: z.record(z.string(), z.unknown()).optional(),
   /** A model, or `RUN@STEP` of another run, whose weights this one starts from; default: random ones of the seed. */
   from: z.string().min(1).optional(),
+  /** Take over the optimizer's states too, from a snapshot that kept them; default: they begin at zero. */
+  keepOptimizer: z.boolean().optional(),
   model: z.strictObject({
     dim: count,
     layers: count,
@@ -56,6 +59,8 @@ const schema = z.strictObject({
   validateEvery: count,
   /** Models kept in the middle of the run; default: none. */
   snapshots: snapshotsSchema.optional(),
+  /** Go back to a checkpoint where the loss jumps; default: only stop where it is no number, or lost. */
+  spikes: spikesSchema.optional(),
   /** Formats of the finished model: of its linear layers (default: the family's own), and of everything else. */
   formats: z
     .strictObject({
@@ -122,6 +127,10 @@ export function readRecipe(input: unknown, where: string, set: readonly string[]
     `model.dim / model.heads must be even, got ${model.dim / model.heads}`,
   );
   needs(model.heads % kvHeads === 0, `model.kvHeads ${kvHeads} must divide model.heads ${model.heads}`);
+  needs(
+    !recipe.keepOptimizer || recipe.from !== undefined,
+    "keepOptimizer: needs from, the snapshot whose states are kept",
+  );
   needs(batch % microBatch === 0, `microBatch ${microBatch} must divide batch ${batch}`);
 
   const method: TrainedMethod | undefined = trainedMethods[family as keyof typeof trainedMethods];

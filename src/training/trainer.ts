@@ -8,7 +8,15 @@ import { ropeTable } from "../models/rope-table.ts";
 import type { Running } from "../models/run.ts";
 import { AdamW } from "../optimization/adamw.ts";
 import { generator } from "../tensor/random.ts";
-import { type HostTensor, hostTensor, InputError, matrix, type Tensor } from "../tensor/tensor.ts";
+import {
+  type Elements,
+  type HostTensor,
+  hostTensor,
+  InputError,
+  matrix,
+  sizeOf,
+  type Tensor,
+} from "../tensor/tensor.ts";
 import type { Batch } from "./batches.ts";
 import { tokenLosses } from "./loss.ts";
 import type { Recipe } from "./recipe.ts";
@@ -26,7 +34,9 @@ export interface TrainerOptions {
   readonly steps: number;
   readonly rounding?: TrainedRounding;
   /** Weights to start from, by name; default: random ones of the recipe's seed, which are the same for every family. */
-  readonly start?: ReadonlyMap<string, HostTensor>;
+  readonly start?: Pick<ReadonlyMap<string, HostTensor>, "get">;
+  /** Steps that the optimizer's states have seen before the run's first. */
+  readonly optimizerSteps?: number;
 }
 
 /** A tensor that is trained. */
@@ -47,21 +57,31 @@ export class Trainer {
   /** The model's tensors by name, and what a rounding trains beside a matrix as `MATRIX.NAME`. */
   readonly #trained = new Map<string, Trained>();
   readonly #optimizer: AdamW;
+  readonly #optimizerSteps: number;
+  /** Squared norm of a step's gradients (1). */
+  readonly #squaredNorm: Tensor;
   readonly #tape: Tape;
   /** The tape as the model calls it. */
   readonly #ops: Operations;
   readonly #rope: Tensor;
 
   /** With a `rounding` the linear layers compute with rounded weights. */
-  constructor(backend: Backend, model: Model, recipe: Recipe, { steps, rounding, start }: TrainerOptions) {
+  constructor(
+    backend: Backend,
+    model: Model,
+    recipe: Recipe,
+    { steps, rounding, start, optimizerSteps = 0 }: TrainerOptions,
+  ) {
     this.#backend = backend;
     this.#model = model;
     this.#recipe = recipe;
     this.#steps = steps;
     this.#rounding = rounding;
+    this.#optimizerSteps = optimizerSteps;
+    this.#squaredNorm = backend.keep(backend.zeros([1]));
     const values = start ?? new Map(initialize(model, generator(recipe.seed)));
     for (const { name, role } of model.tensors) this.#add(name, role, values.get(name)!);
-    const learning = [...this.#trained.values()].filter(({ learns }) => learns);
+    const learning = this.#learning().map(([, trained]) => trained);
     this.#optimizer = new AdamW(
       backend,
       learning.map(({ tensor, role }) => ({ tensor, decays: role !== "norm" })),
@@ -95,10 +115,27 @@ export class Trainer {
   }
 
   /**
-   * One step on a batch; `step` counts from 1. When the loss is not finite the
-   * parameters stay as they are.
+   * One step on a batch; `step` counts from 1. When the loss or the gradient is
+   * not finite the parameters stay as they are, and `blame` says where it began.
    */
   async step(batch: Batch, step: number, rate: number, decay: number): Promise<StepResult> {
+    const sum = await this.#gradients(batch, step);
+    let squaredNorm = Number.NaN;
+    if (Number.isFinite(sum)) {
+      const gradients = this.#learning().map(([, { tensor }]) => this.#tape.gradients.get(tensor)!);
+      for (const [i, gradient] of gradients.entries()) {
+        this.#backend.squaredNorm(this.#squaredNorm, gradient, i > 0 ? 1 : 0);
+      }
+      [squaredNorm] = await this.#backend.read(this.#squaredNorm);
+      if (Number.isFinite(squaredNorm))
+        this.#optimizer.step(gradients, step + this.#optimizerSteps, rate, decay);
+    }
+    this.#tape.clear();
+    return { loss: sum / batch.inputs.length, gradientNorm: Math.sqrt(squaredNorm) };
+  }
+
+  /** Leaves a batch's gradients on the tape; gives the sum of its losses. */
+  async #gradients(batch: Batch, step: number): Promise<number> {
     const tokens = batch.inputs.length;
     const widths = this.#rounding?.widths ?? [{ bits: undefined, share: 1 }];
     let sum = 0;
@@ -110,16 +147,85 @@ export class Trainer {
         this.#backend.free(losses);
       }
     }
-    const finite = Number.isFinite(sum);
-    if (finite) {
-      const gradients = [...this.#trained.values()]
-        .filter(({ learns }) => learns)
-        .map(({ tensor }) => this.#tape.gradients.get(tensor)!);
-      this.#optimizer.step(gradients, step, rate, decay);
+    return sum;
+  }
+
+  /** What gradients move, by name. */
+  #learning(): [string, Trained][] {
+    return [...this.#trained].filter(([, { learns }]) => learns);
+  }
+
+  /**
+   * Where a step went wrong, with the parameters that it began with: the first
+   * tensor that is not finite, in the order in which they are computed
+   * (weights, rounded weights, inputs of linear layers, then gradients from the
+   * last layer on); the largest gradient when all are finite.
+   */
+  async blame(batch: Batch, step: number): Promise<string> {
+    const bad = async (t: Tensor) => !(await this.#backend.read(t)).every(Number.isFinite);
+    for (const [name, { tensor }] of this.#trained) if (await bad(tensor)) return `weight ${name}`;
+    const running = this.running({ step: step - 1, steps: this.#steps });
+    try {
+      for (const [name, t] of running.weights) if (await bad(t)) return `rounded weight ${name}`;
+      for (const part of split(batch, this.#recipe.microBatch)) {
+        const name = await this.#badInput(running, part, bad);
+        if (name !== undefined) return `input of ${name}`;
+      }
+    } finally {
+      running.free();
     }
-    this.#tape.clear();
-    const [squaredNorm] = finite ? await this.#backend.read(this.#optimizer.squaredNorm) : [Number.NaN];
-    return { loss: sum / tokens, gradientNorm: Math.sqrt(squaredNorm) };
+    try {
+      await this.#gradients(batch, step);
+      let largest = { name: "", norm: -1 };
+      for (const [name, { tensor }] of this.#learning().reverse()) {
+        this.#backend.squaredNorm(this.#squaredNorm, this.#tape.gradients.get(tensor)!, 0);
+        const [norm] = await this.#backend.read(this.#squaredNorm);
+        if (!Number.isFinite(norm)) return `gradient of ${name}`;
+        if (norm > largest.norm) largest = { name, norm };
+      }
+      return `largest gradient, of ${largest.name}`;
+    } finally {
+      this.#tape.clear();
+    }
+  }
+
+  /** The first linear layer whose input is bad. */
+  async #badInput(
+    { weights }: Running,
+    { sequences, inputs }: Batch,
+    bad: (t: Tensor) => Promise<boolean>,
+  ): Promise<string | undefined> {
+    const backend = this.#backend;
+    const model = this.#model;
+    const { layers } = model.config;
+    const at = { batch: sequences, time: inputs.length / sequences, from: 0 };
+    let x = backend.scope(() => {
+      return model.embed(backend, backend.upload(hostTensor([inputs.length], inputs)), weights);
+    });
+    try {
+      for (let i = 0; i <= layers; i++) {
+        const met = new Map<Tensor, string>(); // q, k and v multiply the same
+        const note = (name: string, input: Tensor) => {
+          if (!met.has(input)) met.set(backend.keep(input), name);
+        };
+        const next = backend.scope(() => {
+          if (i < layers) return model.block(backend, i, x, weights, at, this.#rope, undefined, note);
+          const last = model.finalNorm(backend, x, weights);
+          note(model.headWeight, last);
+          return backend.rows(last, 0, 0); // only what was noted counts
+        });
+        backend.free(x);
+        x = next;
+        try {
+          for (const [input, name] of met) if (await bad(input)) return name;
+        } finally {
+          for (const input of met.keys()) backend.free(input);
+        }
+      }
+    } finally {
+      backend.free(x);
+    }
+    return undefined;
   }
 
   /** Losses (tokens) of some sequences; the tape adds up their gradients times `share`. */
@@ -188,17 +294,29 @@ export class Trainer {
     return values;
   }
 
+  /** Steps that the optimizer's states have seen after so many of this run. */
+  optimizerSteps(step: number): number {
+    return step + this.#optimizerSteps;
+  }
+
   /** Parameters and moments, as a checkpoint keeps them: `NAME`, `first/NAME`, `second/NAME`. */
-  async state(): Promise<Map<string, Float32Array>> {
-    const values = new Map<string, Float32Array>();
-    for (const [name, t] of this.#state()) values.set(name, (await this.#backend.read(t)) as Float32Array);
+  async state(): Promise<Map<string, Elements>> {
+    const values = new Map<string, Elements>();
+    for (const [name, t] of this.#state()) values.set(name, await this.#backend.read(t));
     return values;
   }
 
-  restore(values: ReadonlyMap<string, Float32Array>): void {
+  /** Takes over what `state` gave, or only the parameters or the rest of it; an InputError names what does not fit. */
+  restore(values: ReadonlyMap<string, Elements>, what: "all" | "parameters" | "moments" = "all"): void {
     for (const [name, t] of this.#state()) {
+      if (what === (name.includes("/") ? "parameters" : "moments")) continue;
       const value = values.get(name);
-      if (!value) throw new InputError(`checkpoint: ${name} is missing; is it of this recipe?`);
+      if (value?.length !== sizeOf(t.shape)) {
+        const met = value ? `has ${value.length} values` : "is missing";
+        throw new InputError(
+          `checkpoint: ${name} ${met}, ${t.shape.join("×")} is needed; is it of this recipe?`,
+        );
+      }
       this.#backend.write(t, value);
     }
   }
@@ -218,7 +336,7 @@ export class Trainer {
     this.#tape.clear();
     this.#optimizer.dispose();
     for (const { tensor } of this.#trained.values()) this.#backend.free(tensor);
-    this.#backend.free(this.#rope);
+    for (const t of [this.#rope, this.#squaredNorm]) this.#backend.free(t);
   }
 }
 

@@ -220,7 +220,7 @@ test("a loss that is not a number stops the run and leaves the last checkpoint",
     schedule: { kind: "cosine", peak: 1e38, warmup: 0 },
   } as const;
   await expect(run("diverged", { recipe })).rejects.toThrow(
-    /train: the loss is \S+ at step \d+; lower the learning rate/,
+    /^train: step \d+: the loss is \S+ \(.+\); lower the learning rate/,
   );
   expect(existsSync(join(folder, "diverged", "record.json"))).toBe(false);
 });

@@ -6,9 +6,16 @@ import { baseName, startRecord } from "../record/make.ts";
 import type { Job, Record } from "../record/record.ts";
 import type { Reached } from "../training/checkpoint.ts";
 import { modelFiles } from "../training/finish.ts";
-import { parseYaml, type RecipeInput, readRecipe } from "../training/recipe.ts";
+import { parseYaml, type Recipe, type RecipeInput, readRecipe } from "../training/recipe.ts";
 import { runTraining, type Trained } from "../training/run.ts";
-import { closeRunFolder, type Identity, identityOf, openRunFolder } from "../training/run-folder.ts";
+import {
+  closeRunFolder,
+  contentsOf,
+  type Identity,
+  identityOf,
+  openRunFolder,
+} from "../training/run-folder.ts";
+import { openStart } from "../training/start.ts";
 import { findSources } from "../training/text.ts";
 import { type BackendChoice, backendFor } from "./load.ts";
 
@@ -48,31 +55,43 @@ export async function train(
   const { input, where, base } = await readInput(options.recipe, dirname);
   const recipe = readRecipe(input, where, set);
   const sources = await findSources(recipe, base);
-  const identity = await identityOf(recipe, sources.data);
-  const finish = startRecord("train", {
-    recipe: { ...recipe, data: { ...recipe.data, text: baseName(recipe.data.text) } },
-  });
-
-  const backend = await backendFor(options, job);
+  const start = await openStart(recipe, base, job);
   try {
-    const folder = await openRunFolder(out, identity, resume);
-    if (folder.finished) return folder.finished as Record<TrainResult>;
-    await writeFileAtomic(join(out, "recipe.yaml"), new TextEncoder().encode(stringify(recipe)));
-    const recordOf = <Result extends object>(result: Result) =>
-      finish(backend, { data: sources.data, seed: recipe.seed }, result);
-    const trained = await runTraining(recipe, sources, folder, backend, job, recordOf, reached);
+    const contents = await contentsOf(recipe, sources.data, start?.fingerprints);
+    const identity = identityOf(contents);
+    const finish = startRecord("train", { recipe: forRecord(recipe) });
+    const backend = await backendFor(options, job);
+    try {
+      const folder = await openRunFolder(out, contents, resume);
+      if (folder.finished) return folder.finished as Record<TrainResult>;
+      await writeFileAtomic(join(out, "recipe.yaml"), new TextEncoder().encode(stringify(recipe)));
+      const inputs = { models: start?.fingerprints, data: sources.data, seed: recipe.seed };
+      const recordOf = <Result extends object>(result: Result) => finish(backend, inputs, result);
+      const trained = await runTraining(recipe, { sources, folder, start, recordOf }, backend, job, reached);
 
-    const { model, weights, vocabulary, steps, tokens, tokensPerSecond, trainingSeconds, validation } =
-      trained;
-    const record = recordOf({ steps, tokens, tokensPerSecond, trainingSeconds, validation, identity });
-    const { config, generation, tokenizerFiles } = modelFiles(model, vocabulary);
-    await writeModel(out, { config, into: "beside" }, [...weights], { tokenizerFiles, generation, record });
-    reached?.("model written");
-    await closeRunFolder(folder);
-    return record;
+      const { model, weights, vocabulary, steps, tokens, tokensPerSecond, trainingSeconds, validation } =
+        trained;
+      const record = recordOf({ steps, tokens, tokensPerSecond, trainingSeconds, validation, identity });
+      const { config, generation, tokenizerFiles } = modelFiles(model, vocabulary);
+      await writeModel(out, { config, into: "beside" }, [...weights], { tokenizerFiles, generation, record });
+      reached?.("model written");
+      await closeRunFolder(folder);
+      return record;
+    } finally {
+      backend.dispose();
+    }
   } finally {
-    backend.dispose();
+    await start?.file.close();
   }
+}
+
+/** A recipe without the paths of this machine. */
+function forRecord({ from, ...recipe }: Recipe): object {
+  return {
+    ...recipe,
+    ...(from === undefined ? {} : { from: baseName(from) }),
+    data: { ...recipe.data, text: baseName(recipe.data.text) },
+  };
 }
 
 async function readInput(recipe: string | RecipeInput, dirname: (path: string) => string) {
