@@ -39,6 +39,23 @@ export interface TrainerOptions {
   readonly optimizerSteps?: number;
 }
 
+/**
+ * Weights that are rounded when a layer asks for them: inside a block that is
+ * computed again in the backward pass they are made again with it.
+ */
+class WeightsInUse extends Map<string, Tensor> {
+  readonly #effective: (name: string) => Tensor;
+
+  constructor(effective: (name: string) => Tensor) {
+    super();
+    this.#effective = effective;
+  }
+
+  override get(name: string): Tensor {
+    return this.#effective(name);
+  }
+}
+
 /** A tensor that is trained. */
 interface Trained {
   readonly tensor: Tensor;
@@ -233,7 +250,7 @@ export class Trainer {
     const backend = this.#backend;
     const upload = (values: Int32Array) => backend.upload(hostTensor([values.length], values));
     const span = { batch: sequences, time: inputs.length / sequences, from: 0 };
-    const weights = this.#effectiveWeights(this.#ops, at);
+    const weights = new WeightsInUse((name) => this.#effective(this.#ops, name, at));
     const losses = tokenLosses(
       this.#ops,
       { model: this.#model, weights, rope: this.#rope },
@@ -246,15 +263,11 @@ export class Trainer {
     return losses;
   }
 
-  /** What the layers compute with: the parameters, linear ones rounded where the family asks for it. */
-  #effectiveWeights(ops: Operations, at: Moment): Map<string, Tensor> {
-    const weights = new Map<string, Tensor>();
-    for (const { name, role } of this.#model.tensors) {
-      const { tensor } = this.#trained.get(name)!;
-      const rounded = role === "linear" && this.#rounding;
-      weights.set(name, rounded ? rounded.forward(ops, tensor, this.#beside(name), at) : tensor);
-    }
-    return weights;
+  /** What a layer computes with: the parameter, a linear one rounded where the family asks for it. */
+  #effective(ops: Operations, name: string, at: Moment): Tensor {
+    const { tensor, role } = this.#trained.get(name)!;
+    const rounded = role === "linear" && this.#rounding;
+    return rounded ? rounded.forward(ops, tensor, this.#beside(name), at) : tensor;
   }
 
   /** What is trained beside a matrix, by its own names. */
@@ -271,7 +284,8 @@ export class Trainer {
     const backend = this.#backend;
     const own = new Set([...this.#trained.values()].map(({ tensor }) => tensor));
     const weights = backend.scope(() => {
-      const effective = this.#effectiveWeights(backend, at);
+      const effective = new Map<string, Tensor>();
+      for (const { name } of this.#model.tensors) effective.set(name, this.#effective(backend, name, at));
       for (const t of effective.values()) if (!own.has(t)) backend.keep(t);
       return effective;
     });
@@ -319,6 +333,19 @@ export class Trainer {
       }
       this.#backend.write(t, value);
     }
+  }
+
+  /** What is kept from step to step, and the gradients of a step, bytes. */
+  bytes(): { readonly weights: number; readonly gradients: number; readonly states: number } {
+    const bytes = (shapes: (readonly number[])[]) =>
+      4 * shapes.reduce((sum, shape) => sum + sizeOf(shape), 0);
+    const state = [...this.#state()];
+    const isParameter = (name: string) => !name.includes("/");
+    return {
+      weights: bytes(state.filter(([name]) => isParameter(name)).map(([, { shape }]) => shape)),
+      gradients: bytes(this.#learning().map(([, { tensor }]) => tensor.shape)),
+      states: bytes(state.filter(([name]) => !isParameter(name)).map(([, { shape }]) => shape)),
+    };
   }
 
   *#state(): Generator<[string, Tensor]> {
