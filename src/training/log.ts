@@ -41,7 +41,12 @@ export async function readLog(path: string): Promise<TimedLine[]> {
   return parseLog(await fs().readFile(path, "utf8")).filter((line) => "loss" in line);
 }
 
-export function parseLog(text: string): (TimedLine | EventLine)[] {
+/** What happened between its steps. */
+export async function readEvents(path: string): Promise<EventLine[]> {
+  return parseLog(await fs().readFile(path, "utf8")).filter((line) => "event" in line);
+}
+
+function parseLog(text: string): (TimedLine | EventLine)[] {
   return text
     .split("\n")
     .filter(Boolean)

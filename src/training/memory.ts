@@ -1,4 +1,5 @@
 import { Tape } from "../autograd/tape.ts";
+import type { Backend } from "../backends/backend.ts";
 import { openCounting } from "../backends/counting.ts";
 import type { Operations } from "../kernels/index.ts";
 import type { Model } from "../models/model.ts";
@@ -95,11 +96,12 @@ export interface Room {
   readonly machine: number;
 }
 
-/** Memory of this machine, or less where the process may not have all of it. */
-export function machineBytes(): number {
+/** What a backend and this machine have, or less: `memory` bytes, or what the process may have. */
+export function roomFor({ limits }: Backend, memory?: number): Room {
   const total = process.getBuiltinModule("node:os").totalmem();
   const constrained = process.constrainedMemory();
-  return constrained > 0 ? Math.min(total, constrained) : total;
+  const machine = memory ?? (constrained > 0 ? Math.min(total, constrained) : total);
+  return { backend: Math.min(machine, limits.memoryBytes), machine };
 }
 
 export function fits({ peak, scratch, total }: MemoryPlan, room: Room): boolean {

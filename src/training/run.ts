@@ -7,7 +7,7 @@ import { BatchOrder, spread, windowCount } from "./batches.ts";
 import type { Reached } from "./checkpoint.ts";
 import { storedWeights } from "./finish.ts";
 import { learn, type RecordOf } from "./learn.ts";
-import { readLog } from "./log.ts";
+import { type EventLine, readEvents, readLog } from "./log.ts";
 import { modelOf } from "./model.ts";
 import { type Recipe, roundingOf } from "./recipe.ts";
 import type { RunFolder } from "./run-folder.ts";
@@ -28,6 +28,10 @@ export interface Trained {
   readonly tokensPerSecond: number;
   /** Time of all steps, also those before the run was resumed. */
   readonly trainingSeconds: number;
+  /** The most that tensors took in training, bytes, where the backend counts it. */
+  readonly peakBytes?: number;
+  /** Where the run went back to a checkpoint. */
+  readonly rollbacks: readonly EventLine[];
   readonly validation: {
     /** Of the model as it is stored, on all windows of the held-out text; nats per token. */
     readonly loss: number;
@@ -68,6 +72,7 @@ export async function runTraining(
     const steps = recipe.steps ?? order.stepsPerPass;
     const model = modelOf(recipe, text.vocabulary.tokenizer.vocabulary);
     const rounding = roundingOf(recipe);
+    backend.takePeakBytes?.();
     const trainer = new Trainer(backend, model, recipe, {
       steps,
       rounding,
@@ -100,6 +105,7 @@ export async function runTraining(
         reached,
       };
       await learn(run);
+      const peakBytes = backend.takePeakBytes?.();
       const windows = spread(windowCount(text.heldOut.length, context), Number.POSITIVE_INFINITY);
       const trained = await validationLoss(
         trainer.running({ step: steps, steps }),
@@ -122,6 +128,8 @@ export async function runTraining(
         tokens,
         tokensPerSecond: tokens / trainingSeconds,
         trainingSeconds,
+        ...(peakBytes === undefined ? {} : { peakBytes }),
+        rollbacks: await readEvents(folder.log),
         validation: {
           loss: asStored.mean,
           lossStandardError: asStored.standardError ?? null,

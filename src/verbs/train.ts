@@ -1,12 +1,13 @@
 import { stringify } from "yaml";
-import { readSmall } from "../files/disk.ts";
-import { writeFileAtomic, writeModel } from "../files/index.ts";
+import { readSnapshots, type SnapshotEntry, writeFileAtomic, writeModel } from "../files/index.ts";
 import { paths } from "../files/node.ts";
-import { baseName, startRecord } from "../record/make.ts";
+import { startRecord } from "../record/make.ts";
 import type { Job, Record } from "../record/record.ts";
 import type { Reached } from "../training/checkpoint.ts";
 import { modelFiles } from "../training/finish.ts";
-import { parseYaml, type Recipe, type RecipeInput, readRecipe } from "../training/recipe.ts";
+import { checkFits, type MemoryPlan, roomFor } from "../training/memory.ts";
+import type { RecipeInput } from "../training/recipe.ts";
+import { forRecord, openRecipe } from "../training/recipe-file.ts";
 import { runTraining, type Trained } from "../training/run.ts";
 import {
   closeRunFolder,
@@ -16,7 +17,7 @@ import {
   openRunFolder,
 } from "../training/run-folder.ts";
 import { openStart } from "../training/start.ts";
-import { findSources } from "../training/text.ts";
+import { findSources, vocabularyOf } from "../training/text.ts";
 import { type BackendChoice, backendFor } from "./load.ts";
 
 export interface TrainOptions extends BackendChoice {
@@ -28,15 +29,17 @@ export interface TrainOptions extends BackendChoice {
   readonly resume?: boolean;
   /** Overrides of the recipe: `schedule.peak=0.002`. */
   readonly set?: readonly string[];
+  /** Bytes of memory that training may take; default: those of the machine. */
+  readonly memory?: number;
 }
 
-export interface TrainResult
-  extends Pick<Trained, "steps" | "tokens" | "tokensPerSecond" | "trainingSeconds" | "validation"> {
+export interface TrainResult extends Omit<Trained, "model" | "weights" | "vocabulary" | "peakBytes"> {
+  /** Bytes: what was foreseen, and the most that tensors took since the run's last start, where the backend counts it. */
+  readonly memory: { readonly predicted: MemoryPlan; readonly peak?: number };
+  /** Models that were kept on the way, `OUT@STEP`. */
+  readonly snapshots: readonly SnapshotEntry[];
   readonly identity: Identity;
 }
-
-/** A recipe longer than this is not one. */
-const LARGEST_RECIPE = 1 << 20;
 
 /**
  * Trains a model from a recipe into a Hugging Face folder with its log and its
@@ -49,11 +52,10 @@ export async function train(
   job: Job = {},
   reached?: Reached,
 ): Promise<Record<TrainResult>> {
-  const { join, dirname } = paths();
-  const { out, resume = false, set = [] } = options;
+  const { join } = paths();
+  const { out, resume = false } = options;
   job.signal?.throwIfAborted();
-  const { input, where, base } = await readInput(options.recipe, dirname);
-  const recipe = readRecipe(input, where, set);
+  const { recipe, base } = await openRecipe(options.recipe, options.set);
   const sources = await findSources(recipe, base);
   const start = await openStart(recipe, base, job);
   try {
@@ -62,6 +64,8 @@ export async function train(
     const finish = startRecord("train", { recipe: forRecord(recipe) });
     const backend = await backendFor(options, job);
     try {
+      const room = roomFor(backend, options.memory);
+      const predicted = await checkFits(recipe, await vocabularyOf(recipe, sources), room);
       const folder = await openRunFolder(out, contents, resume);
       if (folder.finished) return folder.finished as Record<TrainResult>;
       await writeFileAtomic(join(out, "recipe.yaml"), new TextEncoder().encode(stringify(recipe)));
@@ -69,9 +73,10 @@ export async function train(
       const recordOf = <Result extends object>(result: Result) => finish(backend, inputs, result);
       const trained = await runTraining(recipe, { sources, folder, start, recordOf }, backend, job, reached);
 
-      const { model, weights, vocabulary, steps, tokens, tokensPerSecond, trainingSeconds, validation } =
-        trained;
-      const record = recordOf({ steps, tokens, tokensPerSecond, trainingSeconds, validation, identity });
+      const { model, weights, vocabulary, peakBytes, ...results } = trained;
+      const memory = { predicted, ...(peakBytes === undefined ? {} : { peak: peakBytes }) };
+      const snapshots = await readSnapshots(out);
+      const record = recordOf({ ...results, memory, snapshots, identity });
       const { config, generation, tokenizerFiles } = modelFiles(model, vocabulary);
       await writeModel(out, { config, into: "beside" }, [...weights], { tokenizerFiles, generation, record });
       reached?.("model written");
@@ -83,20 +88,4 @@ export async function train(
   } finally {
     await start?.file.close();
   }
-}
-
-/** A recipe without the paths of this machine. */
-function forRecord({ from, ...recipe }: Recipe): object {
-  return {
-    ...recipe,
-    ...(from === undefined ? {} : { from: baseName(from) }),
-    data: { ...recipe.data, text: baseName(recipe.data.text) },
-  };
-}
-
-async function readInput(recipe: string | RecipeInput, dirname: (path: string) => string) {
-  if (typeof recipe !== "string") return { input: recipe, where: "recipe", base: "." };
-  const where = baseName(recipe);
-  const text = new TextDecoder().decode(await readSmall(recipe, LARGEST_RECIPE));
-  return { input: parseYaml(text, where), where, base: dirname(recipe) };
 }
