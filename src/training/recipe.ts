@@ -43,13 +43,13 @@ const schema = z.strictObject({
   only: z.array(z.string().min(1)).min(1).optional(),
   /** Sequences of `context` tokens in a step. */
   batch: count,
-  /** Sequences computed at once; a divisor of `batch`. Default: all of them. */
+  /** Sequences computed at once; a divisor of `batch`. Gradients are added up in other parts: other bits. Default: all. */
   microBatch: count.optional(),
   /** Default: as many as one pass over the text has. */
   steps: count.optional(),
   /** Of the products of large matrices; bf16 is float32 where the processor has no such instruction. */
   precision: z.enum(["float32", "bf16"]).default("float32"),
-  /** Keep only the inputs of blocks and compute the rest again in the backward pass: less memory, a third more time. */
+  /** Keep only the inputs of blocks and compute the rest again in the backward pass: less memory, a third more time, the same bits. */
   recompute: z.boolean().default(false),
   optimizer: optimizerSchema,
   schedule: scheduleSchema,
