@@ -5,7 +5,7 @@ import { startRecord } from "../record/make.ts";
 import type { Job, Record } from "../record/record.ts";
 import { sizeOf } from "../tensor/tensor.ts";
 import { BatchOrder, windowCount } from "../training/batches.ts";
-import { checkFits, type MemoryPlan, roomFor } from "../training/memory.ts";
+import { checkFits, type MemoryPlan, roomFor } from "../training/memory-plan.ts";
 import { modelOf } from "../training/model.ts";
 import type { Recipe, RecipeInput } from "../training/recipe.ts";
 import { forRecord, openRecipe } from "../training/recipe-file.ts";

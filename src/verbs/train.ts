@@ -5,7 +5,7 @@ import { startRecord } from "../record/make.ts";
 import type { Job, Record } from "../record/record.ts";
 import type { Reached } from "../training/checkpoint.ts";
 import { modelFiles } from "../training/finish.ts";
-import { checkFits, type MemoryPlan, roomFor } from "../training/memory.ts";
+import { checkFits, type MemoryPlan, roomFor } from "../training/memory-plan.ts";
 import type { RecipeInput } from "../training/recipe.ts";
 import { forRecord, openRecipe } from "../training/recipe-file.ts";
 import { runTraining, type Trained } from "../training/run.ts";

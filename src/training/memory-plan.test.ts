@@ -2,7 +2,7 @@ import { afterAll, describe, expect, test } from "vitest";
 import type { HeapBackend } from "../backends/heap.ts";
 import { openBackend } from "../backends/index.ts";
 import { InputError, sizeOf } from "../tensor/tensor.ts";
-import { checkFits, planMemory } from "./memory.ts";
+import { checkFits, planMemory } from "./memory-plan.ts";
 import { modelOf } from "./model.ts";
 import { type Recipe, type RecipeInput, readRecipe, roundingOf } from "./recipe.ts";
 import { Trainer } from "./trainer.ts";
