@@ -1,30 +1,41 @@
 /**
  * Training speed, float and ternary, beside PyTorch on the same shape: forward
- * pass, loss, backward pass and AdamW step, float32, two threads. Both take
- * turns in rounds, because the machine's speed changes; medians are compared.
+ * pass, loss, backward pass and AdamW step on two threads; ours with products in
+ * float32 and in BF16, PyTorch's in float32. All take turns in rounds, because
+ * the machine's speed changes; medians are compared.
  *
- *   npm run bench:train [-- --json] [--threads N] [--rounds N] [--profile]
+ *   npm run bench:train [-- --json] [--threads N] [--rounds N] [--precision float32|bf16]
+ *                       [--backend native|wasm] [--profile | --loss]
  *
  * --profile times each operation of our step instead and leaves PyTorch out.
+ * --loss trains a smaller model for 500 steps in both precisions from five
+ * seeds: the difference of the losses, bf16 − float32, on text that was held
+ * out, with its 95 % interval.
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { createInterface, type Interface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { Tape } from "../src/autograd/tape.ts";
-import type { Backend } from "../src/backends/backend.ts";
 import { native } from "../src/backends/native.ts";
-import { initialize } from "../src/models/initialize.ts";
-import { llama } from "../src/models/llama.ts";
-import { ropeTable } from "../src/models/rope-table.ts";
+import { wasm } from "../src/backends/wasm.ts";
+import { pairedDifference } from "../src/evaluation/statistics.ts";
 import { generator } from "../src/tensor/random.ts";
-import { hostTensor, type Tensor } from "../src/tensor/tensor.ts";
 import { median, sayErrorsInOneLine, secondsOf } from "./bench.ts";
+import { type Family, markovText, type Precision, type Shape, training } from "./training.ts";
 
-const SHAPE = { dim: 256, layers: 6, heads: 8, ffn: 688, vocabulary: 4096, time: 256, batch: 8 };
+const SHAPE: Shape = { dim: 256, layers: 6, heads: 8, ffn: 688, vocabulary: 4096, time: 256, batch: 8 };
 const TOKENS = SHAPE.time * SHAPE.batch;
 const STEPS_PER_ROUND = { ours: 5, peer: 2 };
 const INSTALL_PEER = "apt-get install python3-torch libopenblas0";
+const FAMILIES = ["float", "ternary"] as const;
+
+/** What --loss trains: small, so that it takes minutes. */
+const LOSS = {
+  shape: { dim: 64, layers: 2, heads: 4, ffn: 192, vocabulary: 512, time: 64, batch: 16 },
+  steps: 500,
+  seeds: [1, 2, 3, 4, 5],
+  heldOut: 16, // batches
+} as const;
 
 sayErrorsInOneLine();
 
@@ -32,99 +43,140 @@ const { values: options } = parseArgs({
   options: {
     json: { type: "boolean", default: false },
     profile: { type: "boolean", default: false },
+    loss: { type: "boolean", default: false },
+    backend: { type: "string", default: "native" },
+    precision: { type: "string" },
     threads: { type: "string", default: "2" },
     rounds: { type: "string", default: "5" },
   },
 });
 const threads = Number(options.threads);
+const precisions = chosen("precision", options.precision, ["float32", "bf16"] as const);
+const [name] = chosen("backend", options.backend, ["native", "wasm"] as const);
+const backend = name === "wasm" ? await wasm({ threads }) : native({ threads });
+console.error(`bench:train: ${name}, ${backend.description}`);
 
-interface Result {
+interface Speed {
   readonly tokensPerSecond: number;
-  /** PyTorch's tokens per second; null when it is not installed. */
-  readonly peer: number | null;
+  /** By PyTorch's tokens per second; null when it is not installed. */
   readonly ratio: number | null;
 }
 
+interface Result {
+  /** PyTorch's tokens per second, in float32. */
+  readonly peer: number | null;
+  readonly ours: Partial<Record<Precision, Speed>>;
+}
+
 if (options.profile) {
-  for (const family of ["float", "ternary"] as const) profile(family);
+  for (const family of FAMILIES) for (const precision of precisions) profile(family, precision);
+} else if (options.loss) {
+  const results = { float: await difference("float"), ternary: await difference("ternary") };
+  const { shape, steps } = LOSS;
+  if (options.json) console.log(JSON.stringify({ shape, steps, ...results }));
+  else {
+    const sizes = Object.entries(shape).map(([name, size]) => `${name} ${size}`);
+    console.log(
+      `${steps} steps of ${sizes.join(", ")}; ${LOSS.seeds.length} seeds; loss of held-out text, nats`,
+    );
+    for (const [family, { float32, bf16, mean, low, high }] of Object.entries(results)) {
+      const interval = `${signed(mean)} (95 %: ${signed(low!)} … ${signed(high!)})`;
+      console.log(
+        `${family}: float32 ${float32.toFixed(4)}, bf16 ${bf16.toFixed(4)}, bf16 − float32 ${interval}`,
+      );
+    }
+  }
 } else {
   const python = findPython();
   if (!python) console.error(`bench:train: PyTorch is not installed; ${INSTALL_PEER}`);
   const results = { float: await compare("float", python), ternary: await compare("ternary", python) };
-  if (options.json) console.log(JSON.stringify(python ? results : { ...results, peerMissing: INSTALL_PEER }));
-  else for (const [family, result] of Object.entries(results)) console.log(describe(family, result));
+  if (options.json) {
+    const { description } = backend;
+    console.log(
+      JSON.stringify({ backend: description, ...results, ...(python ? {} : { peerMissing: INSTALL_PEER }) }),
+    );
+  } else for (const [family, result] of Object.entries(results)) console.log(describe(family, result));
+}
+backend.dispose();
+
+/** The value of an option as a list: all where it is missing. */
+function chosen<T extends string>(
+  option: string,
+  value: string | undefined,
+  all: readonly T[],
+): readonly T[] {
+  if (value === undefined) return all;
+  const known = all.filter((one) => one === value);
+  if (known.length === 0) throw new Error(`--${option}: got ${value}; give ${all.join(" or ")}`);
+  return known;
 }
 
-async function compare(family: "float" | "ternary", python: string | null): Promise<Result> {
-  const step = trainingStep(native({ threads }), family);
+function signed(value: number): string {
+  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(4)}`;
+}
+
+async function compare(family: Family, python: string | null): Promise<Result> {
+  const ours = precisions.map((precision) => ({
+    precision,
+    step: trainingStep(family, precision),
+    seconds: [] as number[],
+  }));
   const peer = python ? await startPeer(python, family) : null;
-  const ours: number[] = [];
   const theirs: number[] = [];
-  step();
+  for (const { step } of ours) step();
   await peer?.steps(1);
   for (let round = 0; round < Number(options.rounds); round++) {
-    for (let i = 0; i < STEPS_PER_ROUND.ours; i++) ours.push(secondsOf(step));
+    for (const { step, seconds } of ours)
+      for (let i = 0; i < STEPS_PER_ROUND.ours; i++) seconds.push(secondsOf(step));
     theirs.push(...((await peer?.steps(STEPS_PER_ROUND.peer)) ?? []));
-    console.error(
-      `${family}, round ${round + 1}: ${speed(ours)} tokens/s${peer ? `, PyTorch ${speed(theirs)}` : ""}`,
-    );
+    const speeds = ours.map(({ precision, seconds }) => `${precision} ${speed(seconds)}`);
+    if (peer) speeds.push(`PyTorch ${speed(theirs)}`);
+    console.error(`${family}, round ${round + 1}: ${speeds.join(", ")} tokens/s`);
   }
   peer?.stop();
+  const ratio = (seconds: readonly number[]) =>
+    peer && Math.round((100 * speed(seconds)) / speed(theirs)) / 100;
   return {
-    tokensPerSecond: speed(ours),
     peer: peer && speed(theirs),
-    ratio: peer && Math.round((100 * speed(ours)) / speed(theirs)) / 100,
+    ours: Object.fromEntries(
+      ours.map(({ precision, seconds }) => [
+        precision,
+        { tokensPerSecond: speed(seconds), ratio: ratio(seconds) },
+      ]),
+    ),
   };
 }
 
 /** A function that trains one step on random tokens. */
-function trainingStep(backend: Backend, family: "float" | "ternary"): () => void {
-  const { dim, layers, heads, ffn, vocabulary, time, batch } = SHAPE;
-  const config = { dim, layers, heads, kvHeads: heads, headDim: dim / heads, ffn, vocabulary, context: time };
-  const model = llama({
-    ...config,
-    architecture: "llama",
-    normEpsilon: 1e-5,
-    ropeBase: 10000,
-    ropePairing: "neighbours",
-    tiedHead: false,
-  });
+function trainingStep(family: Family, precision: Precision): () => void {
   const random = generator(1);
-  const parameters = new Map<string, Tensor>();
-  const moments = new Map<Tensor, { first: Tensor; second: Tensor }>();
-  for (const [name, value] of initialize(model, random)) {
-    const parameter = backend.upload(value);
-    parameters.set(name, parameter);
-    moments.set(parameter, { first: backend.zeros(value.shape), second: backend.zeros(value.shape) });
-  }
-  const rope = backend.upload(ropeTable(model.config, time));
-  const slope = backend.upload(hostTensor([TOKENS], new Float32Array(TOKENS).fill(1 / TOKENS)));
-  const norm = backend.zeros([1]); // not limited: maxNorm 0
-  const tape = new Tape(backend, parameters.values());
-  const roles = new Map(model.tensors.map((tensor) => [tensor.name, tensor.role]));
-  let count = 0;
+  const { step } = training(backend, SHAPE, family, precision, 1);
+  return () => step(Int32Array.from({ length: TOKENS + 1 }, () => Math.floor(random() * SHAPE.vocabulary)));
+}
 
-  return () => {
-    const text = Int32Array.from({ length: TOKENS + 1 }, () => Math.floor(random() * vocabulary));
-    backend.scope(() => {
-      const weights = new Map(parameters);
-      if (family === "ternary") {
-        for (const [name, w] of parameters)
-          if (roles.get(name) === "linear") weights.set(name, tape.ternary(w, 1e-5));
-      }
-      const ids = backend.upload(hostTensor([TOKENS], text.slice(0, TOKENS)));
-      const targets = backend.upload(hostTensor([TOKENS], text.slice(1)));
-      let x = model.embed(tape, ids, weights);
-      for (let i = 0; i < layers; i++) x = model.block(tape, i, x, weights, { batch, time, from: 0 }, rope);
-      const hidden = model.finalNorm(tape, x, weights);
-      tape.backward(tape.crossEntropy(hidden, weights.get(model.headWeight)!, targets), slope);
-    });
-    count++;
-    for (const [parameter, { first, second }] of moments) {
-      const gradient = tape.gradients.get(parameter)!;
-      backend.adamw(parameter, gradient, first, second, norm, 1e-3, 0.9, 0.999, 1e-8, 0.01, count, 0);
+/** Mean losses in both precisions, and their paired difference over the seeds. */
+async function difference(family: Family) {
+  const { shape, steps, seeds, heldOut } = LOSS;
+  const losses: Record<Precision, number[]> = { float32: [], bf16: [] };
+  for (const seed of seeds) {
+    for (const precision of ["float32", "bf16"] as const) {
+      const text = markovText(shape.vocabulary, seed);
+      const learner = training(backend, shape, family, precision, seed);
+      const next = () => text(shape.time * shape.batch + 1);
+      for (let i = 0; i < steps; i++) learner.step(next());
+      let sum = 0;
+      for (let i = 0; i < heldOut; i++) sum += await learner.loss(next());
+      losses[precision].push(sum / heldOut);
+      learner.dispose();
     }
-    tape.clear();
+    console.error(`${family}, seed ${seed}: float32 ${losses.float32.at(-1)}, bf16 ${losses.bf16.at(-1)}`);
+  }
+  const clusters = (values: readonly number[]) => values.map((sum) => ({ sum, count: 1 }));
+  const mean = (values: readonly number[]) => values.reduce((a, b) => a + b) / values.length;
+  return {
+    float32: mean(losses.float32),
+    bf16: mean(losses.bf16),
+    ...pairedDifference(clusters(losses.bf16), clusters(losses.float32)),
   };
 }
 
@@ -134,7 +186,7 @@ interface Peer {
   stop(): void;
 }
 
-async function startPeer(python: string, family: "float" | "ternary"): Promise<Peer> {
+async function startPeer(python: string, family: Family): Promise<Peer> {
   const script = fileURLToPath(new URL("peers/train.py", import.meta.url));
   const shape = JSON.stringify({ ...SHAPE, threads, ternary: family === "ternary" });
   const child: ChildProcess = spawn(python, [script, shape], { stdio: ["pipe", "pipe", "inherit"] });
@@ -164,10 +216,9 @@ function findPython(): string | null {
 }
 
 /** Seconds of each operation in one step, the median of five steps, largest first. */
-function profile(family: "float" | "ternary"): void {
-  const backend = native({ threads });
+function profile(family: Family, precision: Precision): void {
   const sums = new Map<string, number[]>();
-  const step = trainingStep(backend, family);
+  const step = trainingStep(family, precision);
   const { forward, backward, accumulate, adamw } = backend;
   const timed = <R>(name: string, run: () => R): R => {
     const start = performance.now();
@@ -184,17 +235,23 @@ function profile(family: "float" | "ternary"): void {
   step();
   sums.clear();
   const steps = Array.from({ length: 5 }, () => secondsOf(step));
-  console.log(`${family}: ${(1000 * median(steps)).toFixed(1)} ms per step, ${speed(steps)} tokens/s`);
+  console.log(
+    `${family}, ${precision}: ${(1000 * median(steps)).toFixed(1)} ms per step, ${speed(steps)} tokens/s`,
+  );
   const rows = [...sums].map(
     ([name, times]) => [name, times.reduce((a, b) => a + b) / steps.length] as const,
   );
   for (const [name, ms] of rows.sort((a, b) => b[1] - a[1]))
     console.log(`  ${name.padEnd(22)}${ms.toFixed(1)} ms`);
+  Object.assign(backend, { forward, backward, accumulate, adamw });
 }
 
-function describe(family: string, { tokensPerSecond, peer, ratio }: Result): string {
-  const beside = peer === null ? `PyTorch not installed: ${INSTALL_PEER}` : `PyTorch ${peer}, ratio ${ratio}`;
-  return `${family}: ${tokensPerSecond} tokens/s; ${beside}`;
+function describe(family: string, { peer, ours }: Result): string {
+  const speeds = Object.entries(ours).map(([precision, { tokensPerSecond, ratio }]) => {
+    return `${precision} ${tokensPerSecond} tokens/s${ratio === null ? "" : `, ratio ${ratio}`}`;
+  });
+  const beside = peer === null ? `PyTorch not installed: ${INSTALL_PEER}` : `PyTorch ${peer} in float32`;
+  return `${family}: ${speeds.join("; ")}; ${beside}`;
 }
 
 /** Tokens per second at the median step. */

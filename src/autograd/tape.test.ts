@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { openReference } from "../backends/reference.ts";
 import { exactOperations, exactTensor, exactValues } from "../kernels/exact.suite.ts";
+import { bf16Operations, type Operations } from "../kernels/index.ts";
 import { gamma } from "../kernels/kernel.ts";
 import { generator } from "../tensor/random.ts";
 import { type HostTensor, hostTensor, sizeOf, type Tensor, UnsupportedError } from "../tensor/tensor.ts";
@@ -28,13 +29,14 @@ async function gradients(
   values: Record<string, HostTensor>,
   useSegments: boolean,
   passes = 1,
+  wrap: (tape: Tape) => Operations = (tape) => tape,
 ): Promise<Record<string, Float32Array>> {
   const w = mapTensors(values, upload);
   const tape = new Tape(backend, Object.values(w));
   const segment: Run = useSegments ? (body) => tape.segment(body) : (body) => body();
   for (let pass = 0; pass < passes; pass++) {
     backend.scope(() => {
-      tape.backward(losses(tape, w, data, segment), seed);
+      tape.backward(losses(wrap(tape), w, data, segment), seed);
     });
   }
   const result: Record<string, Float32Array> = {};
@@ -83,6 +85,12 @@ describe("tape", () => {
   test("segments give the same gradients, bit for bit", async () => {
     const values = randomParameters(3);
     expect(await gradients(values, true)).toEqual(await gradients(values, false));
+  });
+
+  // The reference computes the same with or without BF16.
+  test("operations that allow BF16 are remembered as the tape's own", async () => {
+    const values = randomParameters(3);
+    expect(await gradients(values, true, 1, bf16Operations)).toEqual(await gradients(values, false));
   });
 
   test("gradients of two micro-batches add up", async () => {

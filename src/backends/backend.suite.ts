@@ -18,6 +18,7 @@ import {
 import { onlyPart, packedWeight, type Weight } from "../tensor/weight.ts";
 import type { Backend, BackendOptions } from "./backend.ts";
 import {
+  bf16Cases,
   type Case,
   cacheCases,
   cacheFormats,
@@ -96,6 +97,75 @@ export function backendSuite(name: string, open: (options: BackendOptions) => Pr
         const W = backend.upload(w as HostTensor | Weight);
         const x = backend.upload(normalTensor(generator(11), [8, cols], 1));
         await sameRows(backend, x, W, [1, 2, 3, 4, 5, 6, 7]);
+      }
+    });
+
+    for (const [kernel, cases] of byName(bf16Cases())) {
+      test(`${kernel}, where BF16 is allowed`, async () => {
+        for (const one of cases) await checkKernel(backend, one);
+      });
+    }
+
+    test("BF16 is used where the description says so, and nowhere else", async () => {
+      const random = generator(18);
+      const [x, w, dy] = [
+        [40, 70],
+        [50, 70],
+        [40, 50],
+      ].map((shape) => backend.upload(normalTensor(random, shape, 1)));
+      const uses = backend.description.includes("BF16");
+      const both = await Promise.all([0, 1].map((precision) => productsOf(backend, x, w, dy, precision)));
+      for (const [i, product] of both[0].entries()) expect(sameBits(product, both[1][i])).toBe(!uses);
+      const packed = packedCases("int4-g32").find(
+        (one) => one.name === "linear" && one.label.includes("33×70"),
+      )!;
+      const [floats, matrix] = upload(backend, packed.args) as Tensor[];
+      const [plain, allowed] = await Promise.all(
+        [0, 1].map((precision) => backend.read(backend.linear(floats, matrix, precision))),
+      );
+      expect(sameBits(plain, allowed), "a packed matrix").toBe(true);
+    });
+
+    // Every operand is a BF16 number and every sum below 2²⁴, so that nothing is ever rounded.
+    test("products of small whole numbers are exact in BF16", async () => {
+      const random = generator(19);
+      for (const [rows, out, cols] of [
+        [100, 64, 64],
+        [99, 49, 81],
+        [300, 97, 520],
+        [30, 15, 1031],
+        [2100, 20, 30],
+      ]) {
+        const whole = (shape: readonly number[]) =>
+          hostTensor(
+            shape,
+            Float32Array.from({ length: sizeOf(shape) }, () => Math.floor(random() * 41) - 20),
+          );
+        const [x, w, dy] = [
+          [rows, cols],
+          [out, cols],
+          [rows, out],
+        ].map((shape) => backend.upload(whole(shape)));
+        const [exact, bf16] = [
+          await productsOf(backend, x, w, dy, 0),
+          await productsOf(backend, x, w, dy, 1),
+        ];
+        for (const [i, product] of exact.entries())
+          expect(bf16[i], `${rows}×${out}×${cols}`).toEqual(product);
+      }
+    });
+
+    test("a row's product in BF16 does not depend on the other rows", async () => {
+      for (const [out, cols] of [
+        [64, 257],
+        [48, 96],
+        [33, 520],
+      ]) {
+        const [x, w] = [
+          [130, cols],
+          [out, cols],
+        ].map((shape) => backend.upload(normalTensor(generator(20), shape, 1)));
+        await sameRows(backend, x, w, [9, 12, 13, 48, 49, 100], 1);
       }
     });
 
@@ -212,12 +282,36 @@ async function resultsOf(backend: Backend, one: Case): Promise<Elements[]> {
 }
 
 /** The first rows of x times w are the first rows of the whole product, bit for bit. */
-async function sameRows(backend: Backend, x: Tensor, w: Tensor, counts: readonly number[]): Promise<void> {
-  const whole = await backend.read(backend.linear(x, w));
+async function sameRows(
+  backend: Backend,
+  x: Tensor,
+  w: Tensor,
+  counts: readonly number[],
+  precision = 0,
+): Promise<void> {
+  const whole = await backend.read(backend.linear(x, w, precision));
   for (const count of counts) {
-    const part = await backend.read(backend.linear(backend.rows(x, 0, count), w));
+    const part = await backend.read(backend.linear(backend.rows(x, 0, count), w, precision));
     expect(sameBits(part, whole.subarray(0, part.length)), `${w.format}, ${count} rows`).toBe(true);
   }
+}
+
+/** y = x·Wᵀ and both gradients. */
+async function productsOf(
+  backend: Backend,
+  x: Tensor,
+  w: Tensor,
+  dy: Tensor,
+  precision: number,
+): Promise<Elements[]> {
+  const tensors = backend.scope(() => {
+    const outputs = backend.forward("linear", [x, w, precision]);
+    return [
+      ...outputs,
+      ...backend.backward("linear", [x, w, precision], outputs, dy, [true, true]),
+    ] as Tensor[];
+  });
+  return Promise.all(tensors.map((t) => backend.read(t)));
 }
 
 function byName<Name>(cases: readonly Case<Name>[]): Map<Name, Case<Name>[]> {
@@ -419,7 +513,16 @@ async function largeResults(backend: Backend): Promise<Elements[]> {
     ["linear", floats([1, 257]), floats([513, 257])],
     ["embedding", floats([513, 65]), some],
     ["crossEntropy", floats([300, 65]), floats([513, 65], 0.2), some],
+    ["linear", floats([300, 257]), floats([513, 257]), 1],
+    ["linear", floats([1500, 64]), floats([96, 64]), 1],
+    ["crossEntropy", floats([300, 65]), floats([513, 65], 0.2), some, 1],
     ["ternary", floats([513, 257]), 1e-5],
+    ["binary", floats([513, 257])],
+    ["layerNorm", floats([300, 255]), 1e-5],
+    ["relu2glu", floats([300, 255]), floats([300, 255])],
+    ["roundRows", floats([300, 256]), 4, 1, 64, 0.5, 0],
+    ["softLoss", floats([300, 513]), floats([300, 513]), 2, 20],
+    ["matchStates", floats([300, 255]), floats([300, 255])],
   ];
   for (const format of ["int4-g32", "int8-offset", "tq2_0"]) {
     const linear = packedCases(format).filter((one) => one.name === "linear");

@@ -112,12 +112,146 @@ export function kernelCases(): Case[] {
   for (const shape of [...ODD_SIZES.map((n) => [n]), [17, 257], [0, 8]]) {
     add("ternary", shape.join("×"), floats(shape, 0.05), 1e-5);
   }
+  for (const shape of [...ODD_SIZES.map((n) => [n]), [17, 257], [0, 8]]) {
+    add("binary", shape.join("×"), floats(shape, 0.05));
+  }
   // From half precision's smallest numbers to beyond its largest.
   for (const scale of [1e-8, 4e-8, 1e-6, 6e-5, 1e-3, 1, 700, 7e4, 1e6]) {
     add("ternary", `scale ${scale}`, floats([37], scale), 0);
+    add("binary", `scale ${scale}`, floats([37], scale));
   }
   add("ternary", "zeros", hostTensor([2, 9], new Float32Array(18)), 1e-5);
   add("ternary", "ties", hostTensor([4], Float32Array.of(0.5, -0.5, 1.5, -1.5)), 0);
+  add("binary", "zeros", hostTensor([2, 9], new Float32Array(18)));
+  add("binary", "all the mean", hostTensor([3], Float32Array.of(0.5, 0.5, 0.5)));
+  add("binary", "one at the mean", hostTensor([3], Float32Array.of(1, 2, 3)));
+
+  for (const dim of [...ODD_SIZES, 64]) {
+    for (const [bits, rule, group, share, limit] of [
+      [8, 0, 0, 1, 0],
+      [4, 1, 0, 1, 0],
+      [4, 2, 0, 1, 2],
+      [8, 0, 0, 0.5, 0],
+      [3, 0, dim % 16 === 0 ? 16 : 1, 0.3, 1],
+      [2, 1, 0, 0.9, 0.5],
+    ]) {
+      const label = `3×${dim}, ${bits} bits, rule ${rule}, group ${group}, share ${share}, limit ${limit}`;
+      add("roundRows", label, withZeroRow(floats([3, dim], 2)), bits, rule, group, share, limit);
+    }
+    add("layerNorm", `3×${dim}`, withZeroRow(floats([3, dim])), 1e-5);
+  }
+  // Ties of the rounding, equal magnitudes, the least and the greatest numbers, none.
+  const halves = hostTensor(
+    [2, 8],
+    Float32Array.of(7, 0.5, -1.5, 2.5, -2.5, 2.5, 0, -0, 3, 3, -3, 3, 3, -3, 3, 3),
+  );
+  for (const rule of [0, 1, 2]) {
+    add("roundRows", `ties, rule ${rule}`, halves, 4, rule, 0, 0.4, 2.5);
+    for (const scale of [1e-42, 1e-30, 1e-6, 1e6, 1e30]) {
+      add("roundRows", `scale ${scale}, rule ${rule}`, floats([2, 33], scale), 8, rule, 0, 0.5, 0);
+    }
+    add("roundRows", `no rows, rule ${rule}`, floats([0, 8]), 8, rule, 4, 0.5, 0);
+  }
+  for (const [tokens, dim] of [
+    [17, 64],
+    [33, 512],
+    [0, 8],
+  ]) {
+    add("layerNorm", `${tokens}×${dim}`, floats([tokens, dim]), 1e-6);
+  }
+  const far = floats([4, 40]);
+  add(
+    "layerNorm",
+    "far from 0",
+    hostTensor(
+      [4, 40],
+      (far.data as Float32Array).map((v) => 100 + v),
+    ),
+    1e-5,
+  );
+  add("layerNorm", "constant rows", hostTensor([2, 19], new Float32Array(38).fill(3)), 1e-5);
+
+  for (const shape of [...ODD_SIZES.map((n) => [n]), [3, 5, 7], [0, 8]]) {
+    add("relu2glu", shape.join("×"), floats(shape, 3), floats(shape));
+  }
+  add("relu2glu", "steep", hostTensor([14], Float32Array.from(steep)), floats([14]));
+
+  for (const [tokens, vocabulary, scale] of [
+    [1, 1, 1],
+    [3, 3, 1],
+    [5, 17, 3],
+    [4, 257, 5],
+    [9, 2048, 2],
+    [6, 40, 40],
+    [0, 8, 1],
+  ]) {
+    const l = floats([tokens, vocabulary], scale);
+    const near = (floats([tokens, vocabulary], 0.1).data as Float32Array).map((v, i) => v + l.data[i]);
+    const label = `${tokens}×${vocabulary}, ×${scale}`;
+    for (const [rule, k] of [
+      [0, 0],
+      [1, 0],
+      [2, Math.min(3, vocabulary)],
+      [2, Math.ceil(vocabulary / 2)],
+    ]) {
+      add("softLoss", `${label}, rule ${rule}, k ${k}`, l, floats([tokens, vocabulary], scale), rule, k);
+      add("softLoss", `${label}, near, rule ${rule}, k ${k}`, l, hostTensor(l.shape, near), rule, k);
+    }
+  }
+  const level = hostTensor([2, 6], Float32Array.of(0, -0, 1, 1, -0, 0, 2, 2, 2, 2, 2, 2));
+  for (const k of [1, 3, 4, 6]) add("softLoss", `ties, k ${k}`, floats([2, 6]), level, 2, k);
+
+  for (const dim of ODD_SIZES) {
+    add("matchStates", `3×${dim}`, withZeroRow(floats([3, dim])), floats([3, dim], 7));
+    add("matchStates", `3×${dim}, zero`, floats([3, dim], 0.01), withZeroRow(floats([3, dim])));
+  }
+  const same = floats([5, 33]);
+  add("matchStates", "the same", same, same);
+  const twice = hostTensor(
+    [5, 33],
+    (same.data as Float32Array).map((v) => 3 * v),
+  );
+  add("matchStates", "the same direction", same, twice);
+  add("matchStates", "no tokens", floats([0, 8]), floats([0, 8]));
+  return cases;
+}
+
+/**
+ * The products that may be made in BF16: rows, columns and depths that tiles, pairs and blocks do not divide; every kind
+ * of tile; denormals, which count as zeros; NaN and infinity.
+ */
+export function bf16Cases(): Case[] {
+  const random = generator(17);
+  const floats = (shape: readonly number[], scale = 1) => normalTensor(random, shape, scale);
+  const cases: Case[] = [...kernelCases(), ...nonFiniteCases()]
+    .filter(
+      ({ name, args }) => (name === "linear" || name === "crossEntropy") && "data" in (args[1] as object),
+    )
+    .map(({ name, label, args }) => ({ name, label: `BF16, ${label}`, args: [...args, 1] }));
+  for (const [rows, out, cols] of [
+    [9, 1, 1],
+    [49, 3, 2],
+    [50, 64, 31],
+    [97, 48, 33],
+    [33, 17, 257],
+    [61, 100, 519],
+    [13, 1600, 5],
+    [2100, 3, 9],
+    [1100, 20, 70],
+  ]) {
+    const label = `BF16, ${rows}×${out}×${cols}`;
+    cases.push({ name: "linear", label, args: [floats([rows, cols]), floats([out, cols]), 1] });
+  }
+  for (const scale of [1e-39, 1e-20, 1e18]) {
+    const label = `BF16, times ${scale}`;
+    cases.push({ name: "linear", label, args: [floats([12, 33], scale), floats([20, 33], scale), 1] });
+  }
+  for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+    const x = floats([14, 35]);
+    x.data[3 * 35 + 34] = value;
+    cases.push({ name: "linear", label: `BF16, ${value}`, args: [x, floats([20, 35]), 1] });
+    cases.push({ name: "linear", label: `BF16, ${value} in w`, args: [floats([20, 35]), x, 1] });
+  }
   return cases;
 }
 
@@ -370,6 +504,17 @@ export function nonFiniteCases(): Case[] {
     { name: "embedding", label: "", args: [floats([3, 19]), ids([0, 1, 2, 1])] },
     { name: "crossEntropy", label: "", args: [floats([5, 19]), floats([7, 19]), ids([0, 3, 6, -1, 2])] },
     { name: "ternary", label: "", args: [floats([3, 19]), 1e-5] },
+    { name: "binary", label: "", args: [floats([3, 19])] },
+    { name: "layerNorm", label: "", args: [floats([3, 19]), 1e-5] },
+    { name: "relu2glu", label: "", args: [floats([19]), floats([19])] },
+    ...[0, 1, 2].map((rule): Case => {
+      return { name: "roundRows", label: `rule ${rule}`, args: [floats([3, 20]), 4, rule, 10, 0.5, 0] };
+    }),
+    { name: "roundRows", label: "limit", args: [floats([3, 19]), 8, 2, 0, 1, 2] },
+    ...[0, 1, 2].map((rule): Case => {
+      return { name: "softLoss", label: `rule ${rule}`, args: [floats([3, 19]), floats([3, 19]), rule, 4] };
+    }),
+    { name: "matchStates", label: "", args: [floats([3, 19]), floats([3, 19])] },
   ];
   return small.flatMap(({ name, label, args }) =>
     args.flatMap((argument, i) => {
@@ -409,9 +554,23 @@ export function wrongShapes(): Case<KernelName | ProcedureName>[] {
     ["attention", t(4, 6), t(4, 6), t(4, 6), 0, 0, 1, 0],
     ["linear", t(2, 3), t(5, 4)],
     ["linear", t(2, 3), t(3)],
+    ["linear", t(2, 3), t(4, 3), 2],
+    ["crossEntropy", t(2, 3), t(4, 3), ids([0, 1]), 0.5],
     ["embedding", t(4), none],
     ["crossEntropy", t(2, 3), t(5, 4), ids([0, 1])],
     ["crossEntropy", t(2, 3), t(5, 3), ids([0])],
+    ["roundRows", t(2, 6), 1, 0, 0, 1, 0],
+    ["roundRows", t(2, 6), 17, 0, 0, 1, 0],
+    ["roundRows", t(2, 6), 8, 3, 0, 1, 0],
+    ["roundRows", t(2, 6), 8, 0, 4, 1, 0],
+    ["roundRows", t(2, 6), 8, 0, 0, 0, 0],
+    ["roundRows", t(2, 6), 8, 0, 0, 1, -1],
+    ["relu2glu", t(3), t(4)],
+    ["softLoss", t(2, 3), t(2, 4), 0, 0],
+    ["softLoss", t(2, 3), t(2, 3), 3, 0],
+    ["softLoss", t(2, 3), t(2, 3), 2, 4],
+    ["softLoss", t(2, 3), t(2, 3), 2, 0],
+    ["matchStates", t(2, 3), t(3, 2)],
     ["accumulate", t(3), t(4), 1],
     ["cacheAppend", t(4, 3), t(2, 3), 3],
     ["cacheAppend", t(4, 3), t(1, 2), 0],

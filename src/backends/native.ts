@@ -8,6 +8,7 @@ interface Addon {
   readonly names: readonly string[];
   readonly formats: readonly string[];
   readonly bodies: readonly string[];
+  readonly bf16: readonly string[];
   attach(commands: ArrayBuffer): void;
   run(entry: number, body: number, threads: number): void;
   allocate(bytes: number): number;
@@ -74,7 +75,7 @@ export function native(options: BackendOptions = {}): HeapBackend {
     },
     {
       name: "native",
-      description: `${BODY_NAMES[name]}, ${threads} ${threads === 1 ? "thread" : "threads"}`,
+      description: `${BODY_NAMES[name]}${addon.bf16.includes(name) ? " with BF16" : ""}, ${threads} ${threads === 1 ? "thread" : "threads"}`,
       threads,
       integerKernel: options.integerKernel,
     },

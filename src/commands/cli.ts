@@ -9,6 +9,7 @@ import { doctor } from "./doctor.ts";
 import { evaluate } from "./evaluate.ts";
 import { generate } from "./generate.ts";
 import { inspect } from "./inspect.ts";
+import { study } from "./study.ts";
 import { tokenize } from "./tokenize.ts";
 import { train } from "./train.ts";
 
@@ -17,7 +18,19 @@ export async function main(args: readonly string[]): Promise<number> {
   const program = new Command("lowbit")
     .description("Train, compress, measure and run low-bit language models.")
     .version(lowbitVersion);
-  for (const define of [inspect, evaluate, compress, convert, train, generate, chat, bench, tokenize, doctor])
+  for (const define of [
+    inspect,
+    evaluate,
+    compress,
+    convert,
+    train,
+    study,
+    generate,
+    chat,
+    bench,
+    tokenize,
+    doctor,
+  ])
     define(program);
   return runCommand(program, args);
 }

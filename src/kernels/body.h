@@ -16,15 +16,21 @@
 #include "add.cpp"
 #include "arrange.cpp"
 #include "attention.cpp"
+#include "binary.cpp"
 #include "cache-append.cpp"
 #include "cholesky.cpp"
 #include "cross-entropy.cpp"
 #include "embedding.cpp"
 #include "fill.cpp"
 #include "gptq-update.cpp"
+#include "layer-norm.cpp"
 #include "linear.cpp"
+#include "match-states.cpp"
+#include "relu2glu.cpp"
 #include "rms-norm.cpp"
 #include "rope.cpp"
+#include "round-rows.cpp"
+#include "soft-loss.cpp"
 #include "squared-norm.cpp"
 #include "svd.cpp"
 #include "swiglu.cpp"
@@ -39,6 +45,6 @@ namespace lowbit::LOWBIT_BODY {
 static const Entry entries[] = {LOWBIT_KERNELS(LOWBIT_KERNEL_ENTRY) LOWBIT_PROCEDURES(LOWBIT_PROCEDURE_ENTRY)
                                 LOWBIT_PREPARATIONS(LOWBIT_PROCEDURE_ENTRY)};
 
-Table table() { return {entries, static_cast<int>(sizeof(entries) / sizeof(entries[0])), format::NAMES, format::COUNT}; }
+Table table() { return {entries, static_cast<int>(sizeof(entries) / sizeof(entries[0])), format::NAMES, format::COUNT, bf16Here()}; }
 
 }  // namespace lowbit::LOWBIT_BODY

@@ -4,7 +4,7 @@
 // sum per token; the backward pass makes each tile again, turns it into dl in place and multiplies.
 #include "../formats/formats.h"
 #include "abi.h"
-#include "gemm.h"
+#include "gemm-bf16.h"
 #include "logarithm.h"
 #include "simd.h"
 #include "threads.h"
@@ -94,6 +94,7 @@ void crossEntropy(Arguments a) {
   const int32_t* targets = a.integers();
   float *loss = a.floats(), *logSums = a.floats();
   const int64_t tokens = a.size(), dim = a.size(), vocabulary = a.size();
+  const Precision precision = static_cast<Precision>(a.size());
 
   const int64_t width = smaller(VOCABULARY, vocabulary);
   float* logits = scratch<float>(LOGITS, smaller(TOKENS, tokens) * width);
@@ -105,7 +106,7 @@ void crossEntropy(Arguments a) {
     const float* rows = weightRows(w, v, columns, dim);
     for (int64_t t = 0; t < tokens; t += TOKENS) {
       const int64_t count = smaller(TOKENS, tokens - t);
-      gemm(count, columns, dim, plain(x + t * dim, dim), transpose(plain(rows, dim)), logits, width);
+      gemm(count, columns, dim, plain(x + t * dim, dim), transpose(plain(rows, dim)), logits, width, Into::set, precision);
       eachRows(count, [&](int64_t first, int64_t end) {
         for (int64_t r = first; r < end; r++) {
           State& state = states[t + r];
@@ -135,6 +136,7 @@ void crossEntropyBackward(Arguments a) {
   float *dx = a.floats(), *dw = a.floats();
   a.floats();
   const int64_t tokens = a.size(), dim = a.size(), vocabulary = a.size();
+  const Precision precision = static_cast<Precision>(a.size());
 
   // Tokens without a target take no part at all: multiplied by 0, a NaN of theirs would still reach dw.
   int32_t* valid = scratch<int32_t>(VALID, tokens);
@@ -165,15 +167,15 @@ void crossEntropyBackward(Arguments a) {
     for (int64_t v = 0; v < vocabulary; v += VOCABULARY) {
       const int64_t columns = smaller(VOCABULARY, vocabulary - v);
       const float* rows = weightRows(w, v, columns, dim);
-      gemm(count, columns, dim, plain(xs, dim), transpose(plain(rows, dim)), logits, width);
+      gemm(count, columns, dim, plain(xs, dim), transpose(plain(rows, dim)), logits, width, Into::set, precision);
       eachRows(count, [&](int64_t first, int64_t end) {
         for (int64_t r = first; r < end; r++) {
           const int64_t token = valid[t + r];
           differentiate(logits + r * width, columns, logSums[token], dLoss[token], targets[token] - v);
         }
       });
-      if (dxs) gemm(count, dim, columns, plain(logits, width), plain(rows, dim), dxs, dim, v == 0 ? Into::set : Into::add);
-      if (dw) gemm(columns, dim, count, transpose(plain(logits, width)), plain(xs, dim), dw + v * dim, dim, t == 0 ? Into::set : Into::add);
+      if (dxs) gemm(count, dim, columns, plain(logits, width), plain(rows, dim), dxs, dim, v == 0 ? Into::set : Into::add, precision);
+      if (dw) gemm(columns, dim, count, transpose(plain(logits, width)), plain(xs, dim), dw + v * dim, dim, t == 0 ? Into::set : Into::add, precision);
     }
     if (!all && dx)
       eachRows(count, [&](int64_t first, int64_t end) {

@@ -4,6 +4,7 @@ import { adamw } from "./adamw.ts";
 import { add } from "./add.ts";
 import { addGram } from "./add-gram.ts";
 import { attention } from "./attention.ts";
+import { binary } from "./binary.ts";
 import { cacheAppend } from "./cache-append.ts";
 import { cholesky } from "./cholesky.ts";
 import { crossEntropy } from "./cross-entropy.ts";
@@ -11,9 +12,14 @@ import { embedding } from "./embedding.ts";
 import { fill } from "./fill.ts";
 import { gptqUpdate } from "./gptq-update.ts";
 import type { Kernel, Procedure } from "./kernel.ts";
+import { layerNorm } from "./layer-norm.ts";
 import { linear } from "./linear.ts";
+import { matchStates } from "./match-states.ts";
+import { relu2glu } from "./relu2glu.ts";
 import { rmsNorm } from "./rms-norm.ts";
 import { rope } from "./rope.ts";
+import { roundRows } from "./round-rows.ts";
+import { softLoss } from "./soft-loss.ts";
 import { squaredNorm } from "./squared-norm.ts";
 import { svd } from "./svd.ts";
 import { swiglu } from "./swiglu.ts";
@@ -31,6 +37,12 @@ export const kernels = {
   swiglu,
   crossEntropy,
   ternary,
+  binary,
+  layerNorm,
+  relu2glu,
+  roundRows,
+  softLoss,
+  matchStates,
 };
 
 /** Every operation in place. */
@@ -68,4 +80,18 @@ export function operationsOver(run: (name: KernelName, args: readonly unknown[])
     (...args: readonly unknown[]) => run(name, args),
   ]);
   return Object.fromEntries(methods);
+}
+
+/**
+ * The same operations, whose products of float32 matrices may round their operands to BF16 and add up in float32: those
+ * of `linear` and `crossEntropy`, forward and backward. Where a backend cannot, or a weight is packed, nothing changes.
+ * Of a tape it gives operations that the tape remembers as before.
+ */
+export function bf16Operations(ops: Operations): Operations {
+  const run = ops as Record<string, (...args: readonly unknown[]) => ReturnType<Operations["add"]>>;
+  return {
+    ...operationsOver((name, args) => run[name](...args)),
+    linear: (x, w) => ops.linear(x, w, 1),
+    crossEntropy: (x, w, targets) => ops.crossEntropy(x, w, targets, 1),
+  };
 }

@@ -3,7 +3,7 @@
 // generation, read the weight where it lies: each piece of a row of W is
 // decoded into the first-level cache and used for all rows of x; what a row of x
 // gets does not depend on the others. Weights for int8 activations: int-linear.h.
-#include "gemm.h"
+#include "gemm-bf16.h"
 #include "int-linear.h"
 
 namespace lowbit::LOWBIT_BODY {
@@ -77,9 +77,11 @@ void linear(Arguments a) {
   const WeightView w = a.weight();
   float* y = a.floats();
   const int64_t rows = a.size(), out = a.size(), in = a.size();
+  a.size();  // the group of activations: panels know it
+  const Precision precision = static_cast<Precision>(a.size());
   if (w.packed && w.packed->panels != 0 && in > 0) return linearInt8(x, *w.packed, y, rows);
   if (rows <= FEW_ROWS) linearFewRows(x, operand(w, in), y, static_cast<int>(rows), out, in);
-  else gemm(rows, out, in, plain(x, in), transpose(operand(w, in)), y, out);
+  else gemm(rows, out, in, plain(x, in), transpose(operand(w, in)), y, out, Into::set, precision);
 }
 
 // dx = dy·W, dW = dyᵀ·x
@@ -91,8 +93,10 @@ void linearBackward(Arguments a) {
   float* dx = a.floats();
   float* dw = a.floats();
   const int64_t rows = a.size(), out = a.size(), in = a.size();
-  if (dx) gemm(rows, in, out, plain(dy, out), operand(w, in), dx, in);
-  if (dw) gemm(out, in, rows, transpose(plain(dy, out)), plain(x, in), dw, in);
+  a.size();
+  const Precision precision = static_cast<Precision>(a.size());
+  if (dx) gemm(rows, in, out, plain(dy, out), operand(w, in), dx, in, Into::set, precision);
+  if (dw) gemm(out, in, rows, transpose(plain(dy, out)), plain(x, in), dw, in, Into::set, precision);
 }
 
 }  // namespace lowbit::LOWBIT_BODY

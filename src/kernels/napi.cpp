@@ -4,6 +4,7 @@
 //   names                           names of the table, in order
 //   formats                         names of the formats of packed matrices, by their numbers
 //   bodies                          instruction sets that this processor has, best first
+//   bf16                            those of them that multiply in BF16 where they may
 //   attach(ArrayBuffer)             the commands of this environment: doubles that TypeScript writes, abi.h reads
 //   run(entry, body, threads)       runs one operation on those commands
 //   allocate(bytes) -> address      0 when there is no memory
@@ -85,7 +86,8 @@ bool has_dot_products() {
 
 struct Bodies {
   Body list[3];
-  int count = 0;
+  const char* bf16[3];
+  int count = 0, bf16Count = 0;
   Bodies() {
 #if defined(__x86_64__) || defined(_M_X64)
     if (has_avx512()) list[count++] = {"avx512", avx512::table()};
@@ -95,6 +97,8 @@ struct Bodies {
     if (has_dot_products()) list[count++] = {"neon", neon::table()};
 #endif
     list[count++] = {"portable", portable::table()};
+    for (int i = 0; i < count; i++)
+      if (list[i].table.bf16) bf16[bf16Count++] = list[i].name;
   }
 };
 
@@ -281,6 +285,7 @@ napi_value initialize(napi_env env, napi_value exports) {
   set_strings(env, exports, "formats", bodies().list[0].table.formatCount,
               [](int i) { return bodies().list[0].table.formats[i]; });
   set_strings(env, exports, "bodies", bodies().count, [](int i) { return bodies().list[i].name; });
+  set_strings(env, exports, "bf16", bodies().bf16Count, [](int i) { return bodies().bf16[i]; });
 
   const struct {
     const char* name;

@@ -13,7 +13,13 @@
   each(attention) \
   each(swiglu) \
   each(crossEntropy) \
-  each(ternary)
+  each(ternary) \
+  each(binary) \
+  each(layerNorm) \
+  each(relu2glu) \
+  each(roundRows) \
+  each(softLoss) \
+  each(matchStates)
 
 #define LOWBIT_PROCEDURES(each) \
   each(fill) \
@@ -45,6 +51,8 @@ struct Table {
   // Names of stems, by the numbers that descriptors of matrices carry.
   const char* const* formats;
   int formatCount;
+  // Whether this processor lets the body multiply in BF16: gemm-bf16.h.
+  bool bf16;
 };
 
 namespace avx512 { Table table(); }

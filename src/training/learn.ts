@@ -23,6 +23,7 @@ import { batchOf, hasDiverged, spikeOf } from "./spikes.ts";
 import type { TokenizedText } from "./text.ts";
 import type { StepResult, Trainer } from "./trainer.ts";
 import { validationLoss } from "./validation.ts";
+import { WeightsWatch } from "./weights-watch.ts";
 
 /** Windows of held-out text that are measured while training; at the end it is all of them. */
 const VALIDATION_WINDOWS = 64;
@@ -52,6 +53,13 @@ type Position = Pick<About, "step" | "skipped" | "rollbacks" | "spikeAt"> & {
   readonly losses: readonly number[];
 };
 
+/** What a run writes down as it goes. */
+interface Journal {
+  readonly log: Log;
+  /** Begins anew where the run goes back. */
+  watch: WeightsWatch;
+}
+
 /** A step that was taken. */
 interface Taken extends StepResult {
   readonly step: number;
@@ -79,20 +87,22 @@ export async function learn(run: Run): Promise<void> {
   await cutSnapshots(folder.out, from);
   const log = await Log.open(folder.log, logBytes, reached);
   try {
+    const journal = { log, watch: await WeightsWatch.open(folder.out, trainer, recipe, steps, checkpoint) };
     let at: Position = { step: from, skipped, rollbacks, spikeAt, losses: await lossesIn(folder) };
-    if (!checkpoint && recipe.spikes) await save(run, at, log); // a rollback may go there
+    if (!checkpoint && recipe.spikes) await save(run, at, journal); // a rollback may go there
     const began = performance.now();
     for (let taken = 0; at.step < steps; ) {
       const done = await takeStep(run, at);
       const { step, loss } = done;
       const trouble = troubleOf(run, at, done);
       if (trouble !== undefined) {
-        at = await rollBack(run, at, done, trouble, log);
+        at = await rollBack(run, at, done, trouble, journal);
         continue;
       }
       const over = at.rollbacks > 0 && step > at.spikeAt + (recipe.spikes?.window ?? 0);
       at = { ...at, step, losses: [...at.losses, loss], ...(over ? { rollbacks: 0 } : {}) };
       const here = await writeDown(run, done, log);
+      await journal.watch.after(step);
       const perStep = (performance.now() - began) / 1000 / ++taken;
       job.onProgress?.({
         task: "train",
@@ -104,7 +114,7 @@ export async function learn(run: Run): Promise<void> {
       await new Promise((resolve) => setImmediate(resolve)); // lets Ctrl-C in
       if (kept.has(step)) await keep(run, here); // before a checkpoint from which it would be passed over
       if (step % recipe.checkpointEvery === 0 || step === steps || job.signal?.aborted)
-        await save(run, at, log);
+        await save(run, at, journal);
       job.signal?.throwIfAborted();
     }
   } finally {
@@ -174,7 +184,13 @@ function troubleOf(
  * help. Without `spikes`, or when none of its retries helped, an error that
  * says where it began; the checkpoints stay.
  */
-async function rollBack(run: Run, at: Position, taken: Taken, trouble: string, log: Log): Promise<Position> {
+async function rollBack(
+  run: Run,
+  at: Position,
+  taken: Taken,
+  trouble: string,
+  journal: Journal,
+): Promise<Position> {
   const { recipe, folder, trainer, job } = run;
   const { spikes } = recipe;
   const { step, batch } = taken;
@@ -197,17 +213,18 @@ async function rollBack(run: Run, at: Position, taken: Taken, trouble: string, l
     `train: step ${step}: ${trouble}; going back to step ${target.step} and leaving out ${offending.length === 1 ? "a batch" : `${offending.length} batches`}`,
   );
   await removeLater(folder.work, target.step);
-  const before = await log.cut(target.logBytes);
+  const before = await journal.log.cut(target.logBytes);
   const event: EventLine = { event: "rollback", at: step, why: trouble, to: target.step, skipped: offending };
-  for (const line of [...before, event]) await log.append(line);
+  for (const line of [...before, event]) await journal.log.append(line);
+  journal.watch = await WeightsWatch.open(folder.out, trainer, recipe, run.steps, target);
   await cutSnapshots(folder.out, target.step);
   const rollbacks = at.rollbacks + 1;
   const back = { step: target.step, skipped, rollbacks, spikeAt: step, losses: await lossesIn(folder) };
-  await save(run, back, log);
+  await save(run, back, journal);
   return back;
 }
 
-async function save(run: Run, { losses: _, ...at }: Position, log: Log): Promise<void> {
+async function save(run: Run, { losses: _, ...at }: Position, { log, watch }: Journal): Promise<void> {
   const { recipe, folder, backend, trainer, reached } = run;
   const checkpoint = {
     ...at,
@@ -215,7 +232,7 @@ async function save(run: Run, { losses: _, ...at }: Position, log: Log): Promise
     family: recipe.family,
     backend: kernelsOf(backend),
     optimizerSteps: trainer.optimizerSteps(at.step),
-    tensors: await trainer.state(),
+    tensors: new Map([...(await trainer.state()), ...watch.state()]),
   };
   await writeCheckpoint(folder.work, checkpoint, retentionOf(recipe), reached);
 }

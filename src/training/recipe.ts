@@ -61,6 +61,8 @@ const schema = z.strictObject({
   snapshots: snapshotsSchema.optional(),
   /** Go back to a checkpoint where the loss jumps; default: only stop where it is no number, or lost. */
   spikes: spikesSchema.optional(),
+  /** Steps between measurements of the weights (weights.jsonl). Default: so many that a run has about a hundred. */
+  measureEvery: count.optional(),
   /** Formats of the finished model: of its linear layers (default: the family's own), and of everything else. */
   formats: z
     .strictObject({

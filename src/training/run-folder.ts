@@ -47,7 +47,12 @@ export async function contentsOf(
   };
 }
 
-export function identityOf({ of: _, ...identity }: Contents): Identity {
+export async function identityOf(
+  recipe: Recipe,
+  data: readonly Fingerprint[],
+  start?: readonly Fingerprint[],
+): Promise<Identity> {
+  const { of: _, ...identity } = await contentsOf(recipe, data, start);
   return identity;
 }
 

@@ -1,6 +1,6 @@
 import { Tape } from "../autograd/tape.ts";
 import type { Backend } from "../backends/backend.ts";
-import type { Operations } from "../kernels/index.ts";
+import { bf16Operations, type Operations } from "../kernels/index.ts";
 import type { Moment, TrainedRounding } from "../methods/method.ts";
 import { initialize } from "../models/initialize.ts";
 import type { Model, Role } from "../models/model.ts";
@@ -56,6 +56,17 @@ class WeightsInUse extends Map<string, Tensor> {
   }
 }
 
+/** A linear matrix in the middle of its training, both (rows, cols). */
+export interface SeenMatrix {
+  readonly name: string;
+  readonly rows: number;
+  readonly cols: number;
+  /** What the optimizer moves. */
+  readonly W: Float32Array;
+  /** What the layer computes with; W itself in the family `float`. */
+  readonly Ŵ: Float32Array;
+}
+
 /** A tensor that is trained. */
 interface Trained {
   readonly tensor: Tensor;
@@ -108,7 +119,7 @@ export class Trainer {
       backend,
       learning.map(({ tensor }) => tensor),
     );
-    this.#ops = this.#tape;
+    this.#ops = recipe.precision === "bf16" ? bf16Operations(this.#tape) : this.#tape;
     this.#rope = backend.keep(backend.upload(ropeTable(model.config, model.config.context)));
   }
 
@@ -298,6 +309,28 @@ export class Trainer {
         for (const t of weights.values()) if (!own.has(t)) backend.free(t);
       },
     };
+  }
+
+  get model(): Model {
+    return this.#model;
+  }
+
+  /** The linear matrices one after another: as they are trained, and as their layers see them at a moment. */
+  async *matrices(at: Moment): AsyncGenerator<SeenMatrix> {
+    const backend = this.#backend;
+    const read = async (t: Tensor) => (await backend.read(t)) as Float32Array;
+    for (const { name, role } of this.#model.tensors) {
+      if (role !== "linear") continue;
+      const { tensor } = this.#trained.get(name)!;
+      const [rows, cols] = tensor.shape;
+      const W = await read(tensor);
+      const seen = this.#rounding
+        ? backend.scope(() => this.#rounding!.forward(backend, tensor, this.#beside(name), at))
+        : tensor;
+      const Ŵ = seen === tensor ? W : await read(seen);
+      if (seen !== tensor) backend.free(seen);
+      yield { name, rows, cols, W, Ŵ };
+    }
   }
 
   /** Parameters by name. */

@@ -9,13 +9,7 @@ import { checkFits, type MemoryPlan, roomFor } from "../training/memory-plan.ts"
 import type { RecipeInput } from "../training/recipe.ts";
 import { forRecord, openRecipe } from "../training/recipe-file.ts";
 import { runTraining, type Trained } from "../training/run.ts";
-import {
-  closeRunFolder,
-  contentsOf,
-  type Identity,
-  identityOf,
-  openRunFolder,
-} from "../training/run-folder.ts";
+import { closeRunFolder, contentsOf, type Identity, openRunFolder } from "../training/run-folder.ts";
 import { openStart } from "../training/start.ts";
 import { findSources, vocabularyOf } from "../training/text.ts";
 import { type BackendChoice, backendFor } from "./load.ts";
@@ -60,7 +54,7 @@ export async function train(
   const start = await openStart(recipe, base, job);
   try {
     const contents = await contentsOf(recipe, sources.data, start?.fingerprints);
-    const identity = identityOf(contents);
+    const { of: _, ...identity } = contents;
     const finish = startRecord("train", { recipe: forRecord(recipe) });
     const backend = await backendFor(options, job);
     try {

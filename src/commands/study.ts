@@ -1,0 +1,42 @@
+import type { Command } from "commander";
+import type { Record } from "../record/record.ts";
+import { study as runStudy, type StudyOptions, type StudyResult } from "../study/spectra.ts";
+import { execute, type SharedOptions, sharedOptions } from "./command.ts";
+import { duration } from "./progress.ts";
+import { table } from "./table.ts";
+
+export function study(program: Command): void {
+  const command = program
+    .command("study")
+    .description(
+      "train a grid of models, derive others from them, and answer a study's questions; start it again to go on",
+    )
+    .argument("<recipe>", "YAML file, as recipes/spectra.yaml")
+    .requiredOption("-o, --out <folder>", "folder of the runs, their results and the report")
+    .option("--only <names>", "train only these runs: float-*, *-0.1M-*, ablation-*; several with commas")
+    .option("--redo", "runs whose recipe or text changed begin anew")
+    .option("--dry-run", "list the runs with the time they are likely to take");
+  sharedOptions(command).action((recipe: string, options: SharedOptions & Omit<StudyOptions, "recipe">) => {
+    const { json, quiet, ...settings } = options;
+    return execute(options, (job) => runStudy({ ...settings, recipe }, job), show);
+  });
+}
+
+function show({ runs }: Record<StudyResult>): string {
+  const left = runs
+    .filter(({ state }) => state !== "finished")
+    .reduce((sum, { seconds }) => sum + seconds, 0);
+  return [
+    table(
+      ["run", "state", "tokens", "time"],
+      runs.map(({ name, state, tokens, seconds }) => [
+        name,
+        state,
+        Math.round(tokens).toLocaleString("en-US"),
+        `${state === "finished" ? "" : "about "}${duration(seconds)}`,
+      ]),
+    ),
+    "",
+    `${runs.length} runs, about ${duration(left)} left`,
+  ].join("\n");
+}
