@@ -1,6 +1,10 @@
 import { roundToNearest } from "../formats/format.ts";
 import { encode, formatByName, formats } from "../formats/index.ts";
+import { ADAMW4_BLOCK, adamw4Scales } from "../kernels/adamw4.ts";
+import { ADAMW8_BLOCK } from "../kernels/adamw8.ts";
 import type { KernelName, ProcedureName } from "../kernels/index.ts";
+import { setBf16At } from "../kernels/moments.ts";
+import { roundBf16 } from "../tensor/half.ts";
 import { generator, normals, type Random } from "../tensor/random.ts";
 import { type HostTensor, hostTensor, InputError, matrix, sizeOf } from "../tensor/tensor.ts";
 import { onlyPart, packedWeight, type Weight } from "../tensor/weight.ts";
@@ -124,13 +128,23 @@ export function kernelCases(): Case[] {
   add("ternary", "ties", hostTensor([4], Float32Array.of(0.5, -0.5, 1.5, -1.5)), 0);
   add("binary", "zeros", hostTensor([2, 9], new Float32Array(18)));
   add("binary", "all the mean", hostTensor([3], Float32Array.of(0.5, 0.5, 0.5)));
+  add("ternary", "ties of the median", hostTensor([4], Float32Array.of(-3, 0.5, 1, 7)), 0, 1);
+  add("ternary", "median below ε", hostTensor([3], Float32Array.of(0, 0, 7)), 0.25, 1);
+  for (const shape of [...ODD_SIZES.map((n) => [n]), [17, 257], [0, 8]]) {
+    add("ternary", `${shape.join("×")}, median`, floats(shape, 0.05), 1e-5, 1);
+  }
+  for (const scale of [4e-8, 1e-6, 1, 7e4, 1e6, 1e38]) {
+    add("ternary", `scale ${scale}, median`, floats([38], scale), 0, 1);
+  }
   add("binary", "one at the mean", hostTensor([3], Float32Array.of(1, 2, 3)));
+  weightCases(add, floats);
 
   for (const dim of [...ODD_SIZES, 64]) {
     for (const [bits, rule, group, share, limit] of [
       [8, 0, 0, 1, 0],
       [4, 1, 0, 1, 0],
       [4, 2, 0, 1, 2],
+      [4, 3, 0, 1, 2],
       [8, 0, 0, 0.5, 0],
       [3, 0, dim % 16 === 0 ? 16 : 1, 0.3, 1],
       [2, 1, 0, 0.9, 0.5],
@@ -145,7 +159,7 @@ export function kernelCases(): Case[] {
     [2, 8],
     Float32Array.of(7, 0.5, -1.5, 2.5, -2.5, 2.5, 0, -0, 3, 3, -3, 3, 3, -3, 3, 3),
   );
-  for (const rule of [0, 1, 2]) {
+  for (const rule of [0, 1, 2, 3]) {
     add("roundRows", `ties, rule ${rule}`, halves, 4, rule, 0, 0.4, 2.5);
     for (const scale of [1e-42, 1e-30, 1e-6, 1e6, 1e30]) {
       add("roundRows", `scale ${scale}, rule ${rule}`, floats([2, 33], scale), 8, rule, 0, 0.5, 0);
@@ -214,6 +228,67 @@ export function kernelCases(): Case[] {
   add("matchStates", "the same direction", same, twice);
   add("matchStates", "no tokens", floats([0, 8]), floats([0, 8]));
   return cases;
+}
+
+/** The operations of which methods make their weights, odd sizes and codes at the edges. */
+function weightCases(
+  add: (name: KernelName, label: string, ...args: HostArgument[]) => void,
+  floats: (shape: readonly number[], scale?: number) => HostTensor,
+): void {
+  const halves = (scale: number) => Float32Array.from({ length: 65 }, (_, i) => scale * ((i - 32) / 8));
+  const sizes = [...ODD_SIZES.map((n) => [3, n]), [33, 17], [0, 8], [4, 0]];
+  for (const shape of sizes) {
+    const [rows, cols] = shape;
+    const label = shape.join("×");
+    for (const rule of [0, 1]) add("sign", `${label}, rule ${rule}`, floats(shape, 0.7), rule);
+    add("half", label, floats(shape, 3));
+    add("scaleRows", label, floats(shape), floats([rows]));
+    add("scaleColumns", label, floats(shape), floats([cols]));
+    add("addRow", label, floats(shape), floats([cols]));
+    add("combine", label, floats(shape), floats(shape), 0.3, -1.7);
+    for (const bits of [0, 1, 2, 3, 4]) {
+      const scales = hostTensor([rows], (floats([rows]).data as Float32Array).map(Math.abs));
+      add("learnedStep", `${label}, ${bits} bits`, floats(shape, 0.6), scales, bits);
+    }
+    for (const rule of [0, 1]) {
+      for (const bits of [2, 3, 4, 6, 8])
+        add("nested", `${label}, ${bits} bits, rule ${rule}`, withZeroRow(floats(shape, 0.05)), bits, rule);
+    }
+  }
+  const steep = Float32Array.from([0, -0, 1e-30, -1e-30, 20, -20, 87, -87, 1e5, -1e5]);
+  add("sign", "steep", hostTensor([10], steep), 1);
+  for (const scale of [1e-9, 1e-5, 1, 900, 7e4]) add("half", `scale ${scale}`, floats([37], scale));
+  add("half", "ties", hostTensor([65], halves(2 ** -24 * 4)));
+  add("combine", "a scalar", hostTensor([1], Float32Array.of(2)), hostTensor([1], Float32Array.of(3)), 0, 1);
+  for (const bits of [0, 1, 2, 3, 4]) {
+    const edges = hostTensor([1, 65], halves(bits < 3 ? 0.25 : 4));
+    for (const scale of [-1, 0, 1e-5, 1, 1.37]) {
+      add(
+        "learnedStep",
+        `edges, ${bits} bits, scale ${scale}`,
+        edges,
+        hostTensor([1], Float32Array.of(scale)),
+        bits,
+      );
+    }
+  }
+  for (const rule of [0, 1]) {
+    for (let bits = 2; bits <= 8; bits++) {
+      // Every code once.
+      const all = Float32Array.from({ length: 256 }, (_, i) => i - (rule === 0 ? 0 : 128));
+      if (rule === 1) all[0] = 127;
+      add("nested", `all codes, ${bits} bits, rule ${rule}`, hostTensor([1, 256], all), bits, rule);
+      add(
+        "nested",
+        `one value, ${bits} bits, rule ${rule}`,
+        hostTensor([2, 2], Float32Array.of(3, 3, -1, -1)),
+        bits,
+        rule,
+      );
+      add("nested", `tiny, ${bits} bits, rule ${rule}`, floats([2, 19], 1e-7), bits, rule);
+      add("nested", `great, ${bits} bits, rule ${rule}`, floats([2, 19], 3e5), bits, rule);
+    }
+  }
 }
 
 /**
@@ -462,6 +537,33 @@ export function procedureCases(): Case<ProcedureName>[] {
     add("adamw", `${n}, limited`, ...moments(), 1e-3, 0.9, 0.95, 1e-8, 0.1, 7, 1);
     add("adamw", `${n}, free`, ...moments(), 1e-3, 0.9, 0.95, 1e-8, 0, 1, 0);
   }
+  cases.push(
+    ...stepCases(random, [
+      [1],
+      [3],
+      [128],
+      [255],
+      [257],
+      [700],
+      [5, 3],
+      [3, 5],
+      [17, 129],
+      [40, 64],
+      [2, 300],
+      [0],
+    ]),
+  );
+  for (const [rows, cols] of [
+    [1, 1],
+    [3, 3],
+    [5, 17],
+    [17, 5],
+    [40, 33],
+  ]) {
+    add("orthogonalize", `${rows}×${cols}`, floats([rows, cols]), 5);
+  }
+  add("orthogonalize", "of zeros", hostTensor([3, 4], new Float32Array(12)), 5);
+  add("orthogonalize", "no steps", floats([3, 4]), 0);
   const zeros = () => hostTensor([4], new Float32Array(4));
   const none = hostTensor([1], Float32Array.of(0));
   add("adamw", "all zero", floats([4]), zeros(), zeros(), zeros(), none, 1e-3, 0.9, 0.95, 1e-8, 0.1, 1, 1);
@@ -484,6 +586,84 @@ export function procedureCases(): Case<ProcedureName>[] {
   return cases;
 }
 
+/**
+ * The steps of optimizers on parameters of some shapes: codes and scales of states that have already moved, a limited
+ * gradient and a free one, states of zeros, and a norm that is not finite.
+ */
+function stepCases(random: Random, shapes: readonly (readonly number[])[]): Case<ProcedureName>[] {
+  const cases: Case<ProcedureName>[] = [];
+  for (const shape of shapes) {
+    const n = sizeOf(shape);
+    const floats = (scale = 1) => normalTensor(random, shape, scale);
+    const words = (bytes: number) =>
+      hostTensor(
+        [Math.ceil(bytes / 4)],
+        Int32Array.from({ length: Math.ceil(bytes / 4) }, () => Math.floor(random() * 2 ** 32) | 0),
+      );
+    const scales = (count: number, size: number) =>
+      hostTensor(
+        [count],
+        Float32Array.from({ length: count }, () => size * random()),
+      );
+    const bf16s = (scale: number) => {
+      const packed = new Int32Array(Math.ceil(n / 2));
+      for (let i = 0; i < n; i++) setBf16At(packed, i, roundBf16(normals(random, 1, scale)[0]));
+      return hostTensor([packed.length], packed);
+    };
+    const squares = (t: HostTensor) =>
+      hostTensor(
+        t.shape,
+        Int32Array.from(t.data, (word) => word & 0x7fff7fff),
+      );
+    for (const [label, squaredNorm, maxNorm, step, decay] of [
+      ["limited", 9, 1, 7, 0.1],
+      ["free", 9, 0, 2, 0],
+      ["not finite", Number.POSITIVE_INFINITY, 1, 3, 0.1],
+      ["NaN", Number.NaN, 0, 3, 0.1],
+    ] as const) {
+      const where = `${shape.join("×")}, ${label}`;
+      const norm = hostTensor([1], Float32Array.of(squaredNorm));
+      const numbers = [1e-3, 0.9, 0.95, 1e-8, decay, step, maxNorm];
+      const add = (name: ProcedureName, label: string, ...args: HostArgument[]) =>
+        cases.push({ name, label, args });
+      for (const size of label === "free" ? [0, 1e-4, 1e-25] : [0.01]) {
+        const blocks = Math.ceil(n / ADAMW8_BLOCK);
+        const eight = [words(n), scales(blocks, size), words(n), scales(blocks, size * size)];
+        add("adamw8", `${where}, ${size}`, floats(), floats(size), ...eight, norm, ...numbers);
+        const first = scales(Math.ceil(n / ADAMW4_BLOCK), size);
+        const second = scales(adamw4Scales(shape), size * size);
+        const four = [words(n / 2), first, words(n / 2), second];
+        add("adamw4", `${where}, ${size}`, floats(), floats(size), ...four, norm, ...numbers);
+      }
+      const lost = hostTensor([3], Float32Array.of(1, 2, 3));
+      const none = hostTensor([0], new Int32Array(0));
+      for (const [variant, secondRest] of [
+        ["light", none],
+        ["plus", bf16s(1e-6)],
+      ] as const) {
+        const states = [bf16s(1e-4), bf16s(0.1), squares(bf16s(0.01)), secondRest, lost, norm];
+        const w = hostTensor(shape, floats().data.map(roundBf16) as Float32Array);
+        add("collage", `${where}, ${variant}`, w, floats(0.1), ...states, ...numbers);
+      }
+      add("momentum", where, floats(), floats(), floats(), norm, 0.95, step % 2, maxNorm);
+      add("descend", where, floats(), floats(), norm, 0.01, 0.2, decay);
+    }
+    cases.push({ name: "splitBf16", label: shape.join("×"), args: [floats(), words(2 * n)] });
+  }
+  return cases;
+}
+
+/** Steps of optimizers on parameters that are cut into many tasks. */
+export function largeSteps(): Case<ProcedureName>[] {
+  const steps = stepCases(generator(16), [[300, 257], [100_003]]).filter(({ label }) =>
+    label.includes("limited"),
+  );
+  return [
+    ...steps,
+    { name: "orthogonalize", label: "", args: [normalTensor(generator(17), [130, 300], 1), 5] },
+  ];
+}
+
 /** Every float argument of a small case of every operation with one NaN or infinity in it. */
 export function nonFiniteCases(): Case[] {
   const random = generator(4);
@@ -504,10 +684,24 @@ export function nonFiniteCases(): Case[] {
     { name: "embedding", label: "", args: [floats([3, 19]), ids([0, 1, 2, 1])] },
     { name: "crossEntropy", label: "", args: [floats([5, 19]), floats([7, 19]), ids([0, 3, 6, -1, 2])] },
     { name: "ternary", label: "", args: [floats([3, 19]), 1e-5] },
+    { name: "ternary", label: "median", args: [floats([3, 19]), 1e-5, 1] },
     { name: "binary", label: "", args: [floats([3, 19])] },
+    { name: "sign", label: "", args: [floats([3, 19]), 0] },
+    { name: "sign", label: "OneBit", args: [floats([3, 19]), 1] },
+    { name: "half", label: "", args: [floats([19])] },
+    { name: "scaleRows", label: "", args: [floats([3, 19]), floats([3])] },
+    { name: "scaleColumns", label: "", args: [floats([3, 19]), floats([19])] },
+    { name: "addRow", label: "", args: [floats([3, 19]), floats([19])] },
+    { name: "combine", label: "", args: [floats([3, 19]), floats([3, 19]), 0.3, 0.7] },
+    ...[0, 1, 2, 3, 4].map((bits): Case => {
+      return { name: "learnedStep", label: `${bits} bits`, args: [floats([3, 19]), floats([3]), bits] };
+    }),
+    ...[0, 1].map(
+      (rule): Case => ({ name: "nested", label: `rule ${rule}`, args: [floats([3, 19]), 4, rule] }),
+    ),
     { name: "layerNorm", label: "", args: [floats([3, 19]), 1e-5] },
     { name: "relu2glu", label: "", args: [floats([19]), floats([19])] },
-    ...[0, 1, 2].map((rule): Case => {
+    ...[0, 1, 2, 3].map((rule): Case => {
       return { name: "roundRows", label: `rule ${rule}`, args: [floats([3, 20]), 4, rule, 10, 0.5, 0] };
     }),
     { name: "roundRows", label: "limit", args: [floats([3, 19]), 8, 2, 0, 1, 2] },
@@ -532,6 +726,7 @@ export function nonFiniteCases(): Case[] {
 /** Arguments that every operation must refuse with a ShapeError. */
 export function wrongShapes(): Case<KernelName | ProcedureName>[] {
   const t = (...shape: number[]) => hostTensor(shape, new Float32Array(sizeOf(shape)));
+  const i = (size: number) => hostTensor([size], new Int32Array(size));
   const none = ids([]);
   const wrong: [KernelName | ProcedureName, ...HostArgument[]][] = [
     ["add", t(3), t(4)],
@@ -559,6 +754,18 @@ export function wrongShapes(): Case<KernelName | ProcedureName>[] {
     ["embedding", t(4), none],
     ["crossEntropy", t(2, 3), t(5, 4), ids([0, 1])],
     ["crossEntropy", t(2, 3), t(5, 3), ids([0])],
+    ["ternary", t(3), 1e-5, 2],
+    ["sign", t(3), 2],
+    ["scaleRows", t(2, 3), t(3)],
+    ["scaleColumns", t(2, 3), t(2)],
+    ["addRow", t(2, 3), t(2)],
+    ["combine", t(3), t(4), 1, 1],
+    ["learnedStep", t(2, 3), t(3), 2],
+    ["learnedStep", t(2, 3), t(2), 5],
+    ["learnedStep", t(6), t(1), 2],
+    ["nested", t(2, 3), 1, 0],
+    ["nested", t(2, 3), 4, 2],
+    ["nested", t(6), 4, 0],
     ["roundRows", t(2, 6), 1, 0, 0, 1, 0],
     ["roundRows", t(2, 6), 17, 0, 0, 1, 0],
     ["roundRows", t(2, 6), 8, 3, 0, 1, 0],
@@ -579,6 +786,17 @@ export function wrongShapes(): Case<KernelName | ProcedureName>[] {
     ["attention", t(4, 6), t(4, 6), t(5, 6), 2, 2, 1, 0],
     ["squaredNorm", t(2), t(4), 0],
     ["adamw", t(3), t(3), t(3), t(2), t(1), 1, 0.9, 0.9, 1, 0, 1, 0],
+    ["adamw8", t(5), t(5), i(2), t(1), i(1), t(1), t(1), 1, 0.9, 0.9, 1, 0, 1, 0],
+    ["adamw8", t(257), t(257), i(65), t(1), i(65), t(2), t(1), 1, 0.9, 0.9, 1, 0, 1, 0],
+    ["adamw4", t(2, 4), t(2, 4), i(1), t(1), i(1), t(1), t(1), 1, 0.9, 0.9, 1, 0, 1, 0],
+    ["adamw4", t(9), t(9), i(1), t(1), i(2), t(1), t(1), 1, 0.9, 0.9, 1, 0, 1, 0],
+    ["splitBf16", t(3), i(1)],
+    ["collage", t(3), t(3), i(2), i(2), i(2), i(1), t(3), t(1), 1, 0.9, 0.9, 1, 0, 1, 0],
+    ["collage", t(3), t(3), i(2), i(2), i(2), i(0), t(2), t(1), 1, 0.9, 0.9, 1, 0, 1, 0],
+    ["momentum", t(3), t(3), t(4), t(1), 0.9, 1, 0],
+    ["descend", t(3), t(4), t(1), 1, 1, 0],
+    ["orthogonalize", t(3), 5],
+    ["orthogonalize", t(3, 3), 0.5],
     ["addGram", t(3, 4), t(2, 4), 1],
     ["cholesky", t(3, 4), t(2), 0, 3],
     ["cholesky", t(3, 3), t(2), 0, 4],

@@ -1,6 +1,6 @@
 import { isCacheFormat } from "../kernels/cache-append.ts";
 import { type KernelName, kernels, type Operations, type Procedures, procedures } from "../kernels/index.ts";
-import { type Kernel, matrixShape } from "../kernels/kernel.ts";
+import { type Kernel, matrixShape, type Procedure } from "../kernels/kernel.ts";
 import { InputError, ShapeError, sizeOf, type Tensor, UnsupportedError } from "../tensor/tensor.ts";
 
 /** A tensor of one backend: what it is, and where it lives (`Memory` is an address, or a typed array). */
@@ -39,10 +39,9 @@ export class Handle<Memory> implements Tensor {
   }
 }
 
-/** What operations say of their arguments; procedures have neither ids nor packed matrices. */
-const reads: ReadonlyMap<string, Pick<Kernel, "ids" | "packed" | "caches">> = new Map(
-  Object.entries({ ...procedures, ...kernels } as object),
-);
+/** What operations say of their arguments; procedures have no packed matrices, and `integers` in the place of ids. */
+const reads: ReadonlyMap<string, Pick<Kernel, "ids" | "packed" | "caches"> & Pick<Procedure, "integers">> =
+  new Map(Object.entries({ ...procedures, ...kernels } as object));
 
 /** Whether an operation takes a matrix, or a cache, in a packed format. */
 export function takesPacked(operation: string, format: string): boolean {
@@ -104,18 +103,19 @@ export abstract class Tensors<Memory> {
 
   /** The tensor arguments of an operation, each in a format that the operation reads there. */
   protected inputs(name: string, args: readonly unknown[]): Handle<Memory>[] {
-    const { ids, packed, caches } = reads.get(name)!;
+    const { ids, integers, packed, caches } = reads.get(name)!;
     const handles: Handle<Memory>[] = [];
     for (let i = 0; i < args.length && typeof args[i] === "object"; i++) {
       const t = this.handle(name, args[i]);
-      if (t.format !== (i === ids ? "i32" : "f32")) {
+      const format = i === ids || integers?.includes(i) ? "i32" : "f32";
+      if (t.format !== format) {
         const mayPack = i === packed && t.format !== "i32";
         const isCache = caches?.includes(i) && isCacheFormat(t.format) && t.activations === undefined;
         if (!mayPack && !isCache) {
           const others =
             i === packed ? " or a packed matrix" : caches?.includes(i) ? ", f16, int8 or int4" : "";
           throw new UnsupportedError(
-            `${name}: argument ${i} needs to be ${i === ids ? "i32" : `f32${others}`}, got ${t.format}`,
+            `${name}: argument ${i} needs to be ${format === "i32" ? format : `f32${others}`}, got ${t.format}`,
           );
         }
       }

@@ -12,6 +12,7 @@ import { inspect } from "./inspect.ts";
 import { study } from "./study.ts";
 import { tokenize } from "./tokenize.ts";
 import { train } from "./train.ts";
+import { watch } from "./watch.ts";
 
 /** Runs one command line; gives the exit status: 0 done, 1 failed, 2 wrong usage or bad input, 130 interrupted. */
 export async function main(args: readonly string[]): Promise<number> {
@@ -24,6 +25,7 @@ export async function main(args: readonly string[]): Promise<number> {
     compress,
     convert,
     train,
+    watch,
     study,
     generate,
     chat,

@@ -1,15 +1,18 @@
 import type { Command } from "commander";
-import type { Record } from "../record/record.ts";
+import type { Job, Record } from "../record/record.ts";
+import { watchInThread } from "../server/worker.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { type PlanResult, planTraining } from "../verbs/plan-training.ts";
 import { type TrainOptions, type TrainResult, train as trainModel } from "../verbs/train.ts";
-import { execute, realNumber, type SharedOptions, sharedOptions } from "./command.ts";
+import { execute, realNumber, type SharedOptions, sharedOptions, wholeNumber } from "./command.ts";
 import { duration, size } from "./progress.ts";
+import { servedAt } from "./serving.ts";
 
 interface Options extends SharedOptions, Omit<TrainOptions, "recipe" | "out" | "memory"> {
   readonly out?: string;
   readonly dryRun?: boolean;
   readonly trial: boolean;
+  readonly watch?: number | true;
   /** GB. */
   readonly memory?: number;
 }
@@ -24,23 +27,47 @@ export function train(program: Command): void {
     .option("--set <key=value...>", "override the recipe: --set schedule.peak=0.002")
     .option("--memory <GB>", "memory that training may take (default: the machine's)", realNumber(0))
     .option("--dry-run", "print parameters, bits, memory, steps and time, and train nothing")
-    .option("--no-trial", "with --dry-run: take no steps to know the time");
+    .option("--no-trial", "with --dry-run: take no steps to know the time")
+    .option(
+      "--watch [port]",
+      "serve a page on this machine that shows the run while it goes on (default port: 7860, or the next that is free)",
+      wholeNumber(0, 65535),
+    );
   sharedOptions(command).action(async (recipe: string, options: Options) => {
-    const { json, quiet, dryRun, trial, out, memory, ...others } = options;
+    const { json, quiet, dryRun, trial, out, memory, watch, ...others } = options;
     const settings = { ...others, recipe, ...(memory === undefined ? {} : { memory: memory * 1e9 }) };
     if (dryRun) return execute(options, (job) => planTraining({ ...settings, trial }, job), showPlan);
     if (out === undefined) throw new InputError("train: needs a folder for the model; give it with --out");
-    return execute(options, (job) => trainModel({ ...settings, out }, job), show);
+    const run = (job: Job) => trainModel({ ...settings, out }, job);
+    return execute(
+      options,
+      (job) => (watch === undefined ? run(job) : watched(out, watch, () => run(job))),
+      show,
+    );
   });
 }
 
+/** Shows the page of a folder for as long as the work in it takes. */
+async function watched<R>(out: string, port: number | true, work: () => Promise<R>): Promise<R> {
+  const page = await watchInThread(out, port === true ? undefined : port);
+  process.stderr.write(`${servedAt(page.url, port)}\n`);
+  try {
+    return await work();
+  } finally {
+    await page.close();
+  }
+}
+
 function show(record: Record<TrainResult>): string {
-  const { steps, tokens, tokensPerSecond, trainingSeconds, validation, rollbacks, memory } = record;
+  const { steps, tokens, tokensPerSecond, trainingSeconds, optimizer, validation, rollbacks, memory } =
+    record;
   const { loss, lossStandardError } = validation;
   const error = lossStandardError === null ? "" : ` ± ${lossStandardError.toFixed(4)}`;
+  const peak = memory.peak === undefined ? "" : `, ${size(memory.peak)} of tensors`;
   return [
-    `${steps} steps, ${count(tokens)} tokens in ${duration(trainingSeconds)} (${tokensPerSecond.toFixed(0)} tokens/s${memory.peak === undefined ? "" : `, ${size(memory.peak)} of tensors`})`,
+    `${steps} steps, ${count(tokens)} tokens in ${duration(trainingSeconds)} (${tokensPerSecond.toFixed(0)} tokens/s${peak})`,
     ...rollbacks.map(({ at, to, why }) => `step ${at}: ${why}; went back to step ${to}`),
+    `optimizer ${optimizer.name}, ${optimizer.stateBytesPerParameter.toFixed(2)} bytes of state per parameter`,
     `validation loss ${loss.toFixed(4)}${error} nats per token, measured on the model as stored`,
   ].join("\n");
 }

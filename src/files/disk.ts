@@ -212,6 +212,15 @@ export async function openGrowing(path: string): Promise<GrowingFile> {
   };
 }
 
+/** Makes a folder, with those that lead to it, where there is none. */
+export async function makeFolder(folder: string): Promise<void> {
+  await fs()
+    .mkdir(folder, { recursive: true })
+    .catch((error) => {
+      throw writeError(folder, error);
+    });
+}
+
 /** Gives a finished file its name. */
 export async function rename(from: string, to: string): Promise<void> {
   await fs().rename(from, to);

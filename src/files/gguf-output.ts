@@ -4,7 +4,7 @@ import { ggufVocabulary } from "../tokenizers/index.ts";
 import { DEFAULT_ALIGNMENT, RECORD_KEY } from "./gguf.ts";
 import { ggufName, llamaEntries } from "./gguf-llama.ts";
 import { fittedVocabulary, vocabularyEntries } from "./gguf-tokenizer.ts";
-import type { Convertible, ModelOutput, NeededTensor } from "./output.ts";
+import { type Convertible, type ModelOutput, type NeededTensor, needPlain } from "./output.ts";
 import { equalType } from "./recode.ts";
 import { type GgufEntry, ggufWriter } from "./write-gguf.ts";
 
@@ -142,6 +142,7 @@ export async function ggufOutput(
   { file, sizes, tensors }: Convertible,
   { type, name, record }: Options,
 ): Promise<ModelOutput> {
+  needPlain("GGUF", sizes);
   const plans = planGguf(tensors, type);
   const warnings: string[] = [];
   const entries: GgufEntry[] = [

@@ -4,9 +4,9 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { Progress } from "../record/record.ts";
-import { type HubOptions, hubFolder } from "./hub.ts";
+import { type HubOptions, hubDataset, hubFolder } from "./hub.ts";
 import { openModel } from "./index.ts";
 import { encodeSafetensors } from "./safetensors.ts";
 
@@ -355,4 +355,85 @@ test("the environment says where hub and cache are, and who asks", async () => {
   } finally {
     process.env = before;
   }
+});
+
+describe("data sets", () => {
+  const ROWS = Buffer.from('{"text":"one"}\n');
+  const SHARD = Buffer.from(new Uint8Array(150_000).map((_, i) => i % 11));
+
+  beforeEach(() => {
+    hub.files = {
+      "README.md": Buffer.from("about it"),
+      "data/b.parquet": SHARD,
+      "data/a.jsonl": ROWS,
+      "data/more/c.txt": Buffer.from("text"),
+      "data2/d.txt": Buffer.from("no"),
+      "script.py": Buffer.from("no"),
+    };
+  });
+  const names = (files: { name: string }[]) => files.map(({ name }) => name);
+
+  test("all its texts, sorted, with progress; then from the cache without the network", async () => {
+    const events: Progress[] = [];
+    const files = await hubDataset(`hf:${NAME}`, {
+      hub: settings,
+      onProgress: (event) => events.push(event),
+    });
+    expect(names(files)).toEqual(["data/a.jsonl", "data/b.parquet", "data/more/c.txt", "data2/d.txt"]);
+    expect(readFileSync(files[1].path).equals(SHARD)).toBe(true);
+    expect(hub.requests[0]).toBe(`/api/datasets/${NAME}/revision/main`);
+    expect(hub.requests).toContainEqual(
+      expect.stringContaining(`/datasets/${NAME}/resolve/${hub.commit}/data/a.jsonl`),
+    );
+    const total = SHARD.length + ROWS.length + 6;
+    expect(events.at(-1)).toEqual({
+      task: "download",
+      done: total,
+      total,
+      unit: "bytes",
+      note: "data2/d.txt",
+    });
+
+    hub.requests.length = 0;
+    const offline = { hub: { ...settings, offline: true } };
+    expect(await hubDataset(`hf:${NAME}`, offline)).toEqual(files);
+    expect(await hubDataset(`hf:${NAME}@${hub.commit}/data`, { hub: settings })).toEqual(files.slice(0, 3));
+    expect(hub.requests).toEqual([]);
+    await expect(hubDataset("hf:someone/other", offline)).rejects.toThrow(
+      "hf:someone/other: not in the cache",
+    );
+  });
+
+  test("one file or folder of a revision, and no more", async () => {
+    const at = async (path: string) => names(await hubDataset(`hf:${NAME}@main${path}`, { hub: settings }));
+    expect(await at("/data/a.jsonl")).toEqual(["data/a.jsonl"]);
+    expect(await at("/data/more/")).toEqual(["data/more/c.txt"]);
+    expect(hub.requests.some((request) => /b\.parquet|d\.txt/.test(request))).toBe(false);
+    const offline = { hub: { ...settings, offline: true } };
+    await expect(hubDataset(`hf:${NAME}/data`, offline)).rejects.toThrow("offline mode is on");
+  });
+
+  test("a download that is cut goes on where it broke off", async () => {
+    let cuts = 0;
+    hub.misbehave = (request, response, file) =>
+      file === SHARD && cuts++ < 1 ? cutAfter(response, file, rangeStart(request), 50_000) : false;
+    const [file] = await hubDataset(`hf:${NAME}/data/b.parquet`, { hub: settings });
+    expect(readFileSync(file.path).equals(SHARD)).toBe(true);
+    expect(hub.requests.some((request) => /b\.parquet bytes=[1-9]/.test(request))).toBe(true);
+  });
+
+  test("a path without texts, a data set that is none and a wrong name are one line each", async () => {
+    const message = (spec: string) => hubDataset(spec, { hub: settings }).catch((error) => error.message);
+    expect(await message(`hf:${NAME}/script.py`)).toBe(
+      `hf:${NAME}/script.py: has no .txt, .jsonl or .parquet file at script.py; check the name and the path`,
+    );
+    expect(await message("hf:nobody/nothing")).toContain(
+      "has no such data set, or not revision main (status 404)",
+    );
+    expect(await message(`hf:${NAME}@gone`)).toContain("not revision gone (status 404)");
+    for (const spec of ["hf:tiny", "hf:../x", `hf:${NAME}/a/../b`])
+      expect(await message(spec)).toBe(
+        `${spec}: needs hf:OWNER/NAME, hf:OWNER/NAME@REVISION or one of these with /path`,
+      );
+  });
 });

@@ -1,10 +1,19 @@
 import type { Progress } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
-import { openDisk, openGrowing, readSmall, remove, rename, whatIs, writeFileAtomic } from "./disk.ts";
+import {
+  makeFolder,
+  openDisk,
+  openGrowing,
+  readSmall,
+  remove,
+  rename,
+  whatIs,
+  writeFileAtomic,
+} from "./disk.ts";
 import { isObject, parseJson } from "./json.ts";
 
 /**
- * Models of the Hugging Face hub, through `@huggingface/hub`, in a cache of
+ * Models and data sets of the Hugging Face hub, through `@huggingface/hub`, in a cache of
  * our own:
  *
  *   CACHE/hub/OWNER--NAME/refs/REVISION       the commit that a revision meant when it was last asked for
@@ -67,7 +76,7 @@ interface RemoteFile {
  */
 export async function hubFolder(spec: string, options: HubOptions = {}): Promise<string> {
   const { name, revision } = parseSpec(spec);
-  const settings = { ...settingsFrom(process.env), ...options.hub };
+  const settings = settingsOf(options);
   const base = `${settings.cache}/hub/${name.replace("/", "--")}`;
   const ref = `${base}/refs/${encodeURIComponent(revision)}`;
 
@@ -81,16 +90,118 @@ export async function hubFolder(spec: string, options: HubOptions = {}): Promise
   }
   if (isCached && cached === revision) return `${base}/${cached}`;
 
-  const hub = await connect(spec, name, settings, options.signal, isCached);
+  const hub = await connect(spec, { type: "model", name }, settings, options.signal, isCached);
   const commit = await hub.resolve(revision);
   const folder = `${base}/${commit}`;
   if ((await whatIs(`${folder}/.complete`)) !== "file") {
     await download(spec, folder, commit, hub, options);
     await writeFileAtomic(`${folder}/.complete`, new Uint8Array(0));
   }
-  await (await openGrowing(ref)).close(); // makes the folder
-  await writeFileAtomic(ref, new TextEncoder().encode(`${commit}\n`));
+  await writeRef(ref, commit);
   return folder;
+}
+
+/** A file of a data set on this machine, and its path in the data set. */
+export interface DatasetFile {
+  readonly name: string;
+  readonly path: string;
+}
+
+/** What texts are kept in; others, such as a README.md, are no part of a data set. */
+const TEXT_FILES = /\.(txt|jsonl|ndjson|parquet)$/i;
+
+/**
+ * The text files of `hf:OWNER/NAME[@REVISION][/path]`, all of them or those at
+ * or below a path, sorted by name (by code units), after downloading what is
+ * missing. A revision with a slash is written with %2F. In the cache:
+ *
+ *   CACHE/hub/datasets/OWNER--NAME/refs/REVISION    the commit, as for models
+ *   CACHE/hub/datasets/OWNER--NAME/COMMIT.json      its list of files
+ *   CACHE/hub/datasets/OWNER--NAME/COMMIT/…         those that were asked for
+ */
+export async function hubDataset(spec: string, options: HubOptions = {}): Promise<DatasetFile[]> {
+  const { name, revision, path } = parseDataset(spec);
+  const settings = settingsOf(options);
+  const base = `${settings.cache}/hub/datasets/${name.replace("/", "--")}`;
+  const ref = `${base}/refs/${encodeURIComponent(revision)}`;
+  const cached = /^[0-9a-f]{40}$/.test(revision) ? revision : await readRef(ref);
+  const listOf = (commit: string) => `${base}/${commit}.json`;
+  const isCached = cached !== undefined && (await whatIs(listOf(cached))) === "file";
+
+  let hub: Hub | undefined;
+  const online = async () => {
+    if (settings.offline) {
+      throw new InputError(
+        `${spec}: not in the cache, and offline mode is on; unset LOWBIT_OFFLINE and HF_HUB_OFFLINE to download it`,
+      );
+    }
+    hub ??= await connect(spec, { type: "dataset", name }, settings, options.signal, isCached);
+    return hub;
+  };
+  const isKnown = isCached && (settings.offline || cached === revision);
+  const commit = isKnown ? cached : await (await online()).resolve(revision);
+  let files = await readListing(listOf(commit));
+  if (files === undefined) {
+    files = await (await online()).files(commit);
+    await writeWithFolder(listOf(commit), JSON.stringify({ files }));
+  }
+  if (!isKnown) await writeRef(ref, commit);
+  const wanted = files
+    .filter(
+      ({ path: file }) => TEXT_FILES.test(file) && isBelow(file, path) && !file.split("/").includes(".."),
+    )
+    .sort((a, b) => (a.path < b.path ? -1 : 1));
+  if (wanted.length === 0) {
+    const where = path === "" ? "" : ` at ${path}`;
+    throw new InputError(
+      `${spec}: has no .txt, .jsonl or .parquet file${where}; check the name and the path`,
+    );
+  }
+  const total = wanted.reduce((bytes, file) => bytes + file.size, 0);
+  let done = 0;
+  for (const file of wanted) {
+    if ((await whatIs(`${base}/${commit}/${file.path}`)) !== "file") {
+      const report = (bytes: number) =>
+        options.onProgress?.({ task: "download", done: done + bytes, total, unit: "bytes", note: file.path });
+      await downloadOne(spec, `${base}/${commit}`, commit, await online(), file, options.signal, report);
+    }
+    done += file.size;
+  }
+  return wanted.map((file) => ({ name: file.path, path: `${base}/${commit}/${file.path}` }));
+}
+
+/** The list of files that was kept, unless there is none or it is damaged. */
+async function readListing(path: string): Promise<RemoteFile[] | undefined> {
+  if ((await whatIs(path)) !== "file") return undefined;
+  try {
+    const { files } = JSON.parse(new TextDecoder().decode(await readSmall(path, 1 << 28)));
+    return Array.isArray(files) ? files : undefined;
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+}
+
+function isBelow(file: string, path: string): boolean {
+  return path === "" || file === path || file.startsWith(`${path}/`);
+}
+
+function parseDataset(spec: string): { name: string; revision: string; path: string } {
+  const [, name, revision = "main", path = ""] =
+    /^hf:([\w.-]+\/[\w.-]+)(?:@([^/\s]+))?(?:\/(.*?))?\/*$/.exec(spec) ?? [];
+  const isDots = (part: string) => /^\.+$/.test(part);
+  if (name === undefined || name.split("/").some(isDots) || isDots(revision) || path.split("/").some(isDots))
+    throw new InputError(`${spec}: needs hf:OWNER/NAME, hf:OWNER/NAME@REVISION or one of these with /path`);
+  return { name, revision: revision.replaceAll(/%2f/gi, "/"), path };
+}
+
+async function writeRef(ref: string, commit: string): Promise<void> {
+  await writeWithFolder(ref, `${commit}\n`);
+}
+
+async function writeWithFolder(path: string, text: string): Promise<void> {
+  await makeFolder(path.slice(0, path.lastIndexOf("/")));
+  await writeFileAtomic(path, new TextEncoder().encode(text));
 }
 
 function parseSpec(spec: string): { name: string; revision: string } {
@@ -104,6 +215,10 @@ function parseSpec(spec: string): { name: string; revision: string } {
     throw new InputError(`${spec}: needs hf:OWNER/NAME or hf:OWNER/NAME@REVISION`);
   }
   return { name, revision };
+}
+
+function settingsOf({ hub }: HubOptions): HubSettings {
+  return { ...settingsFrom(process.env), ...hub };
 }
 
 /** What the environment says; see HubSettings. */
@@ -145,12 +260,12 @@ async function hubLibrary(): Promise<typeof import("@huggingface/hub")> {
 
 async function connect(
   spec: string,
-  name: string,
+  repo: { readonly type: "model" | "dataset"; readonly name: string },
   { endpoint, token }: HubSettings,
   signal: AbortSignal | undefined,
   isCached: boolean,
 ): Promise<Hub> {
-  const { downloadFile, listFiles, modelInfo } = await hubLibrary();
+  const { datasetInfo, downloadFile, listFiles, modelInfo } = await hubLibrary();
   if (token !== undefined && !token.startsWith("hf_")) {
     throw new InputError("HF_TOKEN: a token of the Hugging Face hub begins with hf_; correct it or unset it");
   }
@@ -177,21 +292,23 @@ async function connect(
     try {
       return await work();
     } catch (error) {
-      throw signal?.aborted ? signal.reason : hubError(spec, what, endpoint, token, error, isCached);
+      const asked = { spec, kind: repo.type === "model" ? "model" : "data set", what };
+      throw signal?.aborted ? signal.reason : hubError(asked, endpoint, token, error, isCached);
     }
   };
-  const repo = { type: "model", name } as const;
   return {
     resolve: (revision) =>
       failing(`revision ${revision}`, async () => {
-        const { sha } = await modelInfo({ ...common, name, revision, additionalFields: ["sha"] });
+        const asked = { ...common, name: repo.name, revision, additionalFields: ["sha" as const] };
+        const { sha } = repo.type === "model" ? await modelInfo(asked) : await datasetInfo(asked);
         if (!/^[0-9a-f]{40}$/.test(sha)) throw new Error("the hub gave no commit");
         return sha;
       }),
     files: (commit) =>
       failing("its list of files", async () => {
         const files: RemoteFile[] = [];
-        for await (const { type, path, size, oid, lfs } of listFiles({ ...common, repo, revision: commit })) {
+        const all = listFiles({ ...common, repo, revision: commit, recursive: repo.type === "dataset" });
+        for await (const { type, path, size, oid, lfs } of all) {
           if (type !== "file") continue;
           const check = lfs
             ? { algorithm: "sha256" as const, hash: lfs.oid }
@@ -332,8 +449,7 @@ async function mismatch(path: string, file: RemoteFile): Promise<string | undefi
 }
 
 function hubError(
-  spec: string,
-  what: string,
+  { spec, kind, what }: { readonly spec: string; readonly kind: string; readonly what: string },
   endpoint: string,
   token: string | undefined,
   error: unknown,
@@ -350,12 +466,12 @@ function hubError(
           ? "set HF_TOKEN to a token that may read it"
           : "HF_TOKEN may not read it; accept its terms there";
       return new InputError(
-        `${spec}: ${host} does not give it out (status ${status}): no such model, or private, or gated; ${cure}`,
+        `${spec}: ${host} does not give it out (status ${status}): no such ${kind}, or private, or gated; ${cure}`,
       );
     }
     case 404:
       return new InputError(
-        `${spec}: ${host} has no such model, or not ${what} (status 404); check name and revision`,
+        `${spec}: ${host} has no such ${kind}, or not ${what} (status 404); check name and revision`,
       );
     case undefined: {
       const cause =

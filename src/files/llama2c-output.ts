@@ -3,7 +3,7 @@ import { ggufVocabulary, sentencePieceOf } from "../tokenizers/index.ts";
 import type { TokenizerData } from "../tokenizers/tokenizer.ts";
 import { stageFile, writeFileAtomic } from "./disk.ts";
 import { bytesOf, type Header, layOut } from "./llama2c.ts";
-import type { Convertible, ModelOutput } from "./output.ts";
+import { type Convertible, type ModelOutput, needPlain } from "./output.ts";
 import { tokBinBytes } from "./write-sentencepiece.ts";
 
 /** What run.c takes for granted, as the file does not say it. */
@@ -23,6 +23,7 @@ export async function llama2cOutput(
   if (type !== undefined && type !== "f32")
     throw new InputError(`convert: llama2.c checkpoints are written in f32, not in ${type}`);
   const { dim, heads, headDim, context, normEpsilon, ropeBase } = sizes;
+  needPlain("llama2.c", sizes);
   const cannot = (what: string) => new InputError(`convert: llama2.c cannot hold this model: ${what}`);
   if (headDim * heads !== dim) throw cannot(`${heads} heads of ${headDim} must make up its width of ${dim}`);
   if (Math.fround(normEpsilon) !== Math.fround(NORM_EPSILON))

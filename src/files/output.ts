@@ -1,3 +1,4 @@
+import { InputError } from "../tensor/tensor.ts";
 import type { Parts } from "../tensor/weight.ts";
 import type { ModelFile } from "./file.ts";
 
@@ -14,6 +15,28 @@ export interface DecoderSizes {
   readonly normEpsilon: number;
   readonly ropeBase: number;
   readonly tiedHead: boolean;
+  readonly ffnActivation?: string;
+  readonly subNorm?: boolean;
+  readonly outputNorm?: boolean;
+  readonly activations?: object;
+  readonly cacheRounding?: object;
+}
+
+/** Throws an InputError for a decoder that is no plain LLaMA, which is all that a container describes. */
+export function needPlain(container: string, sizes: DecoderSizes): void {
+  const { ffnActivation = "silu", subNorm, outputNorm, activations, cacheRounding } = sizes;
+  const differences = [
+    ...(ffnActivation === "silu" ? [] : [`${ffnActivation} in its feed-forward layers`]),
+    ...(subNorm ? ["norms before o and down"] : []),
+    ...(outputNorm ? ["norms after its linear layers"] : []),
+    ...(activations ? ["rounded activations"] : []),
+    ...(cacheRounding ? ["rounded keys and values"] : []),
+  ];
+  if (differences.length > 0) {
+    throw new InputError(
+      `convert: ${container} cannot hold this model: it has ${differences.join(", ")}; keep it as a folder`,
+    );
+  }
 }
 
 /** A tensor that a model needs, and the format in which it is stored. */

@@ -3,6 +3,7 @@
 // here come as `codes` or as f32.
 #pragma once
 #include "bf16.h"
+#include "binary.h"
 #include "codes.h"
 #include "f16.h"
 #include "int2.h"
@@ -23,6 +24,7 @@
 #include "q8_0.h"
 #include "tq1_0.h"
 #include "tq2_0.h"
+#include "trits.h"
 
 #define LOWBIT_FORMATS(each) \
   each(codes, Codes) \
@@ -35,6 +37,8 @@
   each(int2, Int2) \
   each(tq2_0, TQ2_0) \
   each(tq1_0, TQ1_0) \
+  each(trits, Trits) \
+  each(binary, Binary) \
   each(q8_0, Q8_0) \
   each(q4_0, Q4_0) \
   each(q4_1, Q4_1) \

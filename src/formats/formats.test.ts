@@ -136,6 +136,26 @@ const facts = new Map<string, Facts>([
     },
   ],
 ]);
+facts.set("trits", {
+  weight({ codes, scales }, r, c, cols) {
+    const n = Math.ceil(cols / 5);
+    let fraction = codes.bytes[r * n + (c % n)] / 256;
+    for (let k = 0; k < Math.floor(c / n); k++) fraction = (3 * fraction) % 1;
+    return half(word(scales.bytes, 2 * r)) * (Math.floor(3 * fraction) - 1);
+  },
+  bits: (8 * 154 + 16) / 768, // 154 bytes hold 768 weights
+});
+// A row's scale is its mean |w|: 1/256 of a lone weight, for it and for the zeros beside it.
+facts.set("binary", {
+  weight({ codes, scales }, r, c, cols) {
+    const byte = codes.bytes[r * Math.ceil(cols / 8) + Math.floor(c / 8)];
+    const scale = half(word(scales.bytes, 2 * r));
+    return Math.floor(byte / 2 ** (c % 8)) % 2 === 1 ? scale : -scale;
+  },
+  bits: 1 + 16 / 768,
+  missesZero: 1,
+  missesLone: 1,
+});
 for (const bits of [8, 6, 4, 3, 2]) {
   for (const offset of [false, true]) {
     for (const group of [undefined, 32, 64, 128]) {
@@ -231,6 +251,29 @@ describe("hand-made blocks", () => {
       const decoded = decode(formatByName("tq1_0"), parts, 1, 256);
       for (let c = 0; c < 256; c++) expect(decoded[c]).toBe(facts.get("tq1_0")!.weight(parts, 0, c, 256));
     }
+  });
+
+  it("trits", () => {
+    // Seven weights are two bytes: 1 0 −1 1 0 0 −1 have the digits 2 1 0 2 1 1 0, those of byte 0 are 2 0 1 0 0, those
+    // of byte 1 are 1 2 1 0 0. 20100 to base 3 is 171: ⌈180.15⌉ = 181; 12100 is 144: ⌈151.7⌉ = 152.
+    const format = formatByName("trits");
+    const parts = encode(format, matrix(1, 7, Float32Array.of(1.5, 0, -1.5, 1.5, 0, 0, -1.5)));
+    expect([...parts.codes.bytes]).toEqual([181, 152]);
+    expect([...parts.scales.bytes]).toEqual([0x00, 0x3e]);
+  });
+
+  it("binary", () => {
+    // Signs + − + + − − − + | − +: bits 1 0 1 1 0 0 0 1 from the lowest on are 0x8d, then 0 1 are 0x02.
+    const signs = Float32Array.of(1, -1, 1, 1, -1, -1, -1, 1, -1, 1);
+    const parts = encode(formatByName("binary"), matrix(1, 10, signs));
+    expect([...parts.codes.bytes]).toEqual([0x8d, 0x02]);
+    expect([...parts.scales.bytes]).toEqual([0x00, 0x3c]);
+  });
+
+  it("binary refuses a scale whose double is no 16-bit float", () => {
+    const format = formatByName("binary");
+    expect(() => encode(format, matrix(1, 2, Float32Array.of(32752, -32752)))).not.toThrow();
+    expect(() => encode(format, matrix(1, 2, Float32Array.of(32776, -32776)))).toThrow(InputError);
   });
 
   it("int3 crosses bytes", () => {

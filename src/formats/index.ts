@@ -3,6 +3,7 @@ import { nearestName } from "../tensor/nearest-name.ts";
 import { InputError, type Matrix, matrix, sizeOf } from "../tensor/tensor.ts";
 import { PART_BYTES, type Parts, packedWeight, type Weight } from "../tensor/weight.ts";
 import { bf16 } from "./bf16.ts";
+import { binary } from "./binary.ts";
 import { composeWeight } from "./compose-weight.ts";
 import { f16 } from "./f16.ts";
 import { f32 } from "./f32.ts";
@@ -21,6 +22,7 @@ import { q6_k } from "./q6_k.ts";
 import { q8_0 } from "./q8_0.ts";
 import { tq1_0 } from "./tq1_0.ts";
 import { tq2_0 } from "./tq2_0.ts";
+import { trits } from "./trits.ts";
 
 export { clipped } from "./clipped.ts";
 export { integer } from "./integer.ts";
@@ -38,6 +40,8 @@ const all = new Map<string, Format>(
     ),
     tq2_0,
     tq1_0,
+    trits,
+    binary,
     q8_0,
     q4_0,
     q4_1,

@@ -53,7 +53,7 @@ export function ternaryBlocks({ name, spec, codeBits, codeBytes, write, read }: 
  * s = Σ m·|w| / Σ m, which takes (Σ m·|w|)²/Σ m off the error: try every k.
  * Weights that are γ·{−1, 0, 1} already give γ exactly. O(n log n).
  */
-function fitTernary(name: string, w: Float32Array, importance?: Float32Array): Parameters {
+export function fitTernary(name: string, w: Float32Array, importance?: Float32Array): Parameters {
   const order = Array.from(w.keys()).sort((a, b) => Math.abs(w[b]) - Math.abs(w[a]));
   let sum = 0;
   let mass = 0;
@@ -73,7 +73,7 @@ function fitTernary(name: string, w: Float32Array, importance?: Float32Array): P
 }
 
 /** Code 0, 1, 2 for −1, 0, 1: w/scale clipped to −1 … 1, then rounded, halves to even (so ±scale/2 is 0). */
-function nearestTernary(w: number, { scale }: Parameters): number {
+export function nearestTernary(w: number, { scale }: Parameters): number {
   if (scale === 0) return 1;
   return halfEven(Math.min(1, Math.max(-1, w / scale))) + 1;
 }

@@ -48,18 +48,18 @@ export function draftModel(
   };
 }
 
-/** Throws an InputError where a draft's ids do not mean what the model's mean. */
-export function checkSameVocabulary(model: Tokenizer, draft: Tokenizer): void {
+/** Throws an InputError where the ids of a draft, or another model beside, do not mean what the model's mean. */
+export function checkSameVocabulary(model: Tokenizer, draft: Tokenizer, who = "draft"): void {
   if (model.vocabulary !== draft.vocabulary) {
     throw new InputError(
-      `draft: has ${draft.vocabulary} tokens, the model ${model.vocabulary}; take a draft of the same vocabulary`,
+      `${who}: has ${draft.vocabulary} tokens, the model ${model.vocabulary}; take a ${who} of the same vocabulary`,
     );
   }
   for (let id = 0; id < model.vocabulary; id++) {
     if (model.piece(id) === draft.piece(id)) continue;
     throw new InputError(
-      `draft: token ${id} is ${JSON.stringify(draft.piece(id))}, the model's is ${JSON.stringify(model.piece(id))}; ` +
-        "take a draft of the same vocabulary",
+      `${who}: token ${id} is ${JSON.stringify(draft.piece(id))}, the model's is ${JSON.stringify(model.piece(id))}; ` +
+        `take a ${who} of the same vocabulary`,
     );
   }
 }

@@ -1,5 +1,6 @@
 import { sizeOf, type Tensor } from "../tensor/tensor.ts";
 import { gamma, needSize, type Procedure, TINY } from "./kernel.ts";
+import { type AdamNumbers, adamNumbers, gradientFactor } from "./moments.ts";
 
 /**
  * One step of Adam with decoupled weight decay and a limit on the gradient's
@@ -10,25 +11,13 @@ import { gamma, needSize, type Procedure, TINY } from "./kernel.ts";
  *   w ← w − rate·( (m/(1−β₁^step)) / (√(v/(1−β₂^step)) + ε) + decay·w )
  *
  * w, gradient, first m and second v of one shape; norm (1); step counts from 1.
+ * With a norm that is infinite or NaN nothing is written.
  *
  * Loshchilov & Hutter, 2019 (https://arxiv.org/abs/1711.05101), algorithm 2, with decay multiplied by the rate,
  * and the gradient limit of Pascanu et al., 2013 (https://arxiv.org/abs/1211.5063), algorithm 1, as PyTorch has both.
  */
 export const adamw: Procedure<
-  [
-    w: Tensor,
-    gradient: Tensor,
-    first: Tensor,
-    second: Tensor,
-    norm: Tensor,
-    rate: number,
-    beta1: number,
-    beta2: number,
-    epsilon: number,
-    decay: number,
-    step: number,
-    maxNorm: number,
-  ]
+  [w: Tensor, gradient: Tensor, first: Tensor, second: Tensor, norm: Tensor, ...numbers: AdamNumbers]
 > = {
   check(w, gradient, first, second, norm) {
     const size = sizeOf(w.shape);
@@ -38,18 +27,8 @@ export const adamw: Procedure<
     needSize("adamw: norm", norm, 1);
   },
 
-  numbers(w, _gradient, _first, _second, _norm, rate, beta1, beta2, epsilon, decay, step, maxNorm) {
-    return [
-      sizeOf(w.shape),
-      rate,
-      beta1,
-      beta2,
-      epsilon,
-      decay,
-      1 - beta1 ** step,
-      1 - beta2 ** step,
-      maxNorm,
-    ];
+  numbers(w, _gradient, _first, _second, _norm, ...numbers) {
+    return adamNumbers(w, ...numbers);
   },
 
   writes: [0, 2, 3],
@@ -58,6 +37,7 @@ export const adamw: Procedure<
     [w, gradient, first, second, norm],
     [n, rate, beta1, beta2, epsilon, decay, correction1, correction2, maxNorm],
   ) {
+    if (!Number.isFinite(norm.data[0])) return;
     const limit = gradientFactor(norm.data[0], maxNorm);
     for (let i = 0; i < n; i++) {
       const g = gradient.data[i] * limit;
@@ -77,6 +57,7 @@ export const adamw: Procedure<
     const forW = new Float64Array(n);
     const forFirst = new Float64Array(n);
     const forSecond = new Float64Array(n);
+    if (!Number.isFinite(norm.data[0])) return [forW, forFirst, forSecond];
     for (let i = 0; i < n; i++) {
       const g = gradient.data[i] * limit;
       const sizeOfM = Math.abs(beta1 * first.data[i]) + Math.abs((1 - beta1) * g);
@@ -93,8 +74,3 @@ export const adamw: Procedure<
     return [forW, forFirst, forSecond];
   },
 };
-
-/** What the gradient is multiplied by so that its norm is at most maxNorm; 1 when there is no limit. */
-function gradientFactor(squaredNorm: number, maxNorm: number): number {
-  return maxNorm > 0 ? Math.min(1, maxNorm / (Math.sqrt(squaredNorm) + 1e-6)) : 1;
-}

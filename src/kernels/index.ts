@@ -1,25 +1,40 @@
 import type { Tensor } from "../tensor/tensor.ts";
 import { accumulate } from "./accumulate.ts";
 import { adamw } from "./adamw.ts";
+import { adamw4 } from "./adamw4.ts";
+import { adamw8 } from "./adamw8.ts";
 import { add } from "./add.ts";
 import { addGram } from "./add-gram.ts";
+import { addRow } from "./add-row.ts";
 import { attention } from "./attention.ts";
 import { binary } from "./binary.ts";
 import { cacheAppend } from "./cache-append.ts";
 import { cholesky } from "./cholesky.ts";
+import { collage } from "./collage.ts";
+import { combine } from "./combine.ts";
 import { crossEntropy } from "./cross-entropy.ts";
+import { descend } from "./descend.ts";
 import { embedding } from "./embedding.ts";
 import { fill } from "./fill.ts";
 import { gptqUpdate } from "./gptq-update.ts";
+import { half } from "./half.ts";
 import type { Kernel, Procedure } from "./kernel.ts";
 import { layerNorm } from "./layer-norm.ts";
+import { learnedStep } from "./learned-step.ts";
 import { linear } from "./linear.ts";
 import { matchStates } from "./match-states.ts";
+import { momentum } from "./momentum.ts";
+import { nested } from "./nested.ts";
+import { orthogonalize } from "./orthogonalize.ts";
 import { relu2glu } from "./relu2glu.ts";
 import { rmsNorm } from "./rms-norm.ts";
 import { rope } from "./rope.ts";
 import { roundRows } from "./round-rows.ts";
+import { scaleColumns } from "./scale-columns.ts";
+import { scaleRows } from "./scale-rows.ts";
+import { sign } from "./sign.ts";
 import { softLoss } from "./soft-loss.ts";
+import { splitBf16 } from "./split-bf16.ts";
 import { squaredNorm } from "./squared-norm.ts";
 import { svd } from "./svd.ts";
 import { swiglu } from "./swiglu.ts";
@@ -32,17 +47,25 @@ export const kernels = {
   embedding,
   linear,
   rmsNorm,
+  layerNorm,
   rope,
   attention,
   swiglu,
-  crossEntropy,
-  ternary,
-  binary,
-  layerNorm,
   relu2glu,
   roundRows,
   softLoss,
   matchStates,
+  crossEntropy,
+  ternary,
+  binary,
+  sign,
+  half,
+  scaleRows,
+  scaleColumns,
+  addRow,
+  combine,
+  learnedStep,
+  nested,
 };
 
 /** Every operation in place. */
@@ -52,6 +75,13 @@ export const procedures = {
   cacheAppend,
   squaredNorm,
   adamw,
+  adamw8,
+  adamw4,
+  splitBf16,
+  collage,
+  momentum,
+  orthogonalize,
+  descend,
   addGram,
   cholesky,
   triangularSolve,

@@ -97,6 +97,8 @@ export interface Procedure<Arguments extends readonly unknown[] = readonly unkno
   numbers(...args: Arguments): readonly number[];
   /** Positions of the tensors that are written. */
   readonly writes: readonly number[];
+  /** Positions of the tensors that hold whole numbers (i32); all others are f32. */
+  readonly integers?: readonly number[];
   /** Positions of the tensors that may be a cache, in a format of `isCacheFormat`. */
   readonly caches?: readonly number[];
   /** The plain reference. */

@@ -10,9 +10,9 @@ namespace roundings {
 constexpr int64_t ROWS = 8;  // of one task
 constexpr int SIDES = 16;    // sums side by side, as in the reference
 
+// What x is multiplied by before it is rounded, and codes after it; where one of them is 0 the other divides.
 struct Scale {
-  float inverse;  // what x is multiplied by before it is rounded
-  float scale;    // and codes after it; 0 where they are divided by `inverse` instead
+  float inverse, scale;
   bool finite;
 };
 
@@ -32,6 +32,10 @@ inline Scale scaleOf(const float* x, int64_t n, double top, int rule, double roo
   if (sum(bad) != 0.0f) return {0, 0, false};
   if (rule != 1) {
     const double largestOne = largest(most);
+    if (rule == 3) {
+      const double size = (largestOne + 1e-6) / top;
+      return {0, half(nearestHalf(static_cast<float>(size < 65504.0 ? size : 65504.0))), true};
+    }
     const double size = rule == 0 ? (largestOne > 1e-5 ? largestOne : 1e-5) : largestOne + 1e-6;
     return {static_cast<float>(top / size), 0, true};
   }
@@ -54,9 +58,13 @@ inline bool group(const float* x, float* y, int64_t n, double top, int rule, dou
   }
   const f32v inverse = splat(found.inverse), scale = splat(found.scale);
   const f32v least = splat(static_cast<float>(-top - 1)), most = splat(static_cast<float>(top));
+  if (rule == 3 && found.scale == 0) {
+    for (int64_t i = 0; i < n; i++) y[i] = 0.0f;
+    return true;
+  }
   const auto value = [=](f32v v) {
-    const f32v q = max(least, min(most, round(v * inverse)));
-    return rule == 1 ? q * scale : q / inverse;
+    const f32v q = max(least, min(most, round(rule == 3 ? v / scale : v * inverse)));
+    return rule == 1 || rule == 3 ? q * scale : q / inverse;
   };
   int64_t i = 0;
   for (; i + LANES <= n; i += LANES) store(y + i, value(load(x + i)));

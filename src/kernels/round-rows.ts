@@ -1,20 +1,23 @@
+import { roundF16 } from "../tensor/half.ts";
 import { halfEven } from "../tensor/rounding.ts";
 import { ShapeError, sizeOf, type Tensor } from "../tensor/tensor.ts";
 import { type Kernel, lastOf, needWhole, rowsOf } from "./kernel.ts";
 import { topK } from "./top-k.ts";
 
 /** How a group's scale is found, by the number that `roundRows` takes. */
-export const roundingRules = ["absmax", "absmean", "minmax"] as const;
+export const roundingRules = ["absmax", "absmean", "minmax", "stored"] as const;
 export type RoundingRule = (typeof roundingRules)[number];
 
 /**
- * Activations rounded to few bits, as training sees them: the values that the codes stand for. A row is a token;
- * every `group` neighbours along it share a scale (0: the whole row).
+ * Activations rounded to few bits, as training sees them: the values that the codes stand for. A row is a token (or
+ * one of a matrix); every `group` neighbours along it share a scale (0: the whole row).
  *
  *   Q = 2^(bits−1) − 1,  q = RoundClip(x·f, −Q−1, Q),  halves to even
  *   0 absmax    f = Q/max(max|x|, 10⁻⁵),       y = q/f
  *   1 absmean   f = √Q/(mean|x| + 10⁻⁵),       y = q·mean|x|/√Q
  *   2 minmax    f = Q/(max|x| + 10⁻⁶),         y = q/f        (the clip never acts)
+ *   3 stored    s = f16((max|x| + 10⁻⁶)/Q),    y = q·s, q = RoundClip(x/s, −Q−1, Q); 0 where s is 0:
+ *               minmax with the scale of the integer formats, for weights
  *
  * `share` < 1 keeps the ⌈share·n⌉ largest |x| of each row, of equal ones the earlier; the others become 0.
  * The gradient passes straight through both, dx = dy, but with a `limit` > 0 it is 0 where |x| ≥ limit.
@@ -59,8 +62,9 @@ export const roundRows: Kernel<
       for (let g = 0; g < cols; g += group) {
         const { inverse, scale } = scaleOf(row.subarray(g, g + group), top, rule, root);
         for (let i = g; i < g + group; i++) {
-          const q = Math.max(-top - 1, Math.min(top, halfEven(Math.fround(row[i] * inverse))));
-          out[i] = scale === undefined ? q / inverse : q * scale;
+          const scaled = inverse === undefined ? row[i] / scale! : row[i] * inverse;
+          const q = Math.max(-top - 1, Math.min(top, halfEven(Math.fround(scaled))));
+          out[i] = scale === undefined ? q / inverse! : scale === 0 ? 0 : q * scale;
         }
       }
       if (kept < cols && row.every(Number.isFinite)) {
@@ -91,21 +95,30 @@ export const roundRows: Kernel<
   },
 };
 
-/** What x is multiplied by before it is rounded, and codes after it; without the latter they are divided by the former. */
+/** The scale with which rule 3 rounds a group, as a format keeps it. */
+export function storedScale(x: Float32Array, top: number): number {
+  return roundF16(Math.fround(Math.min((largestMagnitude(x) + 1e-6) / top, 65504)));
+}
+
+/** What x is multiplied by before it is rounded, and codes after it; without one of them the other divides. */
 function scaleOf(
   x: Float32Array,
   top: number,
   rule: number,
   root: number,
-): { inverse: number; scale: number | undefined } {
-  if (!x.every(Number.isFinite)) return { inverse: Number.NaN, scale: undefined };
+): { inverse?: number; scale?: number } {
+  if (!x.every(Number.isFinite)) return { inverse: Number.NaN };
+  if (rule === 3) return { scale: storedScale(x, top) };
   if (rule === 1) {
     const mean = sumOfMagnitudes(x) / x.length;
     return { inverse: Math.fround(root / (mean + 1e-5)), scale: Math.fround(mean / root) };
   }
-  const most = x.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
-  const inverse = Math.fround(top / (rule === 0 ? Math.max(most, 1e-5) : most + 1e-6));
-  return { inverse, scale: undefined };
+  const most = largestMagnitude(x);
+  return { inverse: Math.fround(top / (rule === 0 ? Math.max(most, 1e-5) : most + 1e-6)) };
+}
+
+function largestMagnitude(x: Float32Array): number {
+  return x.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
 }
 
 /** Σ|x| as 16 sums side by side, which then are added in order. */

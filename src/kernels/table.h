@@ -9,17 +9,25 @@
   each(embedding) \
   each(linear) \
   each(rmsNorm) \
+  each(layerNorm) \
   each(rope) \
   each(attention) \
   each(swiglu) \
-  each(crossEntropy) \
-  each(ternary) \
-  each(binary) \
-  each(layerNorm) \
   each(relu2glu) \
   each(roundRows) \
   each(softLoss) \
-  each(matchStates)
+  each(matchStates) \
+  each(crossEntropy) \
+  each(ternary) \
+  each(binary) \
+  each(sign) \
+  each(half) \
+  each(scaleRows) \
+  each(scaleColumns) \
+  each(addRow) \
+  each(combine) \
+  each(learnedStep) \
+  each(nested)
 
 #define LOWBIT_PROCEDURES(each) \
   each(fill) \
@@ -27,6 +35,13 @@
   each(cacheAppend) \
   each(squaredNorm) \
   each(adamw) \
+  each(adamw8) \
+  each(adamw4) \
+  each(splitBf16) \
+  each(collage) \
+  each(momentum) \
+  each(orthogonalize) \
+  each(descend) \
   each(addGram) \
   each(cholesky) \
   each(triangularSolve) \

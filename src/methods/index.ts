@@ -1,7 +1,20 @@
 import { nearestName } from "../tensor/nearest-name.ts";
 import { InputError } from "../tensor/tensor.ts";
+import { bilm } from "./bilm.ts";
+import { bitnet } from "./bitnet.ts";
+import { bitnetA48 } from "./bitnet-a4.8.ts";
+import { bitnetB158 } from "./bitnet-b1.58.ts";
+import { bitnetB158Median } from "./bitnet-b1.58-median.ts";
+import { continual } from "./continual.ts";
+import { doubleRounding } from "./double-rounding.ts";
+import { fbi } from "./fbi.ts";
+import { frozenTernary } from "./frozen-ternary.ts";
 import { gptq } from "./gptq.ts";
+import { llmQat } from "./llm-qat.ts";
+import { matquant } from "./matquant.ts";
 import type { Rounding, TrainedMethod } from "./method.ts";
+import { onebit } from "./onebit.ts";
+import { paretoq } from "./paretoq.ts";
 import { rtn } from "./rtn.ts";
 import { trilm, trilmRounding } from "./trilm.ts";
 
@@ -9,7 +22,22 @@ import { trilm, trilmRounding } from "./trilm.ts";
 export const roundings = { rtn, gptq, trilm: trilmRounding } as const;
 
 /** Methods that round while they train, by name. */
-export const trainedMethods = { trilm } as const satisfies { [name: string]: TrainedMethod };
+export const trainedMethods = {
+  trilm,
+  bilm,
+  "bitnet-b1.58-median": bitnetB158Median,
+  onebit,
+  fbi,
+  paretoq,
+  matquant,
+  "double-rounding": doubleRounding,
+  continual,
+  "frozen-ternary": frozenTernary,
+  bitnet,
+  "bitnet-b1.58": bitnetB158,
+  "bitnet-a4.8": bitnetA48,
+  "llm-qat": llmQat,
+} as const satisfies { [name: string]: TrainedMethod };
 
 export type RoundingName = keyof typeof roundings;
 

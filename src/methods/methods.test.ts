@@ -101,7 +101,7 @@ describe("names", () => {
   it("suggests the nearest method", () => {
     expect(roundingByName("rtn").name).toBe("rtn");
     expect(() => roundingByName("gtpq")).toThrow("did you mean gptq?");
-    expect(Object.keys(trainedMethods)).toEqual(["trilm"]);
+    for (const [name, method] of Object.entries(trainedMethods)) expect(method.name).toBe(name);
   });
 });
 

@@ -1,9 +1,14 @@
+import type { JsonObject } from "../files/file.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { llama } from "./llama.ts";
+import { lowBitJson, readLowBit } from "./low-bit.ts";
 import type { Model, ModelConfig } from "./model.ts";
 
-/** Architectures by their `model_type` in a Hugging Face config. */
-export const architectures = { llama };
+/**
+ * Architectures by their `model_type` in a Hugging Face config. `lowbit_llama` is a LLaMA with what stands under
+ * `lowbit`: a name of its own, so that no reader of plain ones takes it for one of them.
+ */
+export const architectures = { llama, lowbit_llama: llama };
 
 export type { Model, ModelConfig, TensorSpec } from "./model.ts";
 
@@ -20,7 +25,7 @@ export function describe(config: { readonly [key: string]: unknown }): Model {
   }
   refuse(config, "attention_bias", [undefined, null, false]);
   refuse(config, "mlp_bias", [undefined, null, false]);
-  refuse(config, "hidden_act", [undefined, null, "silu", "swish"]);
+  refuse(config, "hidden_act", [undefined, null, "silu", "swish", "relu2"]);
   refuse(config, "rope_scaling", [undefined, null]);
 
   const dim = count(config, "hidden_size");
@@ -40,8 +45,7 @@ export function describe(config: { readonly [key: string]: unknown }): Model {
       `config: rope_pairing must be "halves" or "neighbours", got ${JSON.stringify(pairing)}`,
     );
   }
-  return architectures[type as keyof typeof architectures]({
-    architecture: "llama",
+  const sizes = {
     vocabulary: count(config, "vocab_size"),
     context: count(config, "max_position_embeddings"),
     dim,
@@ -54,15 +58,22 @@ export function describe(config: { readonly [key: string]: unknown }): Model {
     ropeBase: positive(config, "rope_theta", 10000),
     ropePairing: pairing,
     tiedHead: config.tie_word_embeddings === true,
+  } as const;
+  return architectures[type as keyof typeof architectures]({
+    architecture: "llama",
+    ...sizes,
+    ...(config.hidden_act === "relu2" ? { ffnActivation: "relu2" } : {}),
+    ...readLowBit(config.lowbit, sizes),
   });
 }
 
 /** The config.json of a model, for writing: the inverse of `describe`. */
-export function configJson(config: ModelConfig): Record<string, string | number | boolean | string[]> {
+export function configJson(config: ModelConfig): JsonObject {
+  const lowbit = lowBitJson(config);
   return {
-    architectures: ["LlamaForCausalLM"],
-    model_type: "llama",
-    hidden_act: "silu",
+    architectures: [lowbit ? "LowbitLlamaForCausalLM" : "LlamaForCausalLM"],
+    model_type: lowbit ? "lowbit_llama" : "llama",
+    hidden_act: config.ffnActivation ?? "silu",
     vocab_size: config.vocabulary,
     max_position_embeddings: config.context,
     hidden_size: config.dim,
@@ -75,6 +86,7 @@ export function configJson(config: ModelConfig): Record<string, string | number 
     rope_theta: config.ropeBase,
     tie_word_embeddings: config.tiedHead,
     ...(config.ropePairing === "halves" ? {} : { rope_pairing: config.ropePairing }),
+    ...(lowbit ? { lowbit } : {}),
   };
 }
 

@@ -1,5 +1,7 @@
+import type { Operations } from "../kernels/index.ts";
+import { roundingRules } from "../kernels/round-rows.ts";
 import { InputError, type Tensor } from "../tensor/tensor.ts";
-import type { Model, ModelConfig, TensorSpec, Weights } from "./model.ts";
+import type { Activation, Model, ModelConfig, TensorSpec, Weights } from "./model.ts";
 
 /**
  * The LLaMA decoder: pre-norm RMSNorm, rotary positions, grouped-head causal
@@ -10,12 +12,18 @@ import type { Model, ModelConfig, TensorSpec, Weights } from "./model.ts";
  *
  * Touvron et al., 2023 (https://arxiv.org/abs/2302.13971), section 2.2;
  * tensor names as in Hugging Face's LlamaForCausalLM.
+ *
+ * What low-bit training changes in it (see `ModelConfig`) is computed here too, in training and afterwards alike: the
+ * inputs of linear layers rounded, RMSNorms before o and down (named as in BitNetForCausalLM), relu² in the
+ * feed-forward layer, a norm after each linear layer, and keys and values rounded as attention sees them, keys after
+ * their rotation, so that a cache keeps nothing else.
  */
 export function llama(config: ModelConfig): Model {
   const { dim, heads, kvHeads, headDim, normEpsilon } = config;
   const pairing = config.ropePairing === "halves" ? 1 : 0;
   const names = Array.from({ length: config.layers }, (_, i) => blockNames(i));
   const headWeight = config.tiedHead ? EMBEDDING : HEAD;
+  const { activations = {}, cacheRounding, subNorm, outputNorm } = config;
   return {
     config,
     tensors: tensorsOf(config),
@@ -29,21 +37,26 @@ export function llama(config: ModelConfig): Model {
       const name = names[i];
       const linear = (input: Tensor, weight: string) => {
         tap?.(weight, input);
-        return ops.linear(input, get(weights, weight));
+        const y = ops.linear(input, get(weights, weight));
+        return outputNorm ? ops.layerNorm(y, normEpsilon) : y;
       };
+      const norm = (t: Tensor, gain: string) => ops.rmsNorm(t, get(weights, gain), normEpsilon);
       const turn = (t: Tensor) => ops.rope(t, rope, headDim, at.time, at.from, pairing);
 
-      let normed = ops.rmsNorm(x, get(weights, name.attentionNorm), normEpsilon);
-      const q = turn(linear(normed, name.q));
-      const k = turn(linear(normed, name.k));
-      const v = linear(normed, name.v);
+      let input = rounded(ops, norm(x, name.attentionNorm), activations.attention);
+      const q = turn(linear(input, name.q));
+      const k = rounded(ops, turn(linear(input, name.k)), cacheRounding);
+      const v = rounded(ops, linear(input, name.v), cacheRounding);
       const { keys, values } = cache ? cache.append(i, k, v) : { keys: k, values: v };
       const attended = ops.attention(q, keys, values, heads, kvHeads, at.batch, at.from);
-      const middle = ops.add(x, linear(attended, name.o));
+      const mixed = subNorm ? norm(attended, name.attentionSubNorm) : attended;
+      const middle = ops.add(x, linear(rounded(ops, mixed, activations.attentionOutput), name.o));
 
-      normed = ops.rmsNorm(middle, get(weights, name.ffnNorm), normEpsilon);
-      const gated = ops.swiglu(linear(normed, name.gate), linear(normed, name.up));
-      return ops.add(middle, linear(gated, name.down));
+      input = rounded(ops, norm(middle, name.ffnNorm), activations.ffn);
+      const [gate, up] = [linear(input, name.gate), linear(input, name.up)];
+      const gated = config.ffnActivation === "relu2" ? ops.relu2glu(gate, up) : ops.swiglu(gate, up);
+      const inner = subNorm ? norm(gated, name.ffnSubNorm) : gated;
+      return ops.add(middle, linear(rounded(ops, inner, activations.ffnOutput), name.down));
     },
 
     finalNorm(ops, x, weights) {
@@ -60,10 +73,12 @@ export function llama(config: ModelConfig): Model {
         { name: n.q, shape: [heads * headDim, dim], role: "linear", block },
         { name: n.k, shape: [kvHeads * headDim, dim], role: "linear", block },
         { name: n.v, shape: [kvHeads * headDim, dim], role: "linear", block },
+        ...subNormOf(n.attentionSubNorm, heads * headDim, block),
         { name: n.o, shape: [dim, heads * headDim], role: "linear", block },
         { name: n.ffnNorm, shape: [dim], role: "norm", block },
         { name: n.gate, shape: [ffn, dim], role: "linear", block },
         { name: n.up, shape: [ffn, dim], role: "linear", block },
+        ...subNormOf(n.ffnSubNorm, ffn, block),
         { name: n.down, shape: [dim, ffn], role: "linear", block },
       );
     }
@@ -71,6 +86,17 @@ export function llama(config: ModelConfig): Model {
     if (!config.tiedHead) specs.push({ name: HEAD, shape: [vocabulary, dim], role: "head" });
     return specs;
   }
+
+  function subNormOf(name: string, width: number, block: number): TensorSpec[] {
+    return subNorm ? [{ name, shape: [width], role: "norm", block }] : [];
+  }
+}
+
+/** x as the codes stand for it, or as it is. */
+function rounded(ops: Operations, x: Tensor, how: Activation | undefined): Tensor {
+  if (!how) return x;
+  const { bits, rule, group = 0, share = 1, limit = 0 } = how;
+  return ops.roundRows(x, bits, roundingRules.indexOf(rule), group, share, limit);
 }
 
 const EMBEDDING = "model.embed_tokens.weight";
@@ -84,10 +110,12 @@ function blockNames(i: number) {
     q: name("self_attn.q_proj"),
     k: name("self_attn.k_proj"),
     v: name("self_attn.v_proj"),
+    attentionSubNorm: name("self_attn.attn_sub_norm"),
     o: name("self_attn.o_proj"),
     ffnNorm: name("post_attention_layernorm"),
     gate: name("mlp.gate_proj"),
     up: name("mlp.up_proj"),
+    ffnSubNorm: name("mlp.ffn_sub_norm"),
     down: name("mlp.down_proj"),
   };
 }

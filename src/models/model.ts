@@ -1,10 +1,11 @@
 import type { Operations } from "../kernels/index.ts";
+import type { RoundingRule } from "../kernels/round-rows.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
 /** How values are rounded before they are multiplied or kept, as `roundRows` does (kernels/round-rows.ts). */
 export interface Activation {
   readonly bits: number;
-  readonly rule: "absmax" | "absmean" | "minmax";
+  readonly rule: RoundingRule;
   /** Neighbours along a row that share a scale; a whole row unless told. */
   readonly group?: number;
   /** Share of a row's values that stay, the largest; the others are 0. */

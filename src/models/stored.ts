@@ -6,9 +6,11 @@ import type { Model, Role, TensorSpec } from "./model.ts";
 import { ropeTable } from "./rope-table.ts";
 import type { Running } from "./run.ts";
 
-/** Norm gains are read as plain floats by every kernel; matrices stay packed as they are. */
+/** Norm gains, and matrices put together from several parts, are read as plain floats; packed ones stay as they are. */
 export function forKernels({ role, shape }: TensorSpec, weight: Weight): HostTensor | Weight {
-  return role === "norm" ? hostTensor(shape, decodeWeight(weight).data) : weight;
+  return role === "norm" || weight.expression.kind !== "packed"
+    ? hostTensor(shape, decodeWeight(weight).data)
+    : weight;
 }
 
 /** A model of stored weights on a backend, as it will be after loading; call `free` when done. */

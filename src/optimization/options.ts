@@ -4,18 +4,40 @@ const positive = z.number().positive();
 const share = z.number().min(0).max(1);
 const warmup = z.int().min(0);
 
-/** What a recipe says of its optimizer. */
+const common = {
+  beta1: share.default(0.9),
+  beta2: share.default(0.95),
+  epsilon: positive.default(1e-8),
+  /** Of matrices; norms never decay. */
+  weightDecay: z.number().min(0).default(0.1),
+  /** Largest norm of a step's gradient; 0 for no limit. */
+  clip: z.number().min(0).default(1),
+};
+
+/** What a recipe says of its optimizer: its name, and options of its own. Without a name it is AdamW. */
 export const optimizerSchema = z
-  .strictObject({
-    beta1: share.default(0.9),
-    beta2: share.default(0.95),
-    epsilon: positive.default(1e-8),
-    /** Of matrices; norms never decay. */
-    weightDecay: z.number().min(0).default(0.1),
-    /** Largest norm of a step's gradient; 0 for no limit. */
-    clip: z.number().min(0).default(1),
-  })
+  .discriminatedUnion("name", [
+    z.strictObject({ name: z.literal("adamw").optional(), ...common }),
+    z.strictObject({ name: z.literal("adamw8"), stableEmbedding: z.boolean().default(true), ...common }),
+    z.strictObject({ name: z.literal("adamw4"), ...common }),
+    z.strictObject({
+      name: z.literal("collage"),
+      variant: z.enum(["light", "plus"]).default("plus"),
+      ...common,
+    }),
+    z.strictObject({
+      name: z.literal("muon"),
+      momentum: share.default(0.95),
+      nesterov: z.boolean().default(true),
+      iterations: z.int().min(1).max(20).default(5),
+      scale: z.enum(["rms", "shape"]).default("rms"),
+      rateFactor: positive.default(1),
+      ...common,
+    }),
+  ])
   .prefault({});
+
+export type OptimizerOptions = z.output<typeof optimizerSchema>;
 
 /** What a recipe says of its learning rate: `Schedule` of schedules.ts. */
 export const scheduleSchema = z.discriminatedUnion("kind", [

@@ -11,6 +11,8 @@ export interface HeatMap {
   readonly from: number;
   readonly to: number;
   readonly cursor?: number;
+  /** Shades follow the square root of a value, so that small ones are told apart beside large ones. */
+  readonly root?: boolean;
   /** A value in words. */
   readonly text: (value: number) => string;
 }
@@ -25,7 +27,17 @@ const SHADES = 20;
  * each row its value at the cursor or at the end. Shades are those of one
  * color over the paper, from the least to the greatest value of the picture.
  */
-export function heatMap({ label, rows, steps, width, from, to, cursor, text }: HeatMap): Picture {
+export function heatMap({
+  label,
+  rows,
+  steps,
+  width,
+  from,
+  to,
+  cursor,
+  root = false,
+  text,
+}: HeatMap): Picture {
   const height = TOP + ROW * rows.length + BOTTOM;
   const left = Math.min(width * 0.4, 10 + 6.4 * Math.max(0, ...rows.map(({ name }) => name.length)));
   const right = width - 50;
@@ -39,8 +51,10 @@ export function heatMap({ label, rows, steps, width, from, to, cursor, text }: H
   const low = values.reduce((a, b) => Math.min(a, b));
   const high = values.reduce((a, b) => Math.max(a, b));
   const axis = linearAxis(from, to, left, right, Math.max(2, (right - left) / 90));
-  const shadeOf = (value: number) =>
-    high > low ? Math.round(((value - low) / (high - low)) * SHADES) : SHADES / 2;
+  const shadeOf = (value: number) => {
+    const share = high > low ? (value - low) / (high - low) : 0.5;
+    return Math.round(SHADES * (root ? Math.sqrt(share) : share));
+  };
   const at = cursor === undefined ? shown.at(-1)! : (shown.findLast((i) => steps[i] <= cursor) ?? shown[0]);
   const parts: Picture[] = [];
   for (const [r, { name, values }] of rows.entries()) {
@@ -74,7 +88,7 @@ export function heatMap({ label, rows, steps, width, from, to, cursor, text }: H
   }
   const x = tenth(axis.at(steps[at]));
   if (cursor !== undefined) parts.push(draw("line", { class: "cursor", x1: x, x2: x, y1: TOP, y2: bottom }));
-  return drawing(width, height, label, [...scale(text(low), text(high), left), ...parts]);
+  return drawing(width, height, label, [...scale(text(low), text(high), left), ...parts], [left, right]);
 }
 
 /** Neighbouring columns of one shade: first, last, shade. */

@@ -17,6 +17,7 @@ export interface LineChart {
   readonly label: string;
   readonly lines: readonly Line[];
   readonly width: number;
+  /** Below the legend. */
   readonly height: number;
   /** First and last step of the picture. */
   readonly from: number;
@@ -44,7 +45,7 @@ const ROW = 17;
  * only the middle 98 % count, so that one spike does not flatten the rest.
  */
 export function lineChart(chart: LineChart): Picture {
-  const { width, height, from, to, logarithmic = false, zero = false, text = digits, cursor, label } = chart;
+  const { width, from, to, logarithmic = false, zero = false, text = digits, cursor, label } = chart;
   const usable = ([x, y]: Point) => x >= from && x <= to && Number.isFinite(y) && (!logarithmic || y > 0);
   const lines = chart.lines.map((line) => ({ ...line, points: line.points.filter(usable) }));
   const named = lines.filter(({ look }) => look !== "band");
@@ -56,24 +57,25 @@ export function lineChart(chart: LineChart): Picture {
     width,
   );
   const top = legend.height + 6;
+  const height = chart.height + legend.height;
   const values = lines.flatMap(({ points, look }) => {
     const sorted = points.map(([, y]) => y).sort((a, b) => a - b);
     const cut = look === "band" ? Math.floor(sorted.length / 100) : 0;
     return sorted.length === 0 ? [] : [sorted[cut], sorted[sorted.length - 1 - cut]];
   });
-  if (zero) values.push(0);
   if (values.length === 0) {
     const waiting = draw("text", { x: width / 2, y: height / 2, "text-anchor": "middle" }, "nothing yet");
     return drawing(width, height, label, [waiting]);
   }
+  if (zero) values.push(0);
   const low = Math.min(...values);
-  const high = Math.max(...values);
+  const high = Math.max(...values) || (zero ? 1 : 0); // zeros lie on the ground
   const pad = logarithmic ? 0 : 0.04 * (high - low);
   const bottom = height - BOTTOM;
   const xAxis = linearAxis(from, to, LEFT, width - RIGHT, Math.max(2, width / 90));
   const axis = logarithmic ? logarithmicAxis : linearAxis;
   const yAxis = axis(zero ? low : low - pad, high + pad, bottom, top, Math.max(2, (bottom - top) / 34));
-  return drawing(width, height, label, [
+  const parts = [
     ...frame(xAxis, yAxis, width, top, bottom),
     // Clipped by an inner picture, which needs no name that another picture could have too.
     draw(
@@ -89,7 +91,8 @@ export function lineChart(chart: LineChart): Picture {
       ...(cursor === undefined ? [] : [cursorAt(xAxis.at(cursor), top, bottom)]),
     ),
     ...legend.parts,
-  ]);
+  ];
+  return drawing(width, height, label, parts, [LEFT, width - RIGHT]);
 }
 
 /** Four digits, as long as they say something: `3.142`, `12340`, `0.0008`. */
@@ -118,7 +121,7 @@ export function thinned(points: readonly Point[], most: number = MOST_POINTS): r
   return groups(points, most).map((group) => [mean(group, 0), mean(group, 1)]);
 }
 
-export function cursorAt(x: number, top: number, bottom: number): Picture {
+function cursorAt(x: number, top: number, bottom: number): Picture {
   return draw("line", { class: "cursor", x1: tenth(x), x2: tenth(x), y1: top, y2: bottom });
 }
 
@@ -133,22 +136,19 @@ function frame(xAxis: Axis, yAxis: Axis, width: number, top: number, bottom: num
       draw("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, yAxis.text(tick)),
     );
   }
-  return [...parts, ...stepsBelow(xAxis, bottom)];
+  return [...parts, ...stepsBelow(xAxis, bottom, width - RIGHT)];
 }
 
-/** The numbers of steps below a picture. */
-export function stepsBelow(axis: Axis, bottom: number): Picture[] {
-  return axis.ticks.map((tick, i) =>
-    draw(
+/** The numbers of steps below a picture; one at the right edge ends there. */
+function stepsBelow(axis: Axis, bottom: number, right: number): Picture[] {
+  return axis.ticks.map((tick) => {
+    const x = tenth(axis.at(tick));
+    return draw(
       "text",
-      {
-        x: tenth(axis.at(tick)),
-        y: bottom + 16,
-        "text-anchor": i === axis.ticks.length - 1 ? "end" : "middle",
-      },
+      { x, y: bottom + 16, "text-anchor": x > right - 12 ? "end" : "middle" },
       axis.text(tick),
-    ),
-  );
+    );
+  });
 }
 
 function lineOf({ points, color, look }: Line, xAxis: Axis, yAxis: Axis): Picture[] {

@@ -17,11 +17,22 @@ export function draw(
   return { tag, attributes, children };
 }
 
-/** A whole picture of a size, in pixels, that says in words what it shows. */
-export function drawing(width: number, height: number, label: string, parts: readonly Picture[]): Picture {
+/**
+ * A whole picture of a size, in pixels, that says in words what it shows.
+ * `steps` are the pixels of its first and last step, for a page on which one
+ * can point at them.
+ */
+export function drawing(
+  width: number,
+  height: number,
+  label: string,
+  parts: readonly Picture[],
+  steps?: readonly [first: number, last: number],
+): Picture {
+  const pointed: Picture["attributes"] = steps ? { "data-steps": steps.map(tenth).join(" ") } : {};
   return draw(
     "svg",
-    { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label },
+    { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label, ...pointed },
     ...parts,
   );
 }
@@ -64,7 +75,7 @@ export const style = `
   --c0: #0072b2; --c1: #d55e00; --c2: #008060; --c3: #b8558c; --c4: #2a94cf; --c5: #a97500; --c6: #59636e; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --soft: #9aa4af; --rule: #373e47; --paper: #0f1318; --card: #171c23;
   --c0: #56b4e9; --c1: #f08a3c; --c2: #2fc79a; --c3: #e09cc3; --c4: #8fd3f7; --c5: #e9b93c; --c6: #9aa4af; } }
-svg { display: block; max-width: 100%; height: auto; font: 12px system-ui, sans-serif; }
+svg[role=img] { display: block; max-width: 100%; height: auto; font: 12px system-ui, sans-serif; }
 svg text { fill: var(--soft); font-variant-numeric: tabular-nums; }
 svg text.strong { fill: var(--ink); }
 svg .rule { stroke: var(--rule); stroke-width: 1; fill: none; }

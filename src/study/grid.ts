@@ -4,8 +4,7 @@ import type { Job, Progress } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { parseYaml, type Recipe, type RecipeInput, readRecipe } from "../training/recipe.ts";
 import { type Identity, identityOf } from "../training/run-folder.ts";
-import { findSources, type Sources } from "../training/text.ts";
-import { trainVocabulary } from "../training/vocabulary.ts";
+import { findSources, type Sources, trainedVocabulary } from "../training/text.ts";
 import type { BackendChoice } from "../verbs/load.ts";
 import { type TrainResult, train } from "../verbs/train.ts";
 
@@ -107,7 +106,7 @@ export async function planGrid(
     const folder = join(out, "runs", name);
     const { file } = full.data.tokenizer;
     const hasTokenizer = file === undefined || (await whatIs(file)) === "file";
-    const data = { ...full.data, tokenizer: hasTokenizer ? full.data.tokenizer : { train: 1 } };
+    const data = { ...full.data, tokenizer: hasTokenizer ? full.data.tokenizer : { train: 1, sample: 1 } };
     const key = JSON.stringify(data);
     const sources = found.get(key) ?? (await findSources({ ...full, data }, "."));
     found.set(key, sources);
@@ -115,9 +114,7 @@ export async function planGrid(
     const { state, result } = await stateOf(folder, identity);
     const vocabulary =
       full.data.tokenizer.train ?? (hasTokenizer ? await vocabularySize(file!) : (run.vocabulary ?? 0));
-    const bytes = sources.data
-      .slice(0, sources.corpus.training.length)
-      .reduce((sum, print) => sum + print.bytes, 0);
+    const bytes = sources.trainingBytes;
     const perStep = full.batch * full.model.context;
     const guess = full.steps === undefined ? bytes / BYTES_PER_TOKEN : full.steps * perStep;
     const known = planned.find((p) => p.result && p.full.steps === undefined && full.steps === undefined);
@@ -217,8 +214,9 @@ export async function shareTokenizer(runs: readonly GridRun[], out: string, job:
   const folder = join(out, "tokenizer");
   await fs().mkdir(folder, { recursive: true });
   const run = runs.find(({ recipe }) => recipe.data === first)!;
-  const { corpus } = await findSources(readRecipe(run.recipe, `run ${run.name}`), ".");
-  await trainVocabulary(corpus.training, first.tokenizer.train!, folder, job);
+  const full = readRecipe(run.recipe, `run ${run.name}`);
+  const sources = await findSources(full, ".", job);
+  await trainedVocabulary(full, { ...sources, cache: undefined }, folder, job);
 }
 
 /**

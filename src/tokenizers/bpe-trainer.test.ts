@@ -40,6 +40,16 @@ test("a run of one letter is counted as often as it can be merged", async () => 
   expect(await merges(["aaa aaa"], 300)).toEqual(["a a", "aa a"]);
 });
 
+test("of too many different words the rarest are forgotten", async () => {
+  const merges = async (text: string, mostWords?: number) => {
+    const { tokenizer } = await trainByteLevelBpe([text], 300, {}, mostWords);
+    return (tokenizer as { model: { merges: string[] } }).model.merges;
+  };
+  const words = "ab ab ab ab zza zzb zzc zzd zze zzf";
+  expect((await merges(words))[0]).toBe("Ġ z");
+  expect(await merges(words, 3)).toEqual(["Ġ a", "Ġa b"]); // " ab" outlives all words that occur once
+});
+
 test("an impossible vocabulary is refused", async () => {
   await expect(trainByteLevelBpe(["a"], 256)).rejects.toThrow("bpe: a vocabulary needs 257");
   await expect(trainByteLevelBpe(["a"], 70_000)).rejects.toThrow("bpe: a vocabulary needs 257");

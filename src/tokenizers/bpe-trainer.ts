@@ -3,9 +3,7 @@ import type { Job } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { BYTE_CHARACTERS } from "./bytes.ts";
 import type { TokenizerData } from "./tokenizer.ts";
-
-/** How GPT-2 cuts a text into words; no merge crosses a cut (Radford et al., 2019, https://github.com/openai/gpt-2). */
-export const WORD = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
+import { WordTable, wordEnd } from "./words.ts";
 
 /** Stands before a document; its id is 0. */
 export const DOCUMENT = "<|document|>";
@@ -21,12 +19,13 @@ const PAIR = 0x10000; // a pair of ids as one number: left·65536 + right
  *
  * Ids: 0 is `<|document|>`, 1…256 the bytes, then one for each merge. Gives
  * Hugging Face's tokenizer.json and tokenizer_config.json; fewer than `vocabulary` tokens when the text has
- * no pair left that occurs twice.
+ * no pair left that occurs twice. Of texts with more than `mostWords` different words the rarest are not counted.
  */
 export async function trainByteLevelBpe(
   texts: Iterable<string> | AsyncIterable<string>,
   vocabulary: number,
   job: Job = {},
+  mostWords = MOST_WORDS,
 ): Promise<TokenizerData & { kind: "huggingface" }> {
   if (vocabulary < 257 || vocabulary > PAIR) {
     throw new InputError(
@@ -34,8 +33,7 @@ export async function trainByteLevelBpe(
     );
   }
   const pause = pauses(job);
-  const words = await countedWords(texts, pause);
-  const pairs = new PairCounts(words);
+  const pairs = new PairCounts(await countedWords(texts, pause, mostWords));
   const pieces = [DOCUMENT, ...BYTE_CHARACTERS];
   const merges: string[] = [];
   const known = new Set(pieces);
@@ -56,51 +54,121 @@ export async function trainByteLevelBpe(
   return { kind: "huggingface", tokenizer: tokenizerJson(pieces, merges), config };
 }
 
-interface Word {
-  readonly count: number;
-  symbols: number[];
+/** Different words that are held; with what is known of their pairs about 150 MB. */
+const MOST_WORDS = 500_000;
+
+/** Words, and how often each occurs. */
+class CountedWords {
+  readonly #most: number;
+  #table = new WordTable();
+  #counts: Float64Array;
+
+  constructor(most: number) {
+    this.#most = most;
+    this.#counts = new Float64Array(most + 1);
+  }
+
+  add(text: string): void {
+    for (let at = 0; at < text.length; ) {
+      const end = wordEnd(text, at);
+      this.#counts[this.#table.add(text, at, end)]++;
+      at = end;
+      if (this.#table.size > this.#most) this.#forgetRare();
+    }
+  }
+
+  get size(): number {
+    return this.#table.size;
+  }
+
+  *[Symbol.iterator](): Generator<[word: string, count: number]> {
+    for (let word = 0; word < this.#table.size; word++) yield [this.#table.text(word), this.#counts[word]];
+  }
+
+  /**
+   * The rarest words, those that occurred once first, until half of them are
+   * left (lossy counting, Manku and Motwani, 2002, https://doi.org/10.1016/B978-155860869-6/50038-X).
+   */
+  #forgetRare(): void {
+    let rare = 0;
+    for (let left = this.#table.size; left > this.#most / 2; ) {
+      rare++;
+      left = 0;
+      for (let word = 0; word < this.#table.size; word++) if (this.#counts[word] > rare) left++;
+    }
+    const kept = new WordTable();
+    const counts = new Float64Array(this.#most + 1);
+    for (const [word, count] of this) if (count > rare) counts[kept.add(word, 0, word.length)] = count;
+    this.#table = kept;
+    this.#counts = counts;
+  }
 }
 
 async function countedWords(
   texts: Iterable<string> | AsyncIterable<string>,
   pause: () => Promise<void>,
-): Promise<Word[]> {
-  const counts = new Map<string, number>();
+  most: number,
+): Promise<CountedWords> {
+  const words = new CountedWords(most);
   for await (const text of texts) {
     for (const part of text.split(DOCUMENT)) {
       await pause();
-      for (const [word] of part.matchAll(WORD)) counts.set(word, (counts.get(word) ?? 0) + 1);
+      words.add(part);
     }
   }
-  const utf8 = new TextEncoder();
-  return Array.from(counts, ([word, count]) => ({
-    count,
-    symbols: Array.from(utf8.encode(word), (byte) => BYTES_FROM + byte),
-  }));
+  return words;
 }
 
 /** How often each pair occurs, and in which words it may occur; kept true while words change. */
 class PairCounts {
-  readonly #words: readonly Word[];
+  /** Word w: its ids are symbols[begins[w]] …, lengths[w] of them; merging makes it shorter where it stands. */
+  readonly #symbols: Uint16Array;
+  readonly #begins: Uint32Array;
+  readonly #lengths: Uint32Array;
+  readonly #words: Float64Array;
+  /** The merge that last looked at a word. */
+  readonly #seen: Int32Array;
+  #merges = 0;
   readonly #counts = new Map<number, number>();
-  readonly #wordsOf = new Map<number, Set<number>>();
+  /** May name a word twice, or one in which the pair is no more. */
+  readonly #wordsOf = new Map<number, number[]>();
 
-  constructor(words: readonly Word[]) {
-    this.#words = words;
-    for (const w of words.keys()) this.#add(w, 1);
+  constructor(words: CountedWords) {
+    const utf8 = new TextEncoder();
+    let bytes = 0;
+    for (const [word] of words) bytes += 3 * word.length; // at most
+    this.#symbols = new Uint16Array(bytes);
+    this.#begins = new Uint32Array(words.size);
+    this.#lengths = new Uint32Array(words.size);
+    this.#words = new Float64Array(words.size);
+    this.#seen = new Int32Array(words.size);
+    let begin = 0;
+    let w = 0;
+    for (const [word, count] of words) {
+      const symbols = utf8.encode(word);
+      for (const [i, byte] of symbols.entries()) this.#symbols[begin + i] = BYTES_FROM + byte;
+      this.#begins[w] = begin;
+      this.#lengths[w] = symbols.length;
+      this.#words[w] = count;
+      begin += symbols.length;
+      this.#add(w++, 1);
+    }
   }
 
-  #add(w: number, sign: 1 | -1): void {
-    const { symbols, count } = this.#words[w];
-    for (let i = 0; i + 1 < symbols.length; i++) {
-      const pair = symbols[i] * PAIR + symbols[i + 1];
-      const total = (this.#counts.get(pair) ?? 0) + sign * count;
+  /** Counts a word's pairs, or takes them off; of the counted ones, those with `made` in them are new in the word. */
+  #add(w: number, sign: 1 | -1, made?: number): void {
+    const count = sign * this.#words[w];
+    const end = this.#begins[w] + this.#lengths[w];
+    for (let i = this.#begins[w]; i + 1 < end; i++) {
+      const [left, right] = [this.#symbols[i], this.#symbols[i + 1]];
+      const pair = left * PAIR + right;
+      const total = (this.#counts.get(pair) ?? 0) + count;
       if (total === 0) this.#counts.delete(pair);
       else this.#counts.set(pair, total);
-      if (sign === 1) {
+      if (sign === 1 && (made === undefined || made === left || made === right)) {
         const words = this.#wordsOf.get(pair);
-        if (words) words.add(w);
-        else this.#wordsOf.set(pair, new Set([w]));
+        if (words === undefined) this.#wordsOf.set(pair, [w]);
+        else if (words.at(-1) !== w) words.push(w);
       }
     }
   }
@@ -118,22 +186,25 @@ class PairCounts {
   }
 
   merge(pair: number, id: number): void {
-    const left = Math.floor(pair / PAIR);
-    const right = pair % PAIR;
-    for (const w of this.#wordsOf.get(pair) ?? []) {
-      this.#add(w, -1);
-      const { symbols } = this.#words[w];
-      const merged: number[] = [];
-      for (let i = 0; i < symbols.length; i++) {
-        if (symbols[i] === left && symbols[i + 1] === right) {
-          merged.push(id);
-          i++;
-        } else merged.push(symbols[i]);
-      }
-      this.#words[w].symbols = merged;
-      this.#add(w, 1);
-    }
+    const [left, right] = [Math.floor(pair / PAIR), pair % PAIR];
+    const words = this.#wordsOf.get(pair) ?? [];
     this.#wordsOf.delete(pair);
+    this.#merges++;
+    for (const w of words) {
+      if (this.#seen[w] === this.#merges) continue;
+      this.#seen[w] = this.#merges;
+      this.#add(w, -1);
+      const begin = this.#begins[w];
+      const symbols = this.#symbols.subarray(begin, begin + this.#lengths[w]);
+      let length = 0;
+      for (let i = 0; i < symbols.length; i++) {
+        const merges = symbols[i] === left && symbols[i + 1] === right;
+        symbols[length++] = merges ? id : symbols[i];
+        if (merges) i++;
+      }
+      this.#lengths[w] = length;
+      this.#add(w, 1, id);
+    }
   }
 }
 

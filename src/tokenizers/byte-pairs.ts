@@ -1,5 +1,5 @@
 import { InputError } from "../tensor/tensor.ts";
-import { BYTE_CHARACTERS, byteName, SPACE_MARK } from "./bytes.ts";
+import { BYTE_CHARACTERS, byteName, ownText, SPACE_MARK } from "./bytes.ts";
 import { type Merges, MOST_RANKS, mergeNeighbours, pairKey, partsBetween } from "./merges.ts";
 import { type PreTokenizer, wordsOf } from "./pre-tokenizers.ts";
 
@@ -96,7 +96,7 @@ function remembered(find: (text: string) => Generator<void, readonly number[]>):
       const ids = yield* find(text);
       if (text.length <= REMEMBERED_LENGTH) {
         if (seen.size === MOST_REMEMBERED) seen.clear();
-        seen.set(text, ids);
+        seen.set(ownText(text), ids);
       }
       return ids;
     },

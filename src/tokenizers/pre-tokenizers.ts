@@ -295,6 +295,9 @@ export function namesOf(stages: readonly string[], ignoreMerges: boolean): strin
   });
 }
 
+/** All names that `preTokenizer` knows. */
+export const preTokenizerNames: readonly string[] = Object.keys(PRE_TOKENIZERS);
+
 /** The pre-tokenizer of a name; an InputError for one that is not known, since a guess would give other ids. */
 export function preTokenizer(name: string): PreTokenizer {
   if (Object.hasOwn(PRE_TOKENIZERS, name)) return PRE_TOKENIZERS[name];

@@ -1,11 +1,12 @@
 import { expect, test } from "vitest";
-import { BatchOrder, readBatch, spread, windowCount } from "./batches.ts";
+import { BatchOrder, predicted, readBatch, spread, windowCount } from "./batches.ts";
 import type { TokenFile } from "./token-file.ts";
 
 const counting: TokenFile = {
   length: 100,
+  documents: 1,
+  start: (document) => 100 * document,
   slice: async (from, to) => Int32Array.from({ length: to - from }, (_, i) => from + i),
-  close: async () => {},
 };
 
 test("windows follow one another and targets are the successors", async () => {
@@ -37,8 +38,16 @@ test("a step's windows depend on seed, windows and batch alone", () => {
   expect(new Set([...all[0], ...all[1], ...all[2].slice(0, 2)]).size).toBe(10);
 });
 
-test("a text shorter than one context is refused", () => {
-  expect(() => new BatchOrder(1, 0, 4)).toThrow("shorter than one context");
+test("a text of less than one batch is refused, with the numbers", () => {
+  expect(() => new BatchOrder(1, 3, 4)).toThrow(
+    "data.text: makes 3 windows of model.context tokens, one batch needs 4",
+  );
+  expect(new BatchOrder(1, 4, 4).stepsPerPass).toBe(1);
+});
+
+test("targets that are ignored are not counted", () => {
+  const inputs = new Int32Array(4);
+  expect(predicted({ sequences: 1, inputs, targets: Int32Array.of(3, -1, 0, -1) })).toBe(2);
 });
 
 test("a spread of windows is even, and all of them when they are few", () => {

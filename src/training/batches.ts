@@ -20,6 +20,11 @@ export function windowCount(tokens: number, context: number): number {
   return Math.max(0, Math.floor((tokens - 1) / context));
 }
 
+/** Targets of a batch that count: all but those that are −1, which the loss ignores. */
+export function predicted({ targets }: Batch): number {
+  return targets.reduce((count, target) => (target < 0 ? count : count + 1), 0);
+}
+
 /** The batch made of these windows, in this order. */
 export async function readBatch(
   file: TokenFile,
@@ -49,9 +54,9 @@ export class BatchOrder {
   #order: Uint32Array = new Uint32Array(0);
 
   constructor(seed: number, windows: number, batch: number) {
-    if (windows < 1) {
+    if (windows < batch) {
       throw new InputError(
-        "data.text: is shorter than one context; needs more text or a smaller model.context",
+        `data.text: makes ${windows} windows of model.context tokens, one batch needs ${batch}; needs more text, a smaller batch or a smaller context`,
       );
     }
     this.#seed = seed;
@@ -59,9 +64,9 @@ export class BatchOrder {
     this.#batch = batch;
   }
 
-  /** Whole steps in one pass, at least one. */
+  /** Whole steps in one pass. */
   get stepsPerPass(): number {
-    return Math.max(1, Math.floor(this.#windows / this.#batch));
+    return Math.floor(this.#windows / this.#batch);
   }
 
   /** Windows of a step, counted from 0. */

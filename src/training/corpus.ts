@@ -1,55 +1,118 @@
-import { list, readText, whatIs } from "../files/disk.ts";
+import { list, openDisk, whatIs } from "../files/disk.ts";
+import { fingerprintOf } from "../files/fingerprint.ts";
+import { type HubOptions, hubDataset } from "../files/hub.ts";
 import { paths } from "../files/node.ts";
-import { decodeText } from "../files/text.ts";
-import { fingerprint } from "../record/make.ts";
-import type { Fingerprint } from "../record/record.ts";
+import type { Fingerprint, Job } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
+import type { DataRecipe } from "./data.ts";
 
-/** The files of a text, by path; each one is a document. */
-export interface Corpus {
-  readonly training: readonly string[];
-  readonly heldOut: readonly string[];
+/** A file of a text. */
+export interface SourceFile {
+  readonly path: string;
+  /** Below the folder that was named; with `/` on every system. */
+  readonly name: string;
+  readonly kind: "text" | "jsonl" | "parquet";
 }
 
-/** A file, or the files of a folder sorted by name (by code units), split by the names that are held out. */
-export async function findCorpus(text: string, heldOut: readonly string[]): Promise<Corpus> {
+/** The files of a text, by path, and which of their documents are held out. */
+export interface Corpus {
+  readonly files: readonly SourceFile[];
+  readonly heldOut: DataRecipe["heldOut"];
+}
+
+/**
+ * The files of a file, a folder or a data set, sorted by name (by code units);
+ * an InputError when there are none, or a name that is held out is not among
+ * them. Hidden files and folders, whose names begin with a dot, are left out.
+ */
+export async function findCorpus(
+  text: string,
+  heldOut: DataRecipe["heldOut"],
+  options: HubOptions = {},
+): Promise<Corpus> {
+  const files = await filesOf(text, options);
+  if (Array.isArray(heldOut)) {
+    const named = heldOut.map((name) => ({ name, files: files.filter((file) => isNamed(file, name)) }));
+    for (const { name, files: found } of named) {
+      if (found.length === 0)
+        throw new InputError(`data.heldOut: ${name} is not among the ${files.length} files of ${text}`);
+    }
+    if (new Set(named.flatMap(({ files }) => files)).size === files.length) {
+      throw new InputError(`data.heldOut: all files of ${text} are held out; leave some to train on`);
+    }
+  }
+  return { files, heldOut };
+}
+
+/**
+ * Whether a document is held out: by its file's name, or because its place,
+ * the first 8 bytes of the SHA-256 of its text as a fraction of 2⁶⁴, is below
+ * the share.
+ */
+export function isHeldOut({ files, heldOut }: Corpus): (file: number, place: number) => boolean {
+  if (!Array.isArray(heldOut)) return (_, place) => place < heldOut.share;
+  const held = files.map((file) => heldOut.some((name) => isNamed(file, name)));
+  return (file) => held[file];
+}
+
+/** Files of which nothing is held out come first, as records list them. */
+export function trainingFirst(corpus: Corpus): readonly SourceFile[] {
+  const { files, heldOut } = corpus;
+  if (!Array.isArray(heldOut)) return files;
+  const held = isHeldOut(corpus);
+  const of = (side: boolean) => files.filter((_, f) => held(f, 0) === side);
+  return [...of(false), ...of(true)];
+}
+
+function isNamed(file: SourceFile, name: string): boolean {
+  return file.name === name || paths().basename(file.path) === name;
+}
+
+async function filesOf(text: string, options: HubOptions): Promise<SourceFile[]> {
   const { basename } = paths();
+  if (text.startsWith("hf:")) {
+    const found = await hubDataset(text, options);
+    return found.map(({ path, name }) => ({ path, name, kind: kindOf(name) }));
+  }
   const found = await whatIs(text);
   if (found === "nothing") throw new InputError(`data.text: ${text} does not exist`);
-  const files = found === "folder" ? await filesIn(text) : [text];
-  const names = new Set(files.map((path) => basename(path)));
-  for (const name of heldOut) {
-    if (!names.has(name))
-      throw new InputError(`data.heldOut: ${name} is not among the ${names.size} files of ${text}`);
-  }
-  const held = new Set(heldOut);
-  const training = files.filter((path) => !held.has(basename(path)));
-  if (training.length === 0) {
-    throw new InputError(`data.heldOut: all files of ${text} are held out; leave some to train on`);
-  }
-  return { training, heldOut: files.filter((path) => held.has(basename(path))) };
+  if (found === "file") return [{ path: text, name: basename(text), kind: kindOf(text) }];
+  const files = await filesBelow(text, "");
+  if (files.length === 0) throw new InputError(`data.text: folder ${text} holds no files`);
+  return files.sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
-async function filesIn(folder: string): Promise<string[]> {
-  const files: string[] = [];
-  for (const name of await list(folder)) {
-    const path = paths().join(folder, name);
-    if (!name.startsWith(".") && (await whatIs(path)) === "file") files.push(path);
+async function filesBelow(folder: string, prefix: string): Promise<SourceFile[]> {
+  const files: SourceFile[] = [];
+  for (const entry of await list(folder)) {
+    if (entry.startsWith(".")) continue;
+    const path = paths().join(folder, entry);
+    const found = await whatIs(path);
+    if (found === "folder") files.push(...(await filesBelow(path, `${prefix}${entry}/`)));
+    else if (found === "file") files.push({ path, name: prefix + entry, kind: kindOf(entry) });
   }
-  if (files.length === 0) throw new InputError(`data.text: folder ${folder} holds no files`);
   return files;
 }
 
-/** Size and hash of each file. */
-export async function fingerprints(files: readonly string[]): Promise<Fingerprint[]> {
-  const prints: Fingerprint[] = [];
-  for (const path of files) prints.push(await fingerprint(paths().basename(path), await readText(path)));
-  return prints;
+function kindOf(name: string): SourceFile["kind"] {
+  if (/\.(jsonl|ndjson)$/i.test(name)) return "jsonl";
+  return /\.parquet$/i.test(name) ? "parquet" : "text";
 }
 
-/** The documents, one at a time; an InputError names a file that is empty or not UTF-8. */
-export async function* texts(files: readonly string[]): AsyncGenerator<string> {
-  for (const path of files) {
-    yield decodeText(paths().basename(path), await readText(path));
+/** Size and hash of each file, read once, in constant memory. */
+export async function fingerprints(
+  files: readonly { readonly path: string; readonly name: string }[],
+  { signal }: Job = {},
+): Promise<Fingerprint[]> {
+  const prints: Fingerprint[] = [];
+  for (const { path, name } of files) {
+    signal?.throwIfAborted();
+    const source = await openDisk(path);
+    try {
+      prints.push({ name, ...(await fingerprintOf(undefined, [source])) });
+    } finally {
+      await source.close();
+    }
   }
+  return prints;
 }

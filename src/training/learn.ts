@@ -3,7 +3,7 @@ import type { Model } from "../models/model.ts";
 import { decayAt, rateAt } from "../optimization/schedules.ts";
 import type { Job } from "../record/record.ts";
 import type { Weight } from "../tensor/weight.ts";
-import { type Batch, type BatchOrder, readBatch, spread, windowCount } from "./batches.ts";
+import { type Batch, type BatchOrder, spread, windowCount } from "./batches.ts";
 import {
   type About,
   dueCheckpoint,
@@ -16,6 +16,7 @@ import {
 } from "./checkpoint.ts";
 import { modelFiles } from "./finish.ts";
 import { type EventLine, Log, readLog } from "./log.ts";
+import type { Windows } from "./packing.ts";
 import type { Recipe } from "./recipe.ts";
 import type { RunFolder } from "./run-folder.ts";
 import { cutSnapshots, type Snapshot, snapshotSteps, writeSnapshot } from "./snapshots.ts";
@@ -36,6 +37,7 @@ export interface Run {
   readonly recipe: Recipe;
   readonly steps: number;
   readonly order: BatchOrder;
+  readonly windows: Windows;
   readonly text: TokenizedText;
   readonly folder: RunFolder;
   readonly backend: Backend;
@@ -109,7 +111,7 @@ export async function learn(run: Run): Promise<void> {
         done: step,
         total: steps,
         unit: "steps",
-        note: `loss ${loss.toFixed(4)}, ${Math.round(done.batch.inputs.length / perStep)} tokens/s`,
+        note: `loss ${loss.toFixed(4)}, ${Math.round(tokensPerStepOf(run) / perStep)} tokens/s`,
       });
       await new Promise((resolve) => setImmediate(resolve)); // lets Ctrl-C in
       if (kept.has(step)) await keep(run, here); // before a checkpoint from which it would be passed over
@@ -124,34 +126,39 @@ export async function learn(run: Run): Promise<void> {
 
 const AT_START = { step: 0, skipped: [], rollbacks: 0, spikeAt: 0, logBytes: 0 } as const;
 
-async function takeStep({ recipe, steps, order, text, trainer }: Run, at: Position): Promise<Taken> {
-  const { schedule, optimizer, model } = recipe;
+async function takeStep({ recipe, steps, order, windows, trainer }: Run, at: Position): Promise<Taken> {
+  const { schedule, optimizer } = recipe;
   const start = performance.now();
   const rate = rateAt(schedule, at.step, steps);
   const weightDecay = decayAt(schedule, optimizer.weightDecay, at.step, steps);
-  const windows = order.at(batchOf(at.step, at.skipped));
-  const batch = await readBatch(text.training, windows, model.context);
+  const batch = await windows.batch(order.at(batchOf(at.step, at.skipped)));
   const step = at.step + 1;
   const result = await trainer.step(batch, step, rate, weightDecay);
   return { ...result, step, batch, rate, weightDecay, seconds: (performance.now() - start) / 1000 };
 }
 
+/** Tokens predicted in a step, padding left out; where windows hold padding it is what they do on average. */
+function tokensPerStepOf({ recipe, windows }: Run): number {
+  return recipe.batch * recipe.model.context * (1 - windows.padding);
+}
+
 /** Logs a step, with the loss on held-out text where that is due; gives what a snapshot says of it. */
 async function writeDown(
-  { recipe, steps, text, trainer }: Run,
-  { step, batch, loss, rate, weightDecay, gradientNorm, seconds }: Taken,
+  run: Run,
+  { step, loss, rate, weightDecay, gradientNorm, seconds }: Taken,
   log: Log,
 ) {
+  const { recipe, steps, text, trainer } = run;
   const { context } = recipe.model;
-  const tokensPerStep = batch.inputs.length;
+  const tokensPerStep = tokensPerStepOf(run);
   const isValidated = step % recipe.validateEvery === 0 && step < steps;
-  const windows = spread(windowCount(text.heldOut.length, context), VALIDATION_WINDOWS);
+  const someWindows = spread(windowCount(text.heldOut.length, context), VALIDATION_WINDOWS);
   const validation = isValidated
-    ? await validationLoss(trainer.running({ step, steps }), text.heldOut, windows, {})
+    ? await validationLoss(trainer.running({ step, steps }), text.heldOut, someWindows, {})
     : undefined;
   const here = {
     step,
-    tokens: step * tokensPerStep,
+    tokens: Math.round(step * tokensPerStep),
     loss,
     ...(validation ? { validationLoss: validation.mean } : {}),
   };

@@ -25,6 +25,15 @@ export interface TimedLine extends LogLine {
   readonly timing: { readonly seconds: number; readonly tokensPerSecond: number };
 }
 
+/** A line of a log; undefined when it is not one. */
+export function timedLine(value: unknown): TimedLine | undefined {
+  const line = value as Partial<TimedLine> | null;
+  const { step, tokens, loss, rate, weightDecay, gradientNorm, validationLoss = 0, timing } = line ?? {};
+  const numbers = [step, tokens, loss, rate, weightDecay, gradientNorm, validationLoss];
+  const all = [...numbers, timing?.seconds, timing?.tokensPerSecond];
+  return all.every((number) => typeof number === "number") ? (value as TimedLine) : undefined;
+}
+
 /** Something that happened between two steps: the run went back to a checkpoint. */
 export interface EventLine {
   readonly event: "rollback";

@@ -22,9 +22,10 @@ export async function openRecipe(
 
 /** A recipe as records keep it: without the paths of this machine. */
 export function forRecord({ from, ...recipe }: Recipe): object {
+  const { cache: _, ...data } = recipe.data;
   return {
     ...recipe,
     ...(from === undefined ? {} : { from: baseName(from) }),
-    data: { ...recipe.data, text: baseName(recipe.data.text) },
+    data: { ...data, text: baseName(data.text) },
   };
 }

@@ -61,7 +61,7 @@ const schema = z.strictObject({
   snapshots: snapshotsSchema.optional(),
   /** Go back to a checkpoint where the loss jumps; default: only stop where it is no number, or lost. */
   spikes: spikesSchema.optional(),
-  /** Steps between measurements of the weights (weights.jsonl). Default: so many that a run has about a hundred. */
+  /** Steps between measurements of the weights (weights.jsonl). Default: about a hundred in a run, fewer if they took time. */
   measureEvery: count.optional(),
   /** Formats of the finished model: of its linear layers (default: the family's own), and of everything else. */
   formats: z
@@ -176,7 +176,8 @@ function assign(raw: unknown, assignment: string): void {
   const value = parseYaml(assignment.slice(equals + 1), `--set ${assignment}`);
   let at = raw as Record<string, unknown>;
   for (const key of path.slice(0, -1)) {
-    if (!Object.hasOwn(at, key) || typeof at[key] !== "object" || at[key] === null) at[key] = {};
+    const inner = Object.hasOwn(at, key) ? at[key] : undefined;
+    if (typeof inner !== "object" || inner === null || Array.isArray(inner)) at[key] = {};
     at = at[key] as Record<string, unknown>;
   }
   at[path[path.length - 1]] = value;

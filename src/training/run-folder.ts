@@ -29,11 +29,16 @@ export async function contentsOf(
   start: readonly Fingerprint[] = [],
 ): Promise<Contents> {
   const { from: _, ...own } = recipe;
-  const { text: __, tokenizer, ...rest } = recipe.data;
+  const { text: __, cache: ___, tokenizer, ...rest } = recipe.data;
   const hashes = (prints: readonly Fingerprint[]) =>
     Object.fromEntries(prints.map(({ name, sha256 }) => [name, sha256]));
   const of = {
-    recipe: JSON.parse(JSON.stringify({ ...own, data: { ...rest, train: tokenizer.train ?? null } })),
+    recipe: JSON.parse(
+      JSON.stringify({
+        ...own,
+        data: { ...rest, train: tokenizer.train ?? null, sample: tokenizer.train ? tokenizer.sample : null },
+      }),
+    ),
     data: hashes(data),
     // Another name for the same model is the same start.
     start: start.map(({ sha256 }) => sha256),

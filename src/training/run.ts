@@ -8,12 +8,14 @@ import type { Reached } from "./checkpoint.ts";
 import { storedWeights } from "./finish.ts";
 import { learn, type RecordOf } from "./learn.ts";
 import { type EventLine, readEvents, readLog } from "./log.ts";
+import { checkTeacher, type Teacher } from "./loss.ts";
 import { modelOf } from "./model.ts";
+import { windowsOf } from "./packing.ts";
 import { type Recipe, roundingOf } from "./recipe.ts";
 import type { RunFolder } from "./run-folder.ts";
 import { checkTokenizer, type Start, startWeights, takeOver } from "./start.ts";
 import { openText, type Sources } from "./text.ts";
-import { Trainer } from "./trainer.ts";
+import { type OptimizerReport, Trainer } from "./trainer.ts";
 import { validationLoss } from "./validation.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 
@@ -28,6 +30,7 @@ export interface Trained {
   readonly tokensPerSecond: number;
   /** Time of all steps, also those before the run was resumed. */
   readonly trainingSeconds: number;
+  readonly optimizer: OptimizerReport;
   /** The most that tensors took in training, bytes, where the backend counts it. */
   readonly peakBytes?: number;
   /** Where the run went back to a checkpoint. */
@@ -46,7 +49,8 @@ export interface Trained {
 export interface RunPlaces {
   readonly sources: Sources;
   readonly folder: RunFolder;
-  readonly start: Start | undefined;
+  readonly start?: Start;
+  readonly teacher?: Teacher;
   readonly recordOf: RecordOf;
 }
 
@@ -59,7 +63,7 @@ export interface RunPlaces {
  */
 export async function runTraining(
   recipe: Recipe,
-  { sources, folder, start, recordOf }: RunPlaces,
+  { sources, folder, start, teacher, recordOf }: RunPlaces,
   backend: Backend,
   job: Job,
   reached: Reached = () => {},
@@ -68,9 +72,15 @@ export async function runTraining(
   try {
     if (start) await checkTokenizer(start, text.vocabulary, job);
     const { context } = recipe.model;
-    const order = new BatchOrder(recipe.seed, windowCount(text.training.length, context), recipe.batch);
+    const windows = windowsOf(recipe.data.packing, text.training, context, recipe.seed);
+    if (recipe.data.packing === "documents") {
+      const note = `${(100 * windows.padding).toFixed(1)} % padding`;
+      job.onProgress?.({ task: "pack", done: windows.count, total: windows.count, unit: "windows", note });
+    }
+    const order = new BatchOrder(recipe.seed, windows.count, recipe.batch);
     const steps = recipe.steps ?? order.stepsPerPass;
     const model = modelOf(recipe, text.vocabulary.tokenizer.vocabulary);
+    if (teacher) checkTeacher(teacher, { model, tokenizer: text.vocabulary.tokenizer }, recipe.loss);
     const rounding = roundingOf(recipe);
     backend.takePeakBytes?.();
     const trainer = new Trainer(backend, model, recipe, {
@@ -78,6 +88,7 @@ export async function runTraining(
       rounding,
       start: start && (await startWeights(start, model)),
       optimizerSteps: recipe.keepOptimizer ? start?.state?.optimizerSteps : 0,
+      teacher: teacher?.running,
     });
     const stored = async (step: number) =>
       storedWeights(
@@ -90,10 +101,11 @@ export async function runTraining(
       );
     try {
       if (start) takeOver(trainer, start, recipe);
-      const run = {
+      await learn({
         recipe,
         steps,
         order,
+        windows,
         text,
         folder,
         backend,
@@ -103,23 +115,18 @@ export async function runTraining(
         recordOf,
         job,
         reached,
-      };
-      await learn(run);
+      });
       const peakBytes = backend.takePeakBytes?.();
-      const windows = spread(windowCount(text.heldOut.length, context), Number.POSITIVE_INFINITY);
-      const trained = await validationLoss(
-        trainer.running({ step: steps, steps }),
-        text.heldOut,
-        windows,
-        job,
-      );
+      const heldOut = spread(windowCount(text.heldOut.length, context), Number.POSITIVE_INFINITY);
+      const now = trainer.running({ step: steps, steps });
+      const trained = await validationLoss(now, text.heldOut, heldOut, job);
       const weights = await stored(steps);
-      const asStored = await validationLoss(runStored(model, weights, backend), text.heldOut, windows, job);
+      const asStored = await validationLoss(runStored(model, weights, backend), text.heldOut, heldOut, job);
       const trainingSeconds = (await readLog(folder.log)).reduce(
         (sum, { timing }) => sum + timing.seconds,
         0,
       );
-      const tokens = steps * recipe.batch * context;
+      const tokens = Math.round(steps * recipe.batch * context * (1 - windows.padding));
       return {
         model,
         weights,
@@ -128,13 +135,14 @@ export async function runTraining(
         tokens,
         tokensPerSecond: tokens / trainingSeconds,
         trainingSeconds,
+        optimizer: await trainer.optimizer(),
         ...(peakBytes === undefined ? {} : { peakBytes }),
         rollbacks: await readEvents(folder.log),
         validation: {
           loss: asStored.mean,
           lossStandardError: asStored.standardError ?? null,
           trainedLoss: trained.mean,
-          tokens: windows.length * context,
+          tokens: heldOut.length * context,
         },
       };
     } finally {

@@ -6,7 +6,8 @@ import { initialize } from "../models/initialize.ts";
 import type { Model, Role } from "../models/model.ts";
 import { ropeTable } from "../models/rope-table.ts";
 import type { Running } from "../models/run.ts";
-import { AdamW } from "../optimization/adamw.ts";
+import { openOptimizer } from "../optimization/index.ts";
+import type { Optimizer } from "../optimization/optimizer.ts";
 import { generator } from "../tensor/random.ts";
 import {
   type Elements,
@@ -17,7 +18,7 @@ import {
   sizeOf,
   type Tensor,
 } from "../tensor/tensor.ts";
-import type { Batch } from "./batches.ts";
+import { type Batch, predicted } from "./batches.ts";
 import { tokenLosses } from "./loss.ts";
 import type { Recipe } from "./recipe.ts";
 
@@ -26,6 +27,16 @@ export interface StepResult {
   readonly loss: number;
   /** Of all parameters together, before clipping. */
   readonly gradientNorm: number;
+}
+
+/** An optimizer as a run's record shows it. */
+export interface OptimizerReport {
+  readonly name: string;
+  /** Bytes of its states for each number that is trained. */
+  readonly stateBytesPerParameter: number;
+  /** Shares of all updates that changed nothing, and that would have in bf16, where the optimizer counts them. */
+  readonly lostUpdates?: number;
+  readonly lostInBf16?: number;
 }
 
 /** What a trainer is told beside its recipe. */
@@ -37,6 +48,8 @@ export interface TrainerOptions {
   readonly start?: Pick<ReadonlyMap<string, HostTensor>, "get">;
   /** Steps that the optimizer's states have seen before the run's first. */
   readonly optimizerSteps?: number;
+  /** Whom the recipe's loss asks, on the same backend. */
+  readonly teacher?: Running;
 }
 
 /**
@@ -82,12 +95,11 @@ export class Trainer {
   readonly #recipe: Recipe;
   readonly #steps: number;
   readonly #rounding: TrainedRounding | undefined;
+  readonly #teacher: Running | undefined;
   /** The model's tensors by name, and what a rounding trains beside a matrix as `MATRIX.NAME`. */
   readonly #trained = new Map<string, Trained>();
-  readonly #optimizer: AdamW;
+  readonly #optimizer: Optimizer;
   readonly #optimizerSteps: number;
-  /** Squared norm of a step's gradients (1). */
-  readonly #squaredNorm: Tensor;
   readonly #tape: Tape;
   /** The tape as the model calls it. */
   readonly #ops: Operations;
@@ -98,21 +110,21 @@ export class Trainer {
     backend: Backend,
     model: Model,
     recipe: Recipe,
-    { steps, rounding, start, optimizerSteps = 0 }: TrainerOptions,
+    { steps, rounding, start, teacher, optimizerSteps = 0 }: TrainerOptions,
   ) {
     this.#backend = backend;
     this.#model = model;
     this.#recipe = recipe;
     this.#steps = steps;
     this.#rounding = rounding;
+    this.#teacher = teacher;
     this.#optimizerSteps = optimizerSteps;
-    this.#squaredNorm = backend.keep(backend.zeros([1]));
     const values = start ?? new Map(initialize(model, generator(recipe.seed)));
     for (const { name, role } of model.tensors) this.#add(name, role, values.get(name)!);
     const learning = this.#learning().map(([, trained]) => trained);
-    this.#optimizer = new AdamW(
+    this.#optimizer = openOptimizer(
       backend,
-      learning.map(({ tensor, role }) => ({ tensor, decays: role !== "norm" })),
+      learning.map(({ tensor, role }) => ({ tensor, decays: role !== "norm", role })),
       recipe.optimizer,
     );
     this.#tape = new Tape(
@@ -148,23 +160,19 @@ export class Trainer {
    */
   async step(batch: Batch, step: number, rate: number, decay: number): Promise<StepResult> {
     const sum = await this.#gradients(batch, step);
-    let squaredNorm = Number.NaN;
-    if (Number.isFinite(sum)) {
+    const finite = Number.isFinite(sum);
+    if (finite) {
       const gradients = this.#learning().map(([, { tensor }]) => this.#tape.gradients.get(tensor)!);
-      for (const [i, gradient] of gradients.entries()) {
-        this.#backend.squaredNorm(this.#squaredNorm, gradient, i > 0 ? 1 : 0);
-      }
-      [squaredNorm] = await this.#backend.read(this.#squaredNorm);
-      if (Number.isFinite(squaredNorm))
-        this.#optimizer.step(gradients, step + this.#optimizerSteps, rate, decay);
+      this.#moveParameters(gradients, step, rate, decay);
     }
     this.#tape.clear();
-    return { loss: sum / batch.inputs.length, gradientNorm: Math.sqrt(squaredNorm) };
+    const [squaredNorm] = finite ? await this.#backend.read(this.#optimizer.squaredNorm) : [Number.NaN];
+    return { loss: sum / predicted(batch), gradientNorm: Math.sqrt(squaredNorm) };
   }
 
   /** Leaves a batch's gradients on the tape; gives the sum of its losses. */
   async #gradients(batch: Batch, step: number): Promise<number> {
-    const tokens = batch.inputs.length;
+    const tokens = predicted(batch);
     const widths = this.#rounding?.widths ?? [{ bits: undefined, share: 1 }];
     let sum = 0;
     for (const part of split(batch, this.#recipe.microBatch)) {
@@ -202,18 +210,20 @@ export class Trainer {
     } finally {
       running.free();
     }
+    const squaredNorm = this.#backend.keep(this.#backend.zeros([1]));
     try {
       await this.#gradients(batch, step);
       let largest = { name: "", norm: -1 };
       for (const [name, { tensor }] of this.#learning().reverse()) {
-        this.#backend.squaredNorm(this.#squaredNorm, this.#tape.gradients.get(tensor)!, 0);
-        const [norm] = await this.#backend.read(this.#squaredNorm);
+        this.#backend.squaredNorm(squaredNorm, this.#tape.gradients.get(tensor)!, 0);
+        const [norm] = await this.#backend.read(squaredNorm);
         if (!Number.isFinite(norm)) return `gradient of ${name}`;
         if (norm > largest.norm) largest = { name, norm };
       }
       return `largest gradient, of ${largest.name}`;
     } finally {
       this.#tape.clear();
+      this.#backend.free(squaredNorm);
     }
   }
 
@@ -256,6 +266,19 @@ export class Trainer {
     return undefined;
   }
 
+  /** The optimizer's step; where the family lets its states begin anew, its steps are counted anew too. */
+  #moveParameters(gradients: readonly Tensor[], step: number, rate: number, decay: number): void {
+    const resetsAt = this.#rounding?.resetsOptimizerAt ?? Number.POSITIVE_INFINITY;
+    if (step - 1 === resetsAt) this.#optimizer.reset();
+    this.#optimizer.step(gradients, this.optimizerSteps(step), rate, decay);
+  }
+
+  /** Steps that the optimizer's states have seen after so many of this run. */
+  optimizerSteps(step: number): number {
+    const resetsAt = this.#rounding?.resetsOptimizerAt ?? Number.POSITIVE_INFINITY;
+    return step > resetsAt ? step - resetsAt : step + this.#optimizerSteps;
+  }
+
   /** Losses (tokens) of some sequences; the tape adds up their gradients times `share`. */
   #forwardAndBackward({ sequences, inputs, targets }: Batch, at: Moment, share: number): Tensor {
     const backend = this.#backend;
@@ -267,6 +290,7 @@ export class Trainer {
       { model: this.#model, weights, rope: this.#rope },
       { ids: upload(inputs), targets: upload(targets), at: span },
       this.#recipe.recompute ? (body) => this.#tape.segment(body) : (body) => body(),
+      { loss: this.#recipe.loss, teacher: this.#teacher },
     );
     const seed = backend.zeros(losses.shape);
     backend.fill(seed, share);
@@ -315,6 +339,24 @@ export class Trainer {
     return this.#model;
   }
 
+  /** What is kept from step to step, and the gradients of a step, bytes. */
+  bytes(): { readonly weights: number; readonly gradients: number; readonly states: number } {
+    const bytes = (shapes: (readonly number[])[]) =>
+      4 * shapes.reduce((sum, shape) => sum + sizeOf(shape), 0);
+    const state = [...this.#state()];
+    const isParameter = (name: string) => !name.includes("/");
+    return {
+      weights: bytes(state.filter(([name]) => isParameter(name)).map(([, { shape }]) => shape)),
+      gradients: bytes(this.#learning().map(([, { tensor }]) => tensor.shape)),
+      states: bytes(state.filter(([name]) => !isParameter(name)).map(([, { shape }]) => shape)),
+    };
+  }
+
+  /** What the optimizer keeps beside the parameters. */
+  get stateBytes(): number {
+    return this.bytes().states;
+  }
+
   /** The linear matrices one after another: as they are trained, and as their layers see them at a moment. */
   async *matrices(at: Moment): AsyncGenerator<SeenMatrix> {
     const backend = this.#backend;
@@ -341,12 +383,7 @@ export class Trainer {
     return values;
   }
 
-  /** Steps that the optimizer's states have seen after so many of this run. */
-  optimizerSteps(step: number): number {
-    return step + this.#optimizerSteps;
-  }
-
-  /** Parameters and moments, as a checkpoint keeps them: `NAME`, `first/NAME`, `second/NAME`. */
+  /** Parameters and the optimizer's states, as a checkpoint keeps them: `NAME` and, of AdamW, `first/NAME`, `second/NAME`. */
   async state(): Promise<Map<string, Elements>> {
     const values = new Map<string, Elements>();
     for (const [name, t] of this.#state()) values.set(name, await this.#backend.read(t));
@@ -368,16 +405,12 @@ export class Trainer {
     }
   }
 
-  /** What is kept from step to step, and the gradients of a step, bytes. */
-  bytes(): { readonly weights: number; readonly gradients: number; readonly states: number } {
-    const bytes = (shapes: (readonly number[])[]) =>
-      4 * shapes.reduce((sum, shape) => sum + sizeOf(shape), 0);
-    const state = [...this.#state()];
-    const isParameter = (name: string) => !name.includes("/");
+  /** What the optimizer is, keeps, and says of its work. */
+  async optimizer(): Promise<OptimizerReport> {
     return {
-      weights: bytes(state.filter(([name]) => isParameter(name)).map(([, { shape }]) => shape)),
-      gradients: bytes(this.#learning().map(([, { tensor }]) => tensor.shape)),
-      states: bytes(state.filter(([name]) => !isParameter(name)).map(([, { shape }]) => shape)),
+      name: this.#recipe.optimizer.name ?? "adamw",
+      stateBytesPerParameter: this.#optimizer.bytesPerParameter,
+      ...(await this.#optimizer.measures()),
     };
   }
 
@@ -386,8 +419,7 @@ export class Trainer {
     for (const [name, { tensor, learns }] of this.#trained) {
       yield [name, tensor];
       if (!learns) continue;
-      yield [`first/${name}`, this.#optimizer.first[i]];
-      yield [`second/${name}`, this.#optimizer.second[i]];
+      for (const [state, t] of this.#optimizer.state(i)) yield [`${state}/${name}`, t];
       i++;
     }
   }
@@ -396,7 +428,7 @@ export class Trainer {
     this.#tape.clear();
     this.#optimizer.dispose();
     for (const { tensor } of this.#trained.values()) this.#backend.free(tensor);
-    for (const t of [this.#rope, this.#squaredNorm]) this.#backend.free(t);
+    this.#backend.free(this.#rope);
   }
 }
 

@@ -8,6 +8,8 @@ export interface WeightsHeader {
   readonly every: number;
   /** Of the whole model. */
   readonly parameters: number;
+  /** What the optimizer keeps beside them. */
+  readonly stateBytes: number;
   /** Range of w/γ that `histogram` counts; what lies beyond is in the first and the last bin. */
   readonly range: readonly [low: number, high: number];
   readonly matrices: readonly { readonly name: string; readonly rows: number; readonly cols: number }[];
@@ -54,7 +56,8 @@ export function parseWeightsLine(value: unknown): WeightsHeader | WeightsSample 
     const named = line.matrices.every(
       (m) => typeof m?.name === "string" && isCount(m.rows) && isCount(m.cols),
     );
-    const counts = isCount(line.steps) && isCount(line.every) && isCount(line.parameters);
+    const counts =
+      isCount(line.steps) && isCount(line.every) && [line.parameters, line.stateBytes].every(isCount);
     const range = Array.isArray(line.range) && line.range.length === 2 && line.range.every(isNumber);
     const whole = named && counts && range && typeof line.family === "string";
     return whole ? (value as WeightsHeader) : undefined;

@@ -16,10 +16,17 @@ import {
 } from "./weights-log.ts";
 
 const NAME = "weights.jsonl";
-/** Measurements of a run, unless its recipe says otherwise. */
+/** Measurements of a run, unless its recipe says otherwise, */
 const SAMPLES = 100;
+/**
+ * or fewer, with so many tokens between them: measuring takes some 12 ns a
+ * weight and training at least 40 ps a weight and token, so that it stays
+ * around half a percent of the time.
+ */
+const TOKENS_BETWEEN = 1 << 16;
 /** How far from a whole number of steps a level may lie: float32's error in γ·k and its quotient, k up to 127. */
 const GRID_ERROR = 1e-3;
+const LARGEST_CODE = 127;
 
 /** What is measured of one matrix, and the codes that the next measurement compares with. */
 export interface Measured extends Omit<MatrixSample, "flips"> {
@@ -49,42 +56,43 @@ export function measureMatrix({ rows, cols, W, Ŵ }: SeenMatrix): Measured {
     const from = r * cols;
     const to = from + cols;
     let sum = 0;
-    let unit = Number.POSITIVE_INFINITY;
+    let least = Number.POSITIVE_INFINITY;
+    let most = 0;
     let nonzero = 0;
     for (let i = from; i < to; i++) {
       squares += W[i] * W[i];
       const size = Math.abs(Ŵ[i]);
+      sum += size;
+      if (size > most) most = size;
       if (size === 0) continue;
       nonzero++;
-      sum += size;
-      if (size < unit) unit = size;
+      if (size < least) least = size;
     }
     zeros += cols - nonzero;
     scales[r] = nonzero > 0 ? sum / nonzero : 0;
-    if (codes && nonzero > 0) codeRow(Ŵ.subarray(from, to), unit, codes.subarray(from, to));
+    if (codes && nonzero > 0) codeRow(Ŵ, from, to, least, most, codes);
   }
   const scale = meanOfPositive(scales);
   const counted = { norm: Math.sqrt(squares), scale, histogram: countBins(W, cols, scales, scale) };
   return codes ? { ...counted, zeros, codes } : counted;
 }
 
-function codeRow(ŵ: Float32Array, unit: number, codes: Int8Array): void {
-  let isGrid = true;
-  for (let c = 0; c < ŵ.length; c++) {
-    const steps = ŵ[c] / unit;
-    const whole = nearestWhole(steps);
-    if (Math.abs(steps - whole) > GRID_ERROR || Math.abs(whole) > 127) {
-      isGrid = false;
-      break;
+/** Codes of a row whose magnitudes beside 0 are from `least` to `most`. */
+function codeRow(Ŵ: Float32Array, from: number, to: number, least: number, most: number, codes: Int8Array) {
+  const perUnit = 1 / least;
+  let error = 0;
+  if (most * perUnit < LARGEST_CODE + 0.5) {
+    for (let i = from; i < to; i++) {
+      const steps = Ŵ[i] * perUnit;
+      // Rounds half up: cutting is rounding down where all is positive.
+      const code = ((steps + LARGEST_CODE + 1.5) | 0) - (LARGEST_CODE + 1);
+      const off = Math.abs(steps - code);
+      if (off > error) error = off;
+      codes[i] = code;
     }
-    codes[c] = whole;
+    if (error <= GRID_ERROR) return;
   }
-  if (!isGrid) for (let c = 0; c < ŵ.length; c++) codes[c] = Math.sign(ŵ[c]);
-}
-
-/** The integer nearest to x; ties, which no level is, either way. */
-function nearestWhole(x: number): number {
-  return x < 0 ? -Math.floor(0.5 - x) : Math.floor(0.5 + x);
+  for (let i = from; i < to; i++) codes[i] = Math.sign(Ŵ[i]);
 }
 
 /** Of the rows that have a scale; 1 for a matrix of zeros. */
@@ -104,11 +112,12 @@ function countBins(W: Float32Array, cols: number, scales: Float64Array, scale: n
   const [low, high] = RANGE;
   const bins = new Int32Array(BINS);
   const perUnit = BINS / (high - low);
+  const below = low * perUnit;
   for (let r = 0; r < scales.length; r++) {
     const factor = perUnit / (scales[r] || scale);
     for (let i = r * cols; i < (r + 1) * cols; i++) {
-      const bin = Math.floor(W[i] * factor - low * perUnit);
-      bins[bin < 0 ? 0 : bin >= BINS ? BINS - 1 : bin]++;
+      const place = W[i] * factor - below;
+      bins[place < 0 ? 0 : place >= BINS ? BINS - 1 : place | 0]++;
     }
   }
   return Array.from(bins);
@@ -152,7 +161,7 @@ export class WeightsWatch {
     checkpoint: Checkpoint | undefined,
   ): Promise<WeightsWatch> {
     const path = paths().join(out, NAME);
-    const every = recipe.measureEvery ?? Math.max(1, Math.floor(steps / SAMPLES));
+    const every = recipe.measureEvery ?? usualDistance(recipe, steps);
     const kept = checkpoint ? await bytesUpTo(path, checkpoint.step) : 0;
     if (kept === 0) await writeFileAtomic(path, new Uint8Array());
     else await fs().truncate(path, kept);
@@ -198,6 +207,7 @@ export class WeightsWatch {
       steps: this.#steps,
       every: this.#every,
       parameters: tensors.reduce((sum, { shape }) => sum + sizeOf(shape), 0),
+      stateBytes: this.#trainer.stateBytes,
       range: RANGE,
       matrices: tensors
         .filter(({ role }) => role === "linear")
@@ -235,6 +245,10 @@ export class WeightsWatch {
     }
     this.#bytes += bytes.byteLength;
   }
+}
+
+function usualDistance({ batch, model }: Recipe, steps: number): number {
+  return Math.max(Math.floor(steps / SAMPLES), Math.ceil(TOKENS_BETWEEN / (batch * model.context)));
 }
 
 /** Bytes of the lines that were whole at a step; 0 when the file is absent or begins otherwise. */

@@ -4,9 +4,10 @@ import { type StoredBits, storedBits } from "../models/stored.ts";
 import { startRecord } from "../record/make.ts";
 import type { Job, Record } from "../record/record.ts";
 import { sizeOf } from "../tensor/tensor.ts";
-import { BatchOrder, windowCount } from "../training/batches.ts";
+import { BatchOrder } from "../training/batches.ts";
 import { checkFits, type MemoryPlan, roomFor } from "../training/memory-plan.ts";
 import { modelOf } from "../training/model.ts";
+import { windowsOf } from "../training/packing.ts";
 import type { Recipe, RecipeInput } from "../training/recipe.ts";
 import { forRecord, openRecipe } from "../training/recipe-file.ts";
 import { findSources, openText, type Sources, vocabularyOf } from "../training/text.ts";
@@ -53,7 +54,7 @@ export interface PlanResult {
 export async function planTraining(options: PlanOptions, job: Job = {}): Promise<Record<PlanResult>> {
   job.signal?.throwIfAborted();
   const { recipe, base } = await openRecipe(options.recipe, options.set);
-  const sources = await findSources(recipe, base);
+  const sources = await findSources(recipe, base, job);
   const finish = startRecord("train", { dryRun: true, recipe: forRecord(recipe) });
   const vocabulary = await vocabularyOf(recipe, sources);
   const backend = await backendFor(options, job);
@@ -108,8 +109,8 @@ async function stepsOfOnePass(recipe: Recipe, sources: Sources, job: Job): Promi
   try {
     const text = await openText(recipe, sources, folder, job);
     try {
-      const windows = windowCount(text.training.length, recipe.model.context);
-      return new BatchOrder(recipe.seed, windows, recipe.batch).stepsPerPass;
+      const windows = windowsOf(recipe.data.packing, text.training, recipe.model.context, recipe.seed);
+      return new BatchOrder(recipe.seed, windows.count, recipe.batch).stepsPerPass;
     } finally {
       await text.close();
     }

@@ -53,8 +53,10 @@ test("a finished run is a model folder with tokenizer, recipe, log and record, a
     "model.safetensors",
     "recipe.yaml",
     "record.json",
+    "report.html",
     "tokenizer.json",
     "tokenizer_config.json",
+    "weights.jsonl",
   ]);
   expect(JSON.parse(readFileSync(join(out, "record.json"), "utf8"))).toEqual(
     JSON.parse(JSON.stringify(record)),

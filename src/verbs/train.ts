@@ -1,18 +1,28 @@
 import { stringify } from "yaml";
+import type { Backend } from "../backends/backend.ts";
 import { readSnapshots, type SnapshotEntry, writeFileAtomic, writeModel } from "../files/index.ts";
 import { paths } from "../files/node.ts";
-import { startRecord } from "../record/make.ts";
-import type { Job, Record } from "../record/record.ts";
+import { baseName, startRecord } from "../record/make.ts";
+import type { Fingerprint, Job, Record } from "../record/record.ts";
 import type { Reached } from "../training/checkpoint.ts";
 import { modelFiles } from "../training/finish.ts";
+import { readLog } from "../training/log.ts";
 import { checkFits, type MemoryPlan, roomFor } from "../training/memory-plan.ts";
-import type { RecipeInput } from "../training/recipe.ts";
+import type { Recipe, RecipeInput } from "../training/recipe.ts";
 import { forRecord, openRecipe } from "../training/recipe-file.ts";
+import { trainingReport } from "../training/report.ts";
 import { runTraining, type Trained } from "../training/run.ts";
-import { closeRunFolder, contentsOf, type Identity, openRunFolder } from "../training/run-folder.ts";
+import {
+  closeRunFolder,
+  contentsOf,
+  type Identity,
+  openRunFolder,
+  type RunFolder,
+} from "../training/run-folder.ts";
 import { openStart } from "../training/start.ts";
 import { findSources, vocabularyOf } from "../training/text.ts";
-import { type BackendChoice, backendFor } from "./load.ts";
+import { readWeightsLog } from "../training/weights-watch.ts";
+import { type BackendChoice, backendFor, type Loaded, load, openChecked } from "./load.ts";
 
 export interface TrainOptions extends BackendChoice {
   /** A recipe's YAML file; or a recipe itself, whose paths then start from the current folder. */
@@ -50,36 +60,76 @@ export async function train(
   const { out, resume = false } = options;
   job.signal?.throwIfAborted();
   const { recipe, base } = await openRecipe(options.recipe, options.set);
-  const sources = await findSources(recipe, base);
+  const sources = await findSources(recipe, base, job);
+  const teacherSpec = recipe.loss.teacher && modelFrom(recipe.loss.teacher, base);
+  const teachers = teacherSpec ? [await fingerprintOf(teacherSpec, job)] : [];
   const start = await openStart(recipe, base, job);
+  let teacher: Loaded | undefined;
+  let backend: Backend | undefined;
   try {
-    const contents = await contentsOf(recipe, sources.data, start?.fingerprints);
+    const contents = await contentsOf(recipe, [...sources.data, ...teachers], start?.fingerprints);
     const { of: _, ...identity } = contents;
     const finish = startRecord("train", { recipe: forRecord(recipe) });
-    const backend = await backendFor(options, job);
-    try {
-      const room = roomFor(backend, options.memory);
-      const predicted = await checkFits(recipe, await vocabularyOf(recipe, sources), room);
-      const folder = await openRunFolder(out, contents, resume);
-      if (folder.finished) return folder.finished as Record<TrainResult>;
-      await writeFileAtomic(join(out, "recipe.yaml"), new TextEncoder().encode(stringify(recipe)));
-      const inputs = { models: start?.fingerprints, data: sources.data, seed: recipe.seed };
-      const recordOf = <Result extends object>(result: Result) => finish(backend, inputs, result);
-      const trained = await runTraining(recipe, { sources, folder, start, recordOf }, backend, job, reached);
+    backend = await backendFor(options, job);
+    const room = roomFor(backend, options.memory);
+    const predicted = await checkFits(recipe, await vocabularyOf(recipe, sources), room);
+    const folder = await openRunFolder(out, contents, resume);
+    if (folder.finished) return folder.finished as Record<TrainResult>;
+    await writeFileAtomic(join(out, "recipe.yaml"), new TextEncoder().encode(stringify(recipe)));
+    if (teacherSpec) teacher = await load(teacherSpec, backend, {}, job);
+    const inputs = {
+      models: [...(start?.fingerprints ?? []), ...teachers],
+      data: sources.data,
+      seed: recipe.seed,
+    };
+    const recordOf = <Result extends object>(result: Result) => finish(backend, inputs, result);
+    const places = {
+      sources,
+      folder,
+      start,
+      teacher: teacher && { running: teacher, tokenizer: teacher.tokenizer },
+      recordOf,
+    };
+    const trained = await runTraining(recipe, places, backend, job, reached);
 
-      const { model, weights, vocabulary, peakBytes, ...results } = trained;
-      const memory = { predicted, ...(peakBytes === undefined ? {} : { peak: peakBytes }) };
-      const snapshots = await readSnapshots(out);
-      const record = recordOf({ ...results, memory, snapshots, identity });
-      const { config, generation, tokenizerFiles } = modelFiles(model, vocabulary);
-      await writeModel(out, { config, into: "beside" }, [...weights], { tokenizerFiles, generation, record });
-      reached?.("model written");
-      await closeRunFolder(folder);
-      return record;
-    } finally {
-      backend.dispose();
-    }
+    const { model, weights, vocabulary, peakBytes, ...results } = trained;
+    const memory = { predicted, ...(peakBytes === undefined ? {} : { peak: peakBytes }) };
+    const record = recordOf({ ...results, memory, snapshots: await readSnapshots(out), identity });
+    const { config, generation, tokenizerFiles } = modelFiles(model, vocabulary);
+    await writeModel(out, { config, into: "beside" }, [...weights], { tokenizerFiles, generation, record });
+    await writeFileAtomic(join(out, "report.html"), await reportOf(folder, record, recipe));
+    reached?.("model written");
+    await closeRunFolder(folder);
+    return record;
   } finally {
+    await teacher?.free();
+    backend?.dispose();
     await start?.file.close();
   }
+}
+
+async function fingerprintOf(spec: string, job: Job): Promise<Fingerprint> {
+  const { file } = await openChecked(spec, {}, job);
+  try {
+    return { name: file.name, ...(await file.fingerprint()) };
+  } finally {
+    await file.close();
+  }
+}
+
+/** A model that a recipe names: of the bundle or the hub as it is, a path from the recipe's folder. */
+function modelFrom(spec: string, base: string): string {
+  const { isAbsolute, join } = paths();
+  return /^(bundled|hf):/.test(spec) || isAbsolute(spec) ? spec : join(base, spec);
+}
+
+/** The page that shows how the run went. */
+async function reportOf({ out, log }: RunFolder, record: Record<TrainResult>, recipe: Recipe) {
+  const name = baseName(paths().resolve(out));
+  const seen = {
+    log: await readLog(log),
+    ...(await readWeightsLog(out)),
+    clip: recipe.optimizer.clip || undefined,
+  };
+  return new TextEncoder().encode(trainingReport(name, record, seen));
 }
