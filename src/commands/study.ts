@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import type { Record } from "../record/record.ts";
 import { study as runStudy, type StudyOptions, type StudyResult } from "../study/spectra.ts";
+import { sections } from "../study/suite-report.ts";
 import { execute, type SharedOptions, sharedOptions } from "./command.ts";
 import { duration } from "./progress.ts";
 import { table } from "./table.ts";
@@ -9,20 +10,24 @@ export function study(program: Command): void {
   const command = program
     .command("study")
     .description(
-      "train a grid of models, derive others from them, and answer a study's questions; start it again to go on",
+      "train a grid of models, make others from them, and answer a study's questions; start it again to go on",
     )
     .argument("<recipe>", "YAML file, as recipes/spectra.yaml")
     .requiredOption("-o, --out <folder>", "folder of the runs, their results and the report")
-    .option("--only <names>", "train only these runs: float-*, *-0.1M-*, ablation-*; several with commas")
+    .option("--only <names>", "only these runs: float-*, *-0.1M-*, ablation-*; several with commas")
     .option("--redo", "runs whose recipe or text changed begin anew")
     .option("--dry-run", "list the runs with the time they are likely to take");
   sharedOptions(command).action((recipe: string, options: SharedOptions & Omit<StudyOptions, "recipe">) => {
     const { json, quiet, ...settings } = options;
-    return execute(options, (job) => runStudy({ ...settings, recipe }, job), show);
+    return execute(
+      options,
+      (job) => runStudy({ ...settings, recipe }, job),
+      (record) => (options.dryRun ? showPlan(record) : showFindings(record)),
+    );
   });
 }
 
-function show({ runs }: Record<StudyResult>): string {
+function showPlan({ runs }: Record<StudyResult>): string {
   const left = runs
     .filter(({ state }) => state !== "finished")
     .reduce((sum, { seconds }) => sum + seconds, 0);
@@ -37,6 +42,13 @@ function show({ runs }: Record<StudyResult>): string {
       ]),
     ),
     "",
-    `${runs.length} runs, about ${duration(left)} left`,
+    `${runs.length} runs, about ${duration(left)} of training left`,
   ].join("\n");
+}
+
+function showFindings(record: Record<StudyResult>): string {
+  const tables = sections(record)
+    .filter(({ detail }) => !detail)
+    .flatMap(({ title, header, rows }) => [title, "", table(header, rows), ""]);
+  return [...record.protocol, "", ...tables, `Written: ${record.written.join(", ")}`].join("\n");
 }

@@ -1,9 +1,9 @@
 import type { Candidate } from "./candidate.ts";
+import { svg } from "./svg.ts";
 
 const COLORS = { float: "#4b5563", rtn: "#d97706", gptq: "#2563eb", ternary: "#059669" } as const;
 const FAMILIES = Object.keys(COLORS) as (keyof typeof COLORS)[];
 const LABELS = { float: "float", rtn: "RTN", gptq: "GPTQ", ternary: "ternary (trained)" } as const;
-const FONT = "system-ui, sans-serif";
 // A 2-bit model without training can lose several nats; above this the picture would show nothing else.
 const TALLEST = 1.5;
 
@@ -115,23 +115,4 @@ export async function layerChart(candidates: readonly Candidate[]): Promise<stri
 function shortName(name: string): string {
   const match = /layers\.(\d+)\..*?(\w+?)_proj/.exec(name);
   return match ? `${match[1]} ${match[2]}` : name;
-}
-
-/** Draws a Vega-Lite specification without a browser. Loaded only when a report is made: Vega is large. */
-async function svg(specification: object): Promise<string> {
-  const [vega, vegaLite] = await Promise.all([import("vega"), import("vega-lite")]);
-  const config = {
-    font: FONT,
-    background: "transparent",
-    axis: { labelFontSize: 11, titleFontSize: 12, gridColor: "#e5e7eb", domainColor: "#9ca3af" },
-    legend: { labelFontSize: 11, titleFontSize: 11 },
-    view: { stroke: null },
-  };
-  const compiled = vegaLite.compile({ ...specification, config } as Parameters<typeof vegaLite.compile>[0]);
-  const view = new vega.View(vega.parse(compiled.spec), { renderer: "none", logLevel: vega.Error });
-  try {
-    return await view.toSVG();
-  } finally {
-    view.finalize();
-  }
 }

@@ -4,9 +4,10 @@ import type { Job, Progress } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { parseYaml, type Recipe, type RecipeInput, readRecipe } from "../training/recipe.ts";
 import { type Identity, identityOf } from "../training/run-folder.ts";
-import { findSources, type Sources, trainedVocabulary } from "../training/text.ts";
+import { findSources, type Sources } from "../training/text.ts";
 import type { BackendChoice } from "../verbs/load.ts";
 import { type TrainResult, train } from "../verbs/train.ts";
+import { learnTokenizer } from "./texts.ts";
 
 /** One run of a grid: a recipe of `train`, and the name of its folder. */
 export interface GridRun {
@@ -111,12 +112,11 @@ export async function planGrid(
     const sources = found.get(key) ?? (await findSources({ ...full, data }, "."));
     found.set(key, sources);
     const identity = hasTokenizer ? await identityOf(full, sources.data) : undefined;
-    const { state, result } = await stateOf(folder, identity);
+    const { state, result } = await stateOf(folder, full, identity);
     const vocabulary =
       full.data.tokenizer.train ?? (hasTokenizer ? await vocabularySize(file!) : (run.vocabulary ?? 0));
-    const bytes = sources.trainingBytes;
     const perStep = full.batch * full.model.context;
-    const guess = full.steps === undefined ? bytes / BYTES_PER_TOKEN : full.steps * perStep;
+    const guess = full.steps === undefined ? sources.trainingBytes / BYTES_PER_TOKEN : full.steps * perStep;
     const known = planned.find((p) => p.result && p.full.steps === undefined && full.steps === undefined);
     const tokens = result?.tokens ?? known?.tokens ?? guess;
     const operations = tokens * operationsPerToken(full, vocabulary);
@@ -138,12 +138,13 @@ export async function planGrid(
 }
 
 /**
- * What stands in a run's folder. A finished run is the same when its own
- * identity is, or that of the recipe beside it as it is read today, so that a key that recipes
- * got later does not make finished runs strangers.
+ * What stands in a run's folder. A finished run is the same when its identity
+ * is, or when the recipe beside it says the same as it is read today: a key
+ * that recipes got later does not make finished runs strangers.
  */
 async function stateOf(
   folder: string,
+  full: Recipe,
   identity: Identity | undefined,
 ): Promise<{ state: PlannedRun["state"]; result?: TrainResult }> {
   const { join } = paths();
@@ -161,8 +162,23 @@ async function stateOf(
   const kept = join(folder, "recipe.yaml");
   if ((await whatIs(kept)) !== "file" || finished!.identity.data !== identity.data) return { state: "other" };
   const text = new TextDecoder().decode(await readSmall(kept, 1 << 20));
-  const again = await identityOf(readRecipe(parseYaml(text, kept), kept), []).catch(() => undefined);
-  return again?.recipe === identity.recipe ? { state: "finished", result: finished } : { state: "other" };
+  const again = parseYaml(text, kept);
+  return contentOf(readRecipe(again, kept)) === contentOf(full)
+    ? { state: "finished", result: finished }
+    : { state: "other" };
+}
+
+/** Keys of a recipe's data that say where something is, not what. */
+const PLACES = ["text", "tokenizer", "cache"];
+
+/** What a recipe says, whatever the order of its keys and the place of its files. */
+function contentOf({ data, ...rest }: Recipe): string {
+  const others = Object.fromEntries(Object.entries(data).filter(([key]) => !PLACES.includes(key)));
+  return JSON.stringify({ ...rest, data: { ...others, train: data.tokenizer.train } }, (_, value) =>
+    typeof value === "object" && value !== null && !Array.isArray(value)
+      ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : value,
+  );
 }
 
 async function readJson(path: string): Promise<unknown> {
@@ -186,21 +202,22 @@ async function vocabularySize(file: string): Promise<number> {
 }
 
 /**
- * The same runs with the path of one tokenizer in place of learning one each:
- * `OUT/tokenizer/tokenizer.json`. All recipes that learn one must agree on text and size.
+ * The same runs with one tokenized text for all, in `OUT/tokens`, and the path of one tokenizer in place of learning one
+ * each, `OUT/tokenizer/tokenizer.json`. All recipes that learn one must agree on text and size.
  */
 export function withSharedTokenizer(runs: readonly GridRun[], out: string): GridRun[] {
-  const file = paths().join(out, "tokenizer", "tokenizer.json");
+  const { join } = paths();
+  const file = join(out, "tokenizer", "tokenizer.json");
   return runs.map(({ name, recipe }) => {
     const vocabulary = recipe.data.tokenizer.train;
-    if (vocabulary === undefined) return { name, recipe };
-    return { name, recipe: { ...recipe, data: { ...recipe.data, tokenizer: { file } } }, vocabulary };
+    const data = { ...recipe.data, cache: recipe.data.cache ?? join(out, "tokens") };
+    if (vocabulary === undefined) return { name, recipe: { ...recipe, data } };
+    return { name, recipe: { ...recipe, data: { ...data, tokenizer: { file } } }, vocabulary };
   });
 }
 
 /** Makes the tokenizer of `withSharedTokenizer`, unless it is there: the same that each run would have learned. */
 export async function shareTokenizer(runs: readonly GridRun[], out: string, job: Job): Promise<void> {
-  const { join } = paths();
   const learning = runs
     .map(({ recipe }) => recipe.data)
     .filter(({ tokenizer }) => tokenizer.train !== undefined);
@@ -211,12 +228,8 @@ export async function shareTokenizer(runs: readonly GridRun[], out: string, job:
       "study: its runs learn tokenizers of different texts or sizes; give data.tokenizer.file",
     );
   }
-  const folder = join(out, "tokenizer");
-  await fs().mkdir(folder, { recursive: true });
   const run = runs.find(({ recipe }) => recipe.data === first)!;
-  const full = readRecipe(run.recipe, `run ${run.name}`);
-  const sources = await findSources(full, ".", job);
-  await trainedVocabulary(full, { ...sources, cache: undefined }, folder, job);
+  await learnTokenizer(readRecipe(run.recipe, `run ${run.name}`), paths().join(out, "tokenizer"), job);
 }
 
 /**
@@ -242,9 +255,9 @@ export async function runGrid(
     job.signal?.throwIfAborted();
     if (state === "other") await remove(folder);
     await fs().mkdir(paths().dirname(folder), { recursive: true });
-    let share = 0; // the texts that are read before, and the measuring after, count nothing
+    let share = 0; // of the run: a hundredth is for measuring it at its end, and reading the text counts nothing
     const onProgress = ({ task, done, total: steps, note }: Progress) => {
-      if (task === "train") share = done / steps;
+      if (task === "train") share = (0.99 * done) / steps;
       job.onProgress?.({
         task: "study",
         done: (before + share * operations) / 1e12,

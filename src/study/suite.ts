@@ -207,12 +207,15 @@ function recipeOf(suite: Suite, base: string, family: string, size: string, own:
     set,
     own,
   ].reduce<unknown>(merged, {}) as RecipeInput;
-  const { text, tokenizer } = (recipe.data ?? {}) as Partial<RecipeInput["data"]>;
-  const absolute = (path: unknown) => (typeof path === "string" ? paths().resolve(base, path) : path);
+  const { text, tokenizer, cache } = (recipe.data ?? {}) as Partial<RecipeInput["data"]>;
+  const absolute = (path: string) => (path.startsWith("hf:") ? path : paths().resolve(base, path));
   const data = {
     ...recipe.data,
-    ...(text === undefined ? {} : { text: absolute(text) }),
-    ...(tokenizer?.file === undefined ? {} : { tokenizer: { ...tokenizer, file: absolute(tokenizer.file) } }),
+    ...(typeof text === "string" ? { text: absolute(text) } : {}),
+    ...(typeof cache === "string" ? { cache: absolute(cache) } : {}),
+    ...(typeof tokenizer?.file === "string"
+      ? { tokenizer: { ...tokenizer, file: absolute(tokenizer.file) } }
+      : {}),
   };
   return { ...recipe, data } as RecipeInput;
 }
