@@ -84,6 +84,16 @@ describe.each(["float", "trilm"])("%s", (family) => {
   });
 });
 
+test.skipIf(!native).each([
+  { family: "onebit", optimizer: { name: "adamw8" } },
+  { family: "bitnet-b1.58", optimizer: { name: "muon" } },
+  { family: "matquant", precision: "bf16" },
+] as const)("the peak of other ways to train is as predicted: $family", async (change) => {
+  const recipe = recipeOf(shapes[0], change as Partial<RecipeInput>);
+  const { peak } = await planMemory(recipe, VOCABULARY);
+  expect(Math.abs(peak / (await measured(native!, recipe)) - 1)).toBeLessThan(0.02);
+});
+
 test.skipIf(!wasm)("WebAssembly counts the same", async () => {
   const recipe = recipeOf(shapes[0]);
   expect((await planMemory(recipe, VOCABULARY)).peak).toBe(await measured(wasm!, recipe));
