@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { bitsOf, tinyRecipe, writeTinyText } from "../../test/tiny-training.ts";
 import { openBackend } from "../backends/index.ts";
+import { encodeSafetensors } from "../files/safetensors.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { type TrainOptions, train } from "../verbs/train.ts";
 import { type Checkpoint, readCheckpoint, removeOld, writeCheckpoint } from "./checkpoint.ts";
@@ -67,6 +68,26 @@ test("a checkpoint comes back as it was; the two newest and the newest that were
   expect(await readCheckpoint(work)).toEqual(at(35));
   await removeOld(work, { every: 10, due: 1 });
   expect(steps()).toEqual([30, 33, 35]);
+});
+
+test("a run that was begun before checkpoints had a hash goes on", async () => {
+  await train({ recipe, out: join(folder, "new"), backend: "reference" });
+  const out = join(folder, "old");
+  await begin(out, 5);
+  const { step, logBytes, tensors } = (await readCheckpoint(join(out, "work")))!;
+  const parts = [...tensors].map(([name, data]) => {
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    return [name, { dtype: "f32", shape: [data.length], bytes }] as const;
+  });
+  const metadata = { lowbit: "checkpoint", version: "1", step: `${step}`, logBytes: `${logBytes}` };
+  writeFileSync(
+    join(out, "work", "checkpoint-00000005.safetensors"),
+    encodeSafetensors(new Map(parts), metadata),
+  );
+  const warnings: string[] = [];
+  await train({ recipe, out, backend: "reference", resume: true }, { onWarning: (w) => warnings.push(w) });
+  expect(warnings).toEqual([]);
+  expect(bitsOf(out)).toEqual(bitsOf(join(folder, "new")));
 });
 
 test("a damaged checkpoint is named with its hash, and the run goes on from the one before it", async () => {

@@ -13,9 +13,9 @@ export interface About {
   readonly step: number;
   /** Bytes of the log at that time; what was written later is cut off. */
   readonly logBytes: number;
-  /** How the parameters are trained. */
+  /** How the parameters are trained; empty where that is not known. */
   readonly family: string;
-  /** What computed them: another one gives other bits. */
+  /** What computed them: another one gives other bits; empty where that is not known. */
   readonly backend: string;
   /** Steps that the optimizer's states have seen: those of this run, and of the one whose states it took over. */
   readonly optimizerSteps: number;
@@ -196,9 +196,9 @@ async function decodeCheckpoint(source: ByteSource): Promise<Checkpoint> {
   const { tensors: stored, metadata } = await readHeader(source).catch((error: Error) => {
     throw new DamageError(error.message.replace(`${source.name}: `, ""));
   });
-  if (metadata.lowbit !== "checkpoint" || metadata.version !== "2") {
+  if (metadata.lowbit !== "checkpoint" || !["1", "2"].includes(metadata.version)) {
     throw new InputError(
-      `${source.name}: needs a lowbit checkpoint of version 2, met version ${metadata.version}; finish that run with the lowbit that began it`,
+      `${source.name}: needs a lowbit checkpoint of version 1 or 2, met version ${metadata.version}; finish that run with the lowbit that began it`,
     );
   }
   const parts = new Map<string, Part>();
@@ -209,11 +209,18 @@ async function decodeCheckpoint(source: ByteSource): Promise<Checkpoint> {
     parts.set(name, { dtype: isFloat ? "f32" : "i32", shape, bytes });
     tensors.set(name, isFloat ? new Float32Array(bytes.buffer) : new Int32Array(bytes.buffer));
   }
+  if (metadata.version === "1") return { ...aboutOfVersion1(metadata), tensors };
   const hash = contentHash(metadata.about ?? "", parts);
   if (hash !== metadata.sha256) {
     throw new DamageError(`its contents have the hash ${hash}, written were those of ${metadata.sha256}`);
   }
   return { ...(JSON.parse(metadata.about) as About), tensors };
+}
+
+/** Before version 2 a checkpoint had no hash and did not say what made it; runs that were begun then go on. */
+function aboutOfVersion1({ step, logBytes }: Readonly<Record<string, string>>): About {
+  const none = { family: "", backend: "", skipped: [], rollbacks: 0, spikeAt: 0 };
+  return { ...none, step: Number(step), logBytes: Number(logBytes), optimizerSteps: Number(step) };
 }
 
 function nameOf(step: number): string {

@@ -260,7 +260,7 @@ function kernelsOf({ name, description }: Backend): string {
 
 function warnOfBackend({ backend, job }: Run, { step, backend: then }: About): void {
   const now = kernelsOf(backend);
-  if (then === now) return;
+  if (then === now || then === "") return;
   job.onWarning?.(
     `train: the first ${step} steps ran on another backend (${then}; now ${now}); the bits may differ from those of either alone`,
   );
