@@ -16,8 +16,9 @@ struct TopK {
   int64_t ties;
 };
 
+// A row has fewer than 2³¹ keys; counted in 32 bits they fill the vectors.
 inline int64_t countFrom(const uint32_t* keys, int64_t n, uint32_t least) {
-  int64_t count = 0;
+  uint32_t count = 0;
   for (int64_t i = 0; i < n; i++) count += keys[i] >= least;
   return count;
 }
