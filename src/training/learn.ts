@@ -20,7 +20,7 @@ import type { Windows } from "./packing.ts";
 import type { Recipe } from "./recipe.ts";
 import type { RunFolder } from "./run-folder.ts";
 import { cutSnapshots, type Snapshot, snapshotSteps, writeSnapshot } from "./snapshots.ts";
-import { batchOf, hasDiverged, spikeOf } from "./spikes.ts";
+import { batchOf, DIVERGED_STEPS, hasDiverged, spikeOf } from "./spikes.ts";
 import type { TokenizedText } from "./text.ts";
 import type { StepResult, Trainer } from "./trainer.ts";
 import { validationLoss } from "./validation.ts";
@@ -50,9 +50,9 @@ export interface Run {
   readonly reached: Reached;
 }
 
-/** Where a run stands: what its checkpoint says, and the losses until there. */
+/** Where a run stands: what its checkpoint says, and the losses until there, to which each step adds its own. */
 type Position = Pick<About, "step" | "skipped" | "rollbacks" | "spikeAt"> & {
-  readonly losses: readonly number[];
+  readonly losses: number[];
 };
 
 /** What a run writes down as it goes. */
@@ -102,7 +102,8 @@ export async function learn(run: Run): Promise<void> {
         continue;
       }
       const over = at.rollbacks > 0 && step > at.spikeAt + (recipe.spikes?.window ?? 0);
-      at = { ...at, step, losses: [...at.losses, loss], ...(over ? { rollbacks: 0 } : {}) };
+      at.losses.push(loss);
+      at = { ...at, step, ...(over ? { rollbacks: 0 } : {}) };
       const here = await writeDown(run, done, log);
       await journal.watch.after(step);
       const perStep = (performance.now() - began) / 1000 / ++taken;
@@ -179,7 +180,7 @@ function troubleOf(
   }
   if (!Number.isFinite(loss)) return `the loss is ${loss}`;
   if (!Number.isFinite(gradientNorm)) return `the gradient's norm is ${gradientNorm}`;
-  if (hasDiverged([...losses, loss], losses[0] ?? loss, model.config.vocabulary)) {
+  if (hasDiverged([...losses.slice(-DIVERGED_STEPS), loss], losses[0] ?? loss, model.config.vocabulary)) {
     return `the run has diverged: the loss went from ${losses[0].toFixed(4)} to ${loss.toFixed(4)}`;
   }
   return undefined;

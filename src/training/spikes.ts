@@ -49,7 +49,7 @@ export function spikeOf(
 }
 
 /** Steps over which a run must be bad to be called diverged. */
-const DIVERGED_STEPS = 16;
+export const DIVERGED_STEPS = 16;
 /** Times the loss of the first step, or of a model that knows nothing. */
 const DIVERGED_LOSS = 3;
 
