@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -83,6 +83,8 @@ function runChild(
     const script = join(import.meta.dirname, "train-child.ts");
     const child = spawn(process.execPath, [script, JSON.stringify(options), ...args], {
       stdio: ["ignore", "pipe", "inherit"],
+      // Stripped types are kept, so that each of many lives begins at once.
+      env: { ...process.env, NODE_COMPILE_CACHE: join(folder, "compile-cache") },
     });
     child.stdout.on("data", () => onPoint(() => child.kill("SIGKILL")));
     child.on("error", reject);
@@ -112,24 +114,47 @@ test("a process killed between write, sync and rename goes on to the same bits",
   expect(bitsOf(out)).toEqual(bitsOf(join(folder, "straight-points")));
 });
 
-test("a process killed at any time goes on to the same bits", PATIENCE, async () => {
-  const recipe = { ...tinyRecipe(text, "trilm"), steps: 60 };
-  const options = { recipe, backend, threads: 1, resume: true } as const;
-  await train({ ...options, out: join(folder, "straight-times") });
-  const out = join(folder, "killed-times");
-  const random = generator(5);
-  let status: number | null = null;
-  for (let kills = 0; kills < 5 && status === null; kills++) {
-    // After some of its moments and then a while, wherever that is.
-    let left = 1 + Math.floor(30 * random());
-    const delay = 5 * random();
-    status = await runChild({ ...options, out }, [], (kill) => {
-      if (--left === 0) setTimeout(kill, delay);
-    });
-  }
-  expect(status ?? (await runChild({ ...options, out }, [], () => {}))).toBe(0);
-  expect(bitsOf(out)).toEqual(bitsOf(join(folder, "straight-times")));
-});
+const KILLS = 50;
+
+test(
+  "a process killed 50 times in a row at any time loses at most the steps since its last checkpoint, and no bits",
+  PATIENCE,
+  async () => {
+    // Long enough that no life is the last one before the kills are over.
+    const recipe = { ...tinyRecipe(text, "trilm"), steps: 1500, validateEvery: 500, checkpointEvery: 4 };
+    const options = { recipe, backend, threads: 1, resume: true } as const;
+    await train({ ...options, out: join(folder, "straight-times") });
+    const out = join(folder, "killed-times");
+    const random = generator(5);
+    let steps = 0;
+    for (let kill = 0; kill < KILLS; kill++) {
+      // After some of its moments and then a while, wherever that is.
+      let left = 1 + Math.floor(60 * random());
+      const delay = 5 * random();
+      const status = await runChild({ ...options, out }, [], (stop) => {
+        if (--left === 0) setTimeout(stop, delay);
+      });
+      expect(status, `life ${kill}`).toBeNull();
+      const { logged, kept } = standing(out);
+      expect(kept, `life ${kill}`).toBeGreaterThanOrEqual(steps); // what was kept stays
+      expect(logged - kept, `life ${kill}`).toBeLessThanOrEqual(recipe.checkpointEvery);
+      steps = kept;
+    }
+    expect(steps).toBeGreaterThan(0);
+    expect(await runChild({ ...options, out }, [], () => {})).toBe(0);
+    expect(bitsOf(out)).toEqual(bitsOf(join(folder, "straight-times")));
+  },
+);
+
+/** Steps in a run's log, and in its newest checkpoint. */
+function standing(out: string): { logged: number; kept: number } {
+  const lines = existsSync(join(out, "log.jsonl"))
+    ? readFileSync(join(out, "log.jsonl"), "utf8").split("\n")
+    : [];
+  const names = existsSync(join(out, "work")) ? readdirSync(join(out, "work")) : [];
+  const steps = names.flatMap((name) => /^checkpoint-(\d+)\.safetensors$/.exec(name)?.[1] ?? []).map(Number);
+  return { logged: Math.max(0, lines.length - 1), kept: Math.max(0, ...steps) };
+}
 
 test("an aborted run leaves a checkpoint and goes on to the same bits", PATIENCE, async () => {
   const options = { recipe: tinyRecipe(text, "trilm"), backend: "reference" } as const;

@@ -48,6 +48,8 @@ export interface Backend extends Operations, Procedures {
 
   supports(operation: string, format: string): boolean;
   readonly limits: { readonly memoryBytes: number };
+  /** The most memory that tensors took since the last call, bytes, where the backend counts it. */
+  takePeakBytes?(): number;
   dispose(): void;
 }
 

@@ -37,6 +37,8 @@ export interface Heap {
   run(entry: number): void;
   /** Bytes of all tensors, in this process or this memory. */
   bytesInUse(): number;
+  /** The most that they were since the last call. */
+  takePeakBytes(): number;
   readonly memoryBytes: number;
   close(): void;
 }
@@ -53,6 +55,8 @@ export interface HeapDescription {
 export type HeapBackend = Backend & {
   /** Memory that its tensors take. */
   bytesInUse(): number;
+  /** The most that it was since the last call; native backends of one process share their memory and this count. */
+  takePeakBytes(): number;
   /** What matrices of a format and int8 activations are multiplied by here; measured when nobody has before. */
   integerKernel(format: string): IntegerKernel;
 };
@@ -360,6 +364,10 @@ class HeapCore extends Tensors<Place> {
 
   bytesInUse(): number {
     return this.#heap.bytesInUse();
+  }
+
+  takePeakBytes(): number {
+    return this.#heap.takePeakBytes();
   }
 
   dispose(): void {

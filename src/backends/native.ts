@@ -17,6 +17,7 @@ interface Addon {
   copyIn(address: number, from: ArrayBufferView): void;
   copyOut(address: number, into: ArrayBufferView): void;
   bytesInUse(): number;
+  takePeakBytes(): number;
 }
 
 const BODY_NAMES: Readonly<Record<string, string>> = {
@@ -68,6 +69,7 @@ export function native(options: BackendOptions = {}): HeapBackend {
       formats: addon.formats,
       run: (entry) => addon.run(entry, body, threads),
       bytesInUse: addon.bytesInUse,
+      takePeakBytes: addon.takePeakBytes,
       memoryBytes: os.totalmem(),
       close: () => {},
     },

@@ -25,6 +25,7 @@ interface Exports {
   release(address: number, bytes: number): void;
   clear(address: number, bytes: number): void;
   bytesInUse(): number;
+  takePeakBytes(): number;
   outOfMemory(): number;
   start(threads: number, maySleep: number): void;
   stop(): void;
@@ -134,6 +135,7 @@ function heapOver(
       }
     },
     bytesInUse: () => exports.bytesInUse() - stacks,
+    takePeakBytes: () => exports.takePeakBytes() - stacks,
     memoryBytes,
     close,
   };

@@ -21,7 +21,7 @@ export { outlineOf, packedOutline, type WeightOutline } from "./outline.ts";
 export type { Convertible, ModelOutput, NeededTensor } from "./output.ts";
 export { recode } from "./recode.ts";
 export { reorderRows, ropeOrder, rowRange } from "./rows.ts";
-export { readSnapshots, type SnapshotEntry, snapshotFolder, splitSnapshot } from "./snapshots.ts";
+export { readSnapshots, type SnapshotEntry } from "./snapshots.ts";
 export { decodeText } from "./text.ts";
 export { openTokenizer } from "./tokenizer-files.ts";
 export { type ModelContents, modelWriter, type WriterOptions, writeModel } from "./write-model.ts";
@@ -61,8 +61,8 @@ export async function openModel(spec: string, options: OpenOptions = {}): Promis
 
 async function openOwn(spec: string, options: OpenOptions): Promise<ModelFile> {
   if (spec.startsWith("hf:")) return openHfFolder(await hubFolder(spec, options), spec);
-  const snapshot = await openSnapshot(spec);
-  if (snapshot) return snapshot;
+  const snapshot = await snapshotOf(spec);
+  if (snapshot) return openHfFolder(snapshot.folder, snapshot.name);
   if (spec.startsWith("bundled:")) return openHfFolder(await bundledFolder(spec), spec);
   const name = nameOf(spec);
   switch (await whatIs(spec)) {
@@ -81,15 +81,15 @@ async function openOwn(spec: string, options: OpenOptions): Promise<ModelFile> {
   }
 }
 
-/** The snapshot that `MODEL@STEP` names; undefined for names that mean something else. */
-async function openSnapshot(spec: string): Promise<ModelFile | undefined> {
+/** The folder of the snapshot that `MODEL@STEP` names, and what it is called; undefined for names that mean something else. */
+export async function snapshotOf(spec: string): Promise<{ folder: string; name: string } | undefined> {
   const { model, step } = splitSnapshot(spec) ?? {};
   if (model === undefined || step === undefined || (await whatIs(spec)) !== "nothing") return undefined;
   const bundled = model.startsWith("bundled:");
   if (!bundled && (await whatIs(model)) !== "folder") return undefined;
-  const folder = bundled ? await bundledFolder(model) : model;
   const name = bundled ? model : nameOf(model);
-  return openHfFolder(await snapshotFolder(folder, name, step), `${name}@${step}`);
+  const folder = await snapshotFolder(bundled ? await bundledFolder(model) : model, name, step);
+  return { folder, name: `${name}@${step}` };
 }
 
 function nameOf(path: string): string {

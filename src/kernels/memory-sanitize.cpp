@@ -13,6 +13,7 @@ namespace lowbit {
 namespace {
 
 std::atomic<int64_t> in_use{0};
+std::atomic<int64_t> peak{0};
 
 void* block(int64_t bytes) {
   void* address = nullptr;
@@ -29,7 +30,10 @@ void* scratch[8];
 void* allocate(int64_t bytes) {
   if (bytes < 0 || bytes > int64_t{1} << 46) return nullptr;
   void* address = block(counted(bytes));
-  if (address) in_use += counted(bytes);
+  if (!address) return nullptr;
+  const int64_t now = in_use += counted(bytes);
+  for (int64_t most = peak; most < now && !peak.compare_exchange_weak(most, now);) {
+  }
   return address;
 }
 
@@ -40,6 +44,8 @@ void release(void* address, int64_t bytes) {
 }
 
 int64_t bytes_in_use() { return in_use; }
+
+int64_t take_peak_bytes() { return peak.exchange(in_use); }
 
 extern "C" void* lowbit_scratch(int slot, int64_t bytes) {
   free(scratch[slot]);  // also when it is large enough: the end is where this call's bytes end

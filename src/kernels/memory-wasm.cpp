@@ -7,7 +7,8 @@
 
 extern "C" {
 
-unsigned char __heap_base;  // set by the linker: the end of the static data
+// Set by the linker: the end of the static data. Without `extern` it would be a variable of our own, before others.
+extern unsigned char __heap_base;
 
 // Each builtin is one instruction, memory.copy or memory.fill, not a call of the function that it stands in.
 void* memcpy(void* to, const void* from, size_t bytes) { return __builtin_memmove(to, from, bytes); }

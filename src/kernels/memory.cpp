@@ -24,6 +24,7 @@ Free* lists[CLASSES];
 char* chunk = nullptr;
 int64_t chunk_left = 0;
 int64_t in_use = 0;
+int64_t peak = 0;
 int64_t kept = 0;
 
 int class_of(int64_t bytes) {
@@ -102,6 +103,7 @@ void* allocate(int64_t bytes) {
     }
   }
   if (block) in_use += size;
+  if (in_use > peak) peak = in_use;
   return block;
 }
 
@@ -119,6 +121,13 @@ void release(void* address, int64_t bytes) {
 int64_t bytes_in_use() {
   MemoryLock lock;
   return in_use;
+}
+
+int64_t take_peak_bytes() {
+  MemoryLock lock;
+  const int64_t most = peak;
+  peak = in_use;
+  return most;
 }
 
 extern "C" void* lowbit_scratch(int slot, int64_t bytes) {

@@ -12,6 +12,8 @@ void* allocate(int64_t bytes);
 void release(void* address, int64_t bytes);
 // Of tensors (scratch not counted), rounded up to the sizes of blocks.
 int64_t bytes_in_use();
+// The most that this was since the last call.
+int64_t take_peak_bytes();
 
 // What the blocks are cut from; memory-native.cpp and memory-wasm.cpp.
 void* take_pages(int64_t bytes);

@@ -13,6 +13,7 @@
 //   copyIn(address, view)           Electron forbids buffers over outside memory: tensors are copied
 //   copyOut(address, view)
 //   bytesInUse()
+//   takePeakBytes()
 #define NAPI_VERSION 8
 #include <node_api.h>
 #include <setjmp.h>
@@ -238,6 +239,12 @@ napi_value count_bytes(napi_env env, napi_callback_info) {
   return result;
 }
 
+napi_value take_peak(napi_env env, napi_callback_info) {
+  napi_value result;
+  napi_create_double(env, static_cast<double>(take_peak_bytes()), &result);
+  return result;
+}
+
 // Threads of the pool outlive the environment that made them: the library must stay when that environment, a worker,
 // ends and Node unloads it.
 void stay_loaded() {
@@ -285,7 +292,8 @@ napi_value initialize(napi_env env, napi_value exports) {
     napi_callback call;
   } functions[] = {{"attach", attach},         {"run", run},       {"allocate", allocate_block},
                    {"release", release_block}, {"clear", clear},   {"copyIn", copy_in},
-                   {"copyOut", copy_out},      {"bytesInUse", count_bytes}};
+                   {"copyOut", copy_out},      {"bytesInUse", count_bytes},
+                   {"takePeakBytes", take_peak}};
   for (const auto& f : functions) {
     napi_value value;
     napi_create_function(env, f.name, NAPI_AUTO_LENGTH, f.call, nullptr, &value);

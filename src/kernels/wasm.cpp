@@ -36,6 +36,7 @@ LOWBIT_EXPORT("clear") void lowbit_clear(double address, double bytes) {
   __builtin_memset(pointer(address), 0, static_cast<size_t>(bytes));
 }
 LOWBIT_EXPORT("bytesInUse") double lowbit_bytes_in_use() { return static_cast<double>(bytes_in_use()); }
+LOWBIT_EXPORT("takePeakBytes") double lowbit_take_peak_bytes() { return static_cast<double>(take_peak_bytes()); }
 
 // Whether the kernel that just ended in a trap found no scratch memory.
 LOWBIT_EXPORT("outOfMemory") int lowbit_out_of_memory() {

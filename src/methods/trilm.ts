@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { type Coded, type GroupFormat, groupSize, storeF16 } from "../formats/format.ts";
-import { InputError, type Matrix, matrix } from "../tensor/tensor.ts";
+import { InputError, type Matrix } from "../tensor/tensor.ts";
 import { packOneScale } from "./exact-levels.ts";
 import type { Rounding, TrainedMethod, TrainedRounding } from "./method.ts";
 

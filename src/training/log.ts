@@ -34,9 +34,28 @@ export function timedLine(value: unknown): TimedLine | undefined {
   return all.every((number) => typeof number === "number") ? (value as TimedLine) : undefined;
 }
 
-/** The lines of a log. */
+/** Something that happened between two steps: the run went back to a checkpoint. */
+export interface EventLine {
+  readonly event: "rollback";
+  /** Step at which it happened, and why. */
+  readonly at: number;
+  readonly why: string;
+  /** Step of the checkpoint from which the run goes on, and the batches that it leaves out then, from 0. */
+  readonly to: number;
+  readonly skipped: readonly number[];
+}
+
+/** The steps of a log, without its events. */
 export async function readLog(path: string): Promise<TimedLine[]> {
-  const text = await fs().readFile(path, "utf8");
+  return parseLog(await fs().readFile(path, "utf8")).filter((line) => "loss" in line);
+}
+
+/** What happened between its steps. */
+export async function readEvents(path: string): Promise<EventLine[]> {
+  return parseLog(await fs().readFile(path, "utf8")).filter((line) => "event" in line);
+}
+
+function parseLog(text: string): (TimedLine | EventLine)[] {
   return text
     .split("\n")
     .filter(Boolean)
@@ -57,7 +76,7 @@ export class Log {
 
   /** Opens the log as it was when it had so many bytes; what was written later is cut off. */
   static async open(path: string, bytes: number, reached: Reached): Promise<Log> {
-    const file = await fs().open(path, bytes === 0 ? "w" : "r+");
+    const file = await fs().open(path, bytes === 0 ? "w+" : "r+");
     const { size } = await file.stat();
     if (size < bytes) {
       await file.close();
@@ -67,7 +86,16 @@ export class Log {
     return new Log(file, bytes, reached);
   }
 
-  async append(line: TimedLine): Promise<void> {
+  /** Takes off what was written after so many bytes; gives what happened there. */
+  async cut(bytes: number): Promise<EventLine[]> {
+    const off = new Uint8Array(this.#bytes - bytes);
+    await this.#file.read(off, 0, off.byteLength, bytes);
+    await this.#file.truncate(bytes);
+    this.#bytes = bytes;
+    return parseLog(new TextDecoder().decode(off)).filter((line) => "event" in line);
+  }
+
+  async append(line: TimedLine | EventLine): Promise<void> {
     const bytes = new TextEncoder().encode(`${JSON.stringify(line)}\n`);
     const half = bytes.byteLength >> 1;
     try {

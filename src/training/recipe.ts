@@ -10,6 +10,7 @@ import { InputError } from "../tensor/tensor.ts";
 import { dataSchema } from "./data.ts";
 import { lossSchema } from "./loss.ts";
 import { snapshotsSchema } from "./snapshots.ts";
+import { spikesSchema } from "./spikes.ts";
 
 const count = z.int().min(1);
 const positive = z.number().positive();
@@ -22,6 +23,8 @@ const schema = z.strictObject({
   options: z.record(z.string(), z.unknown()).optional(),
   /** A model, or `RUN@STEP` of another run, whose weights this one starts from; default: random ones of the seed. */
   from: z.string().min(1).optional(),
+  /** Take over the optimizer's states too, from a snapshot that kept them; default: they begin at zero. */
+  keepOptimizer: z.boolean().optional(),
   model: z.strictObject({
     dim: count,
     layers: count,
@@ -40,13 +43,13 @@ const schema = z.strictObject({
   only: z.array(z.string().min(1)).min(1).optional(),
   /** Sequences of `context` tokens in a step. */
   batch: count,
-  /** Sequences computed at once; a divisor of `batch`. Default: all of them. */
+  /** Sequences computed at once; a divisor of `batch`. Gradients are added up in other parts: other bits. Default: all. */
   microBatch: count.optional(),
   /** Default: as many as one pass over the text has. */
   steps: count.optional(),
   /** Of the products of large matrices; bf16 is float32 where the processor has no such instruction. */
   precision: z.enum(["float32", "bf16"]).default("float32"),
-  /** Keep only the inputs of blocks and compute the rest again in the backward pass: less memory, a third more time. */
+  /** Keep only the inputs of blocks and compute the rest again in the backward pass: less memory, a third more time, the same bits. */
   recompute: z.boolean().default(false),
   optimizer: optimizerSchema,
   schedule: scheduleSchema,
@@ -56,6 +59,8 @@ const schema = z.strictObject({
   validateEvery: count,
   /** Models kept in the middle of the run; default: none. */
   snapshots: snapshotsSchema.optional(),
+  /** Go back to a checkpoint where the loss jumps; default: only stop where it is no number, or lost. */
+  spikes: spikesSchema.optional(),
   /** Steps between measurements of the weights (weights.jsonl). Default: about a hundred in a run, fewer if they took time. */
   measureEvery: count.optional(),
   /** Formats of the finished model: of its linear layers (default: the family's own), and of everything else. */
@@ -124,6 +129,10 @@ export function readRecipe(input: unknown, where: string, set: readonly string[]
     `model.dim / model.heads must be even, got ${model.dim / model.heads}`,
   );
   needs(model.heads % kvHeads === 0, `model.kvHeads ${kvHeads} must divide model.heads ${model.heads}`);
+  needs(
+    !recipe.keepOptimizer || recipe.from !== undefined,
+    "keepOptimizer: needs from, the snapshot whose states are kept",
+  );
   needs(batch % microBatch === 0, `microBatch ${microBatch} must divide batch ${batch}`);
 
   const method: TrainedMethod | undefined = trainedMethods[family as keyof typeof trainedMethods];

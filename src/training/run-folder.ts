@@ -3,6 +3,7 @@ import { fs, paths } from "../files/node.ts";
 import { fingerprint } from "../record/make.ts";
 import type { Fingerprint } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
+import { differences } from "./differences.ts";
 import type { Recipe } from "./recipe.ts";
 
 /**
@@ -13,16 +14,64 @@ export interface Identity {
   readonly version: 1;
   readonly recipe: string;
   readonly data: string;
+  /** Of the model that it starts from, and of its state. */
+  readonly start?: string;
 }
 
-export async function identityOf(recipe: Recipe, data: readonly Fingerprint[]): Promise<Identity> {
-  const { text: _, cache: __, tokenizer, ...rest } = recipe.data;
-  const recipeJson = JSON.stringify({
-    ...recipe,
-    data: { ...rest, train: tokenizer.train ?? null, sample: tokenizer.train ? tokenizer.sample : null },
-  });
-  const dataJson = JSON.stringify(data.map(({ name, sha256 }) => [name, sha256]));
-  return { version: 1, recipe: await hash(recipeJson), data: await hash(dataJson) };
+/** The same with what the hashes are of, so that a difference can be named. */
+export interface Contents extends Identity {
+  readonly of: { readonly recipe: object; readonly data: object; readonly start: object };
+}
+
+export async function contentsOf(
+  recipe: Recipe,
+  data: readonly Fingerprint[],
+  start: readonly Fingerprint[] = [],
+): Promise<Contents> {
+  const { from: _, ...own } = recipe;
+  const { teacher, ...loss } = recipe.loss;
+  const { text: __, cache: ___, tokenizer, ...rest } = recipe.data;
+  const hashes = (prints: readonly Fingerprint[]) =>
+    Object.fromEntries(prints.map(({ name, sha256 }) => [name, sha256]));
+  const of = {
+    recipe: JSON.parse(
+      JSON.stringify({
+        ...own,
+        loss: { ...loss, taught: teacher !== undefined },
+        data: { ...rest, train: tokenizer.train ?? null, sample: tokenizer.train ? tokenizer.sample : null },
+      }),
+    ),
+    data: hashes(data),
+    // Another name for the same model is the same start.
+    start: start.map(({ sha256 }) => sha256),
+  };
+  return {
+    version: 1,
+    recipe: await hash(JSON.stringify(ordered(of.recipe))),
+    data: await hash(JSON.stringify(data.map(({ name, sha256 }) => [name, sha256]))),
+    ...(start.length === 0 ? {} : { start: await hash(JSON.stringify(of.start)) }),
+    of,
+  };
+}
+
+export async function identityOf(
+  recipe: Recipe,
+  data: readonly Fingerprint[],
+  start?: readonly Fingerprint[],
+): Promise<Identity> {
+  const { of: _, ...identity } = await contentsOf(recipe, data, start);
+  return identity;
+}
+
+/** The same with the keys of every object in the order of their names, so that the order in which they were written is not content. */
+function ordered(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(ordered);
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value)
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([key, inner]) => [key, ordered(inner)]),
+  );
 }
 
 async function hash(text: string): Promise<string> {
@@ -48,7 +97,7 @@ const JSON_LIMIT = 1 << 28;
  */
 export async function openRunFolder(
   out: string,
-  identity: Identity,
+  contents: Contents,
   resume: boolean,
 ): Promise<RunFolder & { readonly finished?: unknown }> {
   const { join, basename, resolve } = paths();
@@ -60,7 +109,7 @@ export async function openRunFolder(
       throw new InputError(
         `${name}: holds a run that is not finished; continue it with --resume, or choose another folder`,
       );
-    checkIdentity(name, (await readJson(begun)) as Identity, identity);
+    checkIdentity(name, (await readJson(begun)) as Contents, contents);
     await removeTemporaries(out);
     return folder;
   }
@@ -70,14 +119,14 @@ export async function openRunFolder(
     if (!resume || finished.verb !== "train" || !finished.identity) {
       throw new InputError(`${name}: holds a model already; choose another folder, or remove it`);
     }
-    checkIdentity(name, finished.identity, identity);
+    checkIdentity(name, finished.identity, contents);
     await closeRunFolder(folder); // in case the end was interrupted
     return { ...folder, finished };
   }
   if ((await whatIs(out)) === "folder") await removeTemporaries(out);
   await claimFolder(out);
   await fs().mkdir(folder.work, { recursive: true });
-  await writeFileAtomic(begun, new TextEncoder().encode(`${JSON.stringify(identity)}\n`));
+  await writeFileAtomic(begun, new TextEncoder().encode(`${JSON.stringify(contents)}\n`));
   return folder;
 }
 
@@ -87,16 +136,17 @@ export async function closeRunFolder({ work }: RunFolder): Promise<void> {
   await fs().rm(work, { recursive: true, force: true });
 }
 
-function checkIdentity(name: string, begun: Identity, now: Identity): void {
+function checkIdentity(name: string, begun: Identity & Partial<Contents>, now: Contents): void {
   for (const [what, remedy] of [
     ["recipe", "resume with the same recipe and --set"],
     ["data", "resume with the same text, held-out files and tokenizer"],
+    ["start", "resume with the same model in from"],
   ] as const) {
-    if (begun[what] !== now[what]) {
-      throw new InputError(
-        `${name}: the run was begun with another ${what} (hash ${begun[what]?.slice(0, 12)}, now ${now[what].slice(0, 12)}); ${remedy}`,
-      );
-    }
+    if (begun[what] === now[what]) continue;
+    const hashes = [begun[what], now[what]].map((hash) => hash?.slice(0, 12) ?? "none");
+    const met =
+      (begun.of && differences(begun.of[what], now.of[what])) || `hash ${hashes[0]}, now ${hashes[1]}`;
+    throw new InputError(`${name}: the run was begun with another ${what} (${met}); ${remedy}`);
   }
 }
 

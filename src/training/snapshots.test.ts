@@ -66,7 +66,7 @@ test("a snapshot is a model: opened by its name, measured, listed with its hash,
 
   const state = await openDisk(join(out, "steps", "6", "state.safetensors"));
   const { tensors, metadata } = await readHeader(state);
-  expect(metadata.step).toBe("6");
+  expect(JSON.parse(metadata.about)).toMatchObject({ step: 6, family: "trilm", optimizerSteps: 6 });
   expect(tensors.has("second/model.layers.0.mlp.up_proj.weight")).toBe(true);
   await state.close();
 

@@ -4,9 +4,8 @@ import { openHfFolder } from "../files/hf-folder.ts";
 import { writeFileAtomic, writeModel } from "../files/index.ts";
 import { fs, paths } from "../files/node.ts";
 import { readSnapshots, SNAPSHOT_INDEX, SNAPSHOTS, type SnapshotEntry } from "../files/snapshots.ts";
-import type { Elements } from "../tensor/tensor.ts";
 import type { Weight } from "../tensor/weight.ts";
-import { encodeCheckpoint, STATE_FILE } from "./checkpoint.ts";
+import { type Checkpoint, encodeCheckpoint, STATE_FILE } from "./checkpoint.ts";
 import type { ModelFiles } from "./finish.ts";
 
 const count = z.int().min(1);
@@ -48,7 +47,7 @@ export interface Snapshot extends Omit<SnapshotEntry, "bytes" | "sha256"> {
   readonly files: ModelFiles;
   readonly record: object;
   /** What training goes on from, as a checkpoint keeps it. */
-  readonly state?: ReadonlyMap<string, Elements>;
+  readonly state?: Checkpoint;
 }
 
 /** Writes a snapshot as a model folder and then lists it in the index; an older one of the same step is replaced. */
@@ -61,9 +60,7 @@ export async function writeSnapshot(out: string, snapshot: Snapshot): Promise<vo
   const folder = join(steps, String(step));
   const { config, generation, tokenizerFiles } = files;
   // The state comes with the others at once: a snapshot is whole or absent.
-  const beside = state
-    ? [{ name: STATE_FILE, bytes: encodeCheckpoint({ step, logBytes: 0, tensors: state }) }]
-    : [];
+  const beside = state ? [{ name: STATE_FILE, bytes: encodeCheckpoint(state) }] : [];
   await writeModel(folder, { config }, [...weights], {
     tokenizerFiles: [...tokenizerFiles, ...beside],
     generation,

@@ -60,6 +60,11 @@ export async function findSources(recipe: Recipe, base: string, job: Job = {}): 
   };
 }
 
+/** Ids that the recipe's tokenizer will have: those of its file, or as many as are trained. */
+export async function vocabularyOf({ data }: Recipe, { tokenizer }: Sources): Promise<number> {
+  return data.tokenizer.train ?? (await readVocabulary(tokenizer!)).tokenizer.vocabulary;
+}
+
 /** The text as ids, on disk, with the vocabulary that made them. */
 export interface TokenizedText {
   readonly vocabulary: Vocabulary;

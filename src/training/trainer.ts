@@ -45,9 +45,28 @@ export interface TrainerOptions {
   readonly steps: number;
   readonly rounding?: TrainedRounding;
   /** Weights to start from, by name; default: random ones of the recipe's seed, which are the same for every family. */
-  readonly start?: ReadonlyMap<string, HostTensor>;
+  readonly start?: Pick<ReadonlyMap<string, HostTensor>, "get">;
+  /** Steps that the optimizer's states have seen before the run's first. */
+  readonly optimizerSteps?: number;
   /** Whom the recipe's loss asks, on the same backend. */
   readonly teacher?: Running;
+}
+
+/**
+ * Weights that are rounded when a layer asks for them: inside a block that is
+ * computed again in the backward pass they are made again with it.
+ */
+class WeightsInUse extends Map<string, Tensor> {
+  readonly #effective: (name: string) => Tensor;
+
+  constructor(effective: (name: string) => Tensor) {
+    super();
+    this.#effective = effective;
+  }
+
+  override get(name: string): Tensor {
+    return this.#effective(name);
+  }
 }
 
 /** A linear matrix in the middle of its training, both (rows, cols). */
@@ -80,6 +99,7 @@ export class Trainer {
   /** The model's tensors by name, and what a rounding trains beside a matrix as `MATRIX.NAME`. */
   readonly #trained = new Map<string, Trained>();
   readonly #optimizer: Optimizer;
+  readonly #optimizerSteps: number;
   readonly #tape: Tape;
   /** The tape as the model calls it. */
   readonly #ops: Operations;
@@ -90,7 +110,7 @@ export class Trainer {
     backend: Backend,
     model: Model,
     recipe: Recipe,
-    { steps, rounding, start, teacher }: TrainerOptions,
+    { steps, rounding, start, teacher, optimizerSteps = 0 }: TrainerOptions,
   ) {
     this.#backend = backend;
     this.#model = model;
@@ -98,9 +118,10 @@ export class Trainer {
     this.#steps = steps;
     this.#rounding = rounding;
     this.#teacher = teacher;
+    this.#optimizerSteps = optimizerSteps;
     const values = start ?? new Map(initialize(model, generator(recipe.seed)));
     for (const { name, role } of model.tensors) this.#add(name, role, values.get(name)!);
-    const learning = [...this.#trained.values()].filter(({ learns }) => learns);
+    const learning = this.#learning().map(([, trained]) => trained);
     this.#optimizer = openOptimizer(
       backend,
       learning.map(({ tensor, role }) => ({ tensor, decays: role !== "norm", role })),
@@ -134,10 +155,23 @@ export class Trainer {
   }
 
   /**
-   * One step on a batch; `step` counts from 1. When the loss is not finite the
-   * parameters stay as they are.
+   * One step on a batch; `step` counts from 1. When the loss or the gradient is
+   * not finite the parameters stay as they are, and `blame` says where it began.
    */
   async step(batch: Batch, step: number, rate: number, decay: number): Promise<StepResult> {
+    const sum = await this.#gradients(batch, step);
+    const finite = Number.isFinite(sum);
+    if (finite) {
+      const gradients = this.#learning().map(([, { tensor }]) => this.#tape.gradients.get(tensor)!);
+      this.#moveParameters(gradients, step, rate, decay);
+    }
+    this.#tape.clear();
+    const [squaredNorm] = finite ? await this.#backend.read(this.#optimizer.squaredNorm) : [Number.NaN];
+    return { loss: sum / predicted(batch), gradientNorm: Math.sqrt(squaredNorm) };
+  }
+
+  /** Leaves a batch's gradients on the tape; gives the sum of its losses. */
+  async #gradients(batch: Batch, step: number): Promise<number> {
     const tokens = predicted(batch);
     const widths = this.#rounding?.widths ?? [{ bits: undefined, share: 1 }];
     let sum = 0;
@@ -149,24 +183,100 @@ export class Trainer {
         this.#backend.free(losses);
       }
     }
-    const finite = Number.isFinite(sum);
-    if (finite) {
-      const gradients = [...this.#trained.values()]
-        .filter(({ learns }) => learns)
-        .map(({ tensor }) => this.#tape.gradients.get(tensor)!);
-      this.#moveParameters(gradients, step, rate, decay);
+    return sum;
+  }
+
+  /** What gradients move, by name. */
+  #learning(): [string, Trained][] {
+    return [...this.#trained].filter(([, { learns }]) => learns);
+  }
+
+  /**
+   * Where a step went wrong, with the parameters that it began with: the first
+   * tensor that is not finite, in the order in which they are computed
+   * (weights, rounded weights, inputs of linear layers, then gradients from the
+   * last layer on); the largest gradient when all are finite.
+   */
+  async blame(batch: Batch, step: number): Promise<string> {
+    const bad = async (t: Tensor) => !(await this.#backend.read(t)).every(Number.isFinite);
+    for (const [name, { tensor }] of this.#trained) if (await bad(tensor)) return `weight ${name}`;
+    const running = this.running({ step: step - 1, steps: this.#steps });
+    try {
+      for (const [name, t] of running.weights) if (await bad(t)) return `rounded weight ${name}`;
+      for (const part of split(batch, this.#recipe.microBatch)) {
+        const name = await this.#badInput(running, part, bad);
+        if (name !== undefined) return `input of ${name}`;
+      }
+    } finally {
+      running.free();
     }
-    this.#tape.clear();
-    const [squaredNorm] = finite ? await this.#backend.read(this.#optimizer.squaredNorm) : [Number.NaN];
-    return { loss: sum / tokens, gradientNorm: Math.sqrt(squaredNorm) };
+    const squaredNorm = this.#backend.keep(this.#backend.zeros([1]));
+    try {
+      await this.#gradients(batch, step);
+      let largest = { name: "", norm: -1 };
+      for (const [name, { tensor }] of this.#learning().reverse()) {
+        this.#backend.squaredNorm(squaredNorm, this.#tape.gradients.get(tensor)!, 0);
+        const [norm] = await this.#backend.read(squaredNorm);
+        if (!Number.isFinite(norm)) return `gradient of ${name}`;
+        if (norm > largest.norm) largest = { name, norm };
+      }
+      return `largest gradient, of ${largest.name}`;
+    } finally {
+      this.#tape.clear();
+      this.#backend.free(squaredNorm);
+    }
+  }
+
+  /** The first linear layer whose input is bad. */
+  async #badInput(
+    { weights }: Running,
+    { sequences, inputs }: Batch,
+    bad: (t: Tensor) => Promise<boolean>,
+  ): Promise<string | undefined> {
+    const backend = this.#backend;
+    const model = this.#model;
+    const { layers } = model.config;
+    const at = { batch: sequences, time: inputs.length / sequences, from: 0 };
+    let x = backend.scope(() => {
+      return model.embed(backend, backend.upload(hostTensor([inputs.length], inputs)), weights);
+    });
+    try {
+      for (let i = 0; i <= layers; i++) {
+        const met = new Map<Tensor, string>(); // q, k and v multiply the same
+        const note = (name: string, input: Tensor) => {
+          if (!met.has(input)) met.set(backend.keep(input), name);
+        };
+        const next = backend.scope(() => {
+          if (i < layers) return model.block(backend, i, x, weights, at, this.#rope, undefined, note);
+          const last = model.finalNorm(backend, x, weights);
+          note(model.headWeight, last);
+          return backend.rows(last, 0, 0); // only what was noted counts
+        });
+        backend.free(x);
+        x = next;
+        try {
+          for (const [input, name] of met) if (await bad(input)) return name;
+        } finally {
+          for (const input of met.keys()) backend.free(input);
+        }
+      }
+    } finally {
+      backend.free(x);
+    }
+    return undefined;
   }
 
   /** The optimizer's step; where the family lets its states begin anew, its steps are counted anew too. */
   #moveParameters(gradients: readonly Tensor[], step: number, rate: number, decay: number): void {
     const resetsAt = this.#rounding?.resetsOptimizerAt ?? Number.POSITIVE_INFINITY;
     if (step - 1 === resetsAt) this.#optimizer.reset();
-    const counted = step > resetsAt ? step - resetsAt : step;
-    this.#optimizer.step(gradients, counted, rate, decay);
+    this.#optimizer.step(gradients, this.optimizerSteps(step), rate, decay);
+  }
+
+  /** Steps that the optimizer's states have seen after so many of this run. */
+  optimizerSteps(step: number): number {
+    const resetsAt = this.#rounding?.resetsOptimizerAt ?? Number.POSITIVE_INFINITY;
+    return step > resetsAt ? step - resetsAt : step + this.#optimizerSteps;
   }
 
   /** Losses (tokens) of some sequences; the tape adds up their gradients times `share`. */
@@ -174,7 +284,7 @@ export class Trainer {
     const backend = this.#backend;
     const upload = (values: Int32Array) => backend.upload(hostTensor([values.length], values));
     const span = { batch: sequences, time: inputs.length / sequences, from: 0 };
-    const weights = this.#effectiveWeights(this.#ops, at);
+    const weights = new WeightsInUse((name) => this.#effective(this.#ops, name, at));
     const losses = tokenLosses(
       this.#ops,
       { model: this.#model, weights, rope: this.#rope },
@@ -188,15 +298,11 @@ export class Trainer {
     return losses;
   }
 
-  /** What the layers compute with: the parameters, linear ones rounded where the family asks for it. */
-  #effectiveWeights(ops: Operations, at: Moment): Map<string, Tensor> {
-    const weights = new Map<string, Tensor>();
-    for (const { name, role } of this.#model.tensors) {
-      const { tensor } = this.#trained.get(name)!;
-      const rounded = role === "linear" && this.#rounding;
-      weights.set(name, rounded ? rounded.forward(ops, tensor, this.#beside(name), at) : tensor);
-    }
-    return weights;
+  /** What a layer computes with: the parameter, a linear one rounded where the family asks for it. */
+  #effective(ops: Operations, name: string, at: Moment): Tensor {
+    const { tensor, role } = this.#trained.get(name)!;
+    const rounded = role === "linear" && this.#rounding;
+    return rounded ? rounded.forward(ops, tensor, this.#beside(name), at) : tensor;
   }
 
   /** What is trained beside a matrix, by its own names. */
@@ -213,7 +319,8 @@ export class Trainer {
     const backend = this.#backend;
     const own = new Set([...this.#trained.values()].map(({ tensor }) => tensor));
     const weights = backend.scope(() => {
-      const effective = this.#effectiveWeights(backend, at);
+      const effective = new Map<string, Tensor>();
+      for (const { name } of this.#model.tensors) effective.set(name, this.#effective(backend, name, at));
       for (const t of effective.values()) if (!own.has(t)) backend.keep(t);
       return effective;
     });
@@ -232,11 +339,22 @@ export class Trainer {
     return this.#model;
   }
 
+  /** What is kept from step to step, and the gradients of a step, bytes. */
+  bytes(): { readonly weights: number; readonly gradients: number; readonly states: number } {
+    const bytes = (shapes: (readonly number[])[]) =>
+      4 * shapes.reduce((sum, shape) => sum + sizeOf(shape), 0);
+    const state = [...this.#state()];
+    const isParameter = (name: string) => !name.includes("/");
+    return {
+      weights: bytes(state.filter(([name]) => isParameter(name)).map(([, { shape }]) => shape)),
+      gradients: bytes(this.#learning().map(([, { tensor }]) => tensor.shape)),
+      states: bytes(state.filter(([name]) => !isParameter(name)).map(([, { shape }]) => shape)),
+    };
+  }
+
   /** What the optimizer keeps beside the parameters. */
   get stateBytes(): number {
-    let bytes = 0;
-    for (const [name, { shape }] of this.#state()) if (!this.#trained.has(name)) bytes += 4 * sizeOf(shape);
-    return bytes;
+    return this.bytes().states;
   }
 
   /** The linear matrices one after another: as they are trained, and as their layers see them at a moment. */
@@ -272,10 +390,17 @@ export class Trainer {
     return values;
   }
 
-  restore(values: ReadonlyMap<string, Elements>): void {
+  /** Takes over what `state` gave, or only the parameters or the rest of it; an InputError names what does not fit. */
+  restore(values: ReadonlyMap<string, Elements>, what: "all" | "parameters" | "moments" = "all"): void {
     for (const [name, t] of this.#state()) {
+      if (what === (name.includes("/") ? "parameters" : "moments")) continue;
       const value = values.get(name);
-      if (!value) throw new InputError(`checkpoint: ${name} is missing; is it of this recipe?`);
+      if (value?.length !== sizeOf(t.shape)) {
+        const met = value ? `has ${value.length} values` : "is missing";
+        throw new InputError(
+          `checkpoint: ${name} ${met}, ${t.shape.join("×")} is needed; is it of this recipe?`,
+        );
+      }
       this.#backend.write(t, value);
     }
   }

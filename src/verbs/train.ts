@@ -1,23 +1,26 @@
 import { stringify } from "yaml";
-import { readSmall } from "../files/disk.ts";
-import { writeFileAtomic, writeModel } from "../files/index.ts";
+import type { Backend } from "../backends/backend.ts";
+import { readSnapshots, type SnapshotEntry, writeFileAtomic, writeModel } from "../files/index.ts";
 import { paths } from "../files/node.ts";
 import { baseName, startRecord } from "../record/make.ts";
 import type { Fingerprint, Job, Record } from "../record/record.ts";
 import type { Reached } from "../training/checkpoint.ts";
 import { modelFiles } from "../training/finish.ts";
 import { readLog } from "../training/log.ts";
-import { parseYaml, type Recipe, type RecipeInput, readRecipe } from "../training/recipe.ts";
+import { checkFits, type MemoryPlan, roomFor } from "../training/memory-plan.ts";
+import type { Recipe, RecipeInput } from "../training/recipe.ts";
+import { forRecord, openRecipe } from "../training/recipe-file.ts";
 import { trainingReport } from "../training/report.ts";
 import { runTraining, type Trained } from "../training/run.ts";
 import {
   closeRunFolder,
+  contentsOf,
   type Identity,
-  identityOf,
   openRunFolder,
   type RunFolder,
 } from "../training/run-folder.ts";
-import { findSources } from "../training/text.ts";
+import { openStart } from "../training/start.ts";
+import { findSources, vocabularyOf } from "../training/text.ts";
 import { readWeightsLog } from "../training/weights-watch.ts";
 import { type BackendChoice, backendFor, type Loaded, load, openChecked } from "./load.ts";
 
@@ -30,18 +33,17 @@ export interface TrainOptions extends BackendChoice {
   readonly resume?: boolean;
   /** Overrides of the recipe: `schedule.peak=0.002`. */
   readonly set?: readonly string[];
+  /** Bytes of memory that training may take; default: those of the machine. */
+  readonly memory?: number;
 }
 
-export interface TrainResult
-  extends Pick<
-    Trained,
-    "steps" | "tokens" | "tokensPerSecond" | "trainingSeconds" | "optimizer" | "validation"
-  > {
+export interface TrainResult extends Omit<Trained, "model" | "weights" | "vocabulary" | "peakBytes"> {
+  /** Bytes: what was foreseen, and the most that tensors took since the run's last start, where the backend counts it. */
+  readonly memory: { readonly predicted: MemoryPlan; readonly peak?: number };
+  /** Models that were kept on the way, `OUT@STEP`. */
+  readonly snapshots: readonly SnapshotEntry[];
   readonly identity: Identity;
 }
-
-/** A recipe longer than this is not one. */
-const LARGEST_RECIPE = 1 << 20;
 
 /**
  * Trains a model from a recipe into a Hugging Face folder with its log and its
@@ -54,35 +56,45 @@ export async function train(
   job: Job = {},
   reached?: Reached,
 ): Promise<Record<TrainResult>> {
-  const { join, dirname } = paths();
-  const { out, resume = false, set = [] } = options;
+  const { join } = paths();
+  const { out, resume = false } = options;
   job.signal?.throwIfAborted();
-  const { input, where, base } = await readInput(options.recipe, dirname);
-  const recipe = readRecipe(input, where, set);
+  const { recipe, base } = await openRecipe(options.recipe, options.set);
   const sources = await findSources(recipe, base, job);
   const teacherSpec = recipe.loss.teacher && modelFrom(recipe.loss.teacher, base);
-  const models = teacherSpec ? [await fingerprintOf(teacherSpec, job)] : [];
-  const identity = await identityOf(recipe, [...sources.data, ...models]);
-  const { cache: _, ...data } = recipe.data;
-  const finish = startRecord("train", {
-    recipe: { ...recipe, data: { ...data, text: baseName(data.text) } },
-  });
-
-  const backend = await backendFor(options, job);
+  const teachers = teacherSpec ? [await fingerprintOf(teacherSpec, job)] : [];
+  const start = await openStart(recipe, base, job);
   let teacher: Loaded | undefined;
+  let backend: Backend | undefined;
   try {
-    const folder = await openRunFolder(out, identity, resume);
+    const contents = await contentsOf(recipe, [...sources.data, ...teachers], start?.fingerprints);
+    const { of: _, ...identity } = contents;
+    const finish = startRecord("train", { recipe: forRecord(recipe) });
+    backend = await backendFor(options, job);
+    const room = roomFor(backend, options.memory);
+    const predicted = await checkFits(recipe, await vocabularyOf(recipe, sources), room);
+    const folder = await openRunFolder(out, contents, resume);
     if (folder.finished) return folder.finished as Record<TrainResult>;
     await writeFileAtomic(join(out, "recipe.yaml"), new TextEncoder().encode(stringify(recipe)));
     if (teacherSpec) teacher = await load(teacherSpec, backend, {}, job);
-    const recordOf = <Result extends object>(result: Result) =>
-      finish(backend, { models, data: sources.data, seed: recipe.seed }, result);
-    const trained = await runTraining(recipe, sources, folder, backend, job, recordOf, reached, {
+    const inputs = {
+      models: [...(start?.fingerprints ?? []), ...teachers],
+      data: sources.data,
+      seed: recipe.seed,
+    };
+    const recordOf = <Result extends object>(result: Result) => finish(backend, inputs, result);
+    const places = {
+      sources,
+      folder,
+      start,
       teacher: teacher && { running: teacher, tokenizer: teacher.tokenizer },
-    });
+      recordOf,
+    };
+    const trained = await runTraining(recipe, places, backend, job, reached);
 
-    const { model, weights, vocabulary, ...result } = trained;
-    const record = recordOf({ ...result, identity });
+    const { model, weights, vocabulary, peakBytes, ...results } = trained;
+    const memory = { predicted, ...(peakBytes === undefined ? {} : { peak: peakBytes }) };
+    const record = recordOf({ ...results, memory, snapshots: await readSnapshots(out), identity });
     const { config, generation, tokenizerFiles } = modelFiles(model, vocabulary);
     await writeModel(out, { config, into: "beside" }, [...weights], { tokenizerFiles, generation, record });
     await writeFileAtomic(join(out, "report.html"), await reportOf(folder, record, recipe));
@@ -91,7 +103,8 @@ export async function train(
     return record;
   } finally {
     await teacher?.free();
-    backend.dispose();
+    backend?.dispose();
+    await start?.file.close();
   }
 }
 
@@ -119,11 +132,4 @@ async function reportOf({ out, log }: RunFolder, record: Record<TrainResult>, re
     clip: recipe.optimizer.clip || undefined,
   };
   return new TextEncoder().encode(trainingReport(name, record, seen));
-}
-
-async function readInput(recipe: string | RecipeInput, dirname: (path: string) => string) {
-  if (typeof recipe !== "string") return { input: recipe, where: "recipe", base: "." };
-  const where = baseName(recipe);
-  const text = new TextDecoder().decode(await readSmall(recipe, LARGEST_RECIPE));
-  return { input: parseYaml(text, where), where, base: dirname(recipe) };
 }

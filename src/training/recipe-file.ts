@@ -1,0 +1,31 @@
+import { readSmall } from "../files/disk.ts";
+import { paths } from "../files/node.ts";
+import { baseName } from "../record/make.ts";
+import { parseYaml, type Recipe, type RecipeInput, readRecipe } from "./recipe.ts";
+
+/** A recipe longer than this is not one. */
+const LARGEST_RECIPE = 1 << 20;
+
+/**
+ * The recipe in a YAML file, with `set` over it, and the folder from which its
+ * paths start; those of a recipe given as it is start from the current one.
+ */
+export async function openRecipe(
+  recipe: string | RecipeInput,
+  set: readonly string[] = [],
+): Promise<{ recipe: Recipe; base: string }> {
+  if (typeof recipe !== "string") return { recipe: readRecipe(recipe, "recipe", set), base: "." };
+  const where = baseName(recipe);
+  const text = new TextDecoder().decode(await readSmall(recipe, LARGEST_RECIPE));
+  return { recipe: readRecipe(parseYaml(text, where), where, set), base: paths().dirname(recipe) };
+}
+
+/** A recipe as records keep it: without the paths of this machine. */
+export function forRecord({ from, ...recipe }: Recipe): object {
+  const { cache: _, ...data } = recipe.data;
+  return {
+    ...recipe,
+    ...(from === undefined ? {} : { from: baseName(from) }),
+    data: { ...data, text: baseName(data.text) },
+  };
+}

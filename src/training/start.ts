@@ -1,0 +1,156 @@
+import { whatIs } from "../files/disk.ts";
+import type { ModelFile } from "../files/index.ts";
+import { openModel, ropeOrder, snapshotOf } from "../files/index.ts";
+import { paths } from "../files/node.ts";
+import { checkFinite, decodeWeight } from "../formats/index.ts";
+import { describe } from "../models/index.ts";
+import type { Model, ModelConfig } from "../models/model.ts";
+import { fingerprint } from "../record/make.ts";
+import type { Fingerprint, Job } from "../record/record.ts";
+import { type HostTensor, hostTensor, InputError, naming, sizeOf } from "../tensor/tensor.ts";
+import { tokenizerFrom } from "../tokenizers/index.ts";
+import type { Tokenizer } from "../tokenizers/tokenizer.ts";
+import { type Checkpoint, readState, STATE_FILE } from "./checkpoint.ts";
+import { differences } from "./differences.ts";
+import { plainConfig } from "./model.ts";
+import type { Recipe } from "./recipe.ts";
+import type { Trainer } from "./trainer.ts";
+import type { Vocabulary } from "./vocabulary.ts";
+
+/** The model that a run starts from. */
+export interface Start {
+  readonly file: ModelFile;
+  readonly model: Model;
+  /** What its training went on from there, where a snapshot kept it. */
+  readonly state: Checkpoint | undefined;
+  /** Hashes of the model, and of the state. */
+  readonly fingerprints: readonly Fingerprint[];
+}
+
+/**
+ * Opens what `from` of a recipe in folder `base` names; undefined when it
+ * names nothing. An InputError lists what differs from the recipe's model.
+ */
+export async function openStart(recipe: Recipe, base: string, job: Job): Promise<Start | undefined> {
+  const { from, keepOptimizer } = recipe;
+  if (from === undefined) return undefined;
+  const { resolve, join } = paths();
+  const spec = /^(hf|bundled):/.test(from) ? from : resolve(base, from);
+  const file = await openModel(spec, job);
+  try {
+    const model = naming(file.name, () => describe(file.config));
+    checkSizes(file.name, model.config, plainConfig(recipe, model.config.vocabulary));
+    const snapshot = await snapshotOf(spec);
+    const path = snapshot && join(snapshot.folder, STATE_FILE);
+    const state = path !== undefined && (await whatIs(path)) === "file" ? await readState(path) : undefined;
+    if (keepOptimizer && !state) {
+      throw new InputError(
+        `keepOptimizer: ${file.name} has no optimizer states; start from a snapshot of a recipe with snapshots.state, or leave it out`,
+      );
+    }
+    return { file, model, state, fingerprints: await fingerprintsOf(file, state) };
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+async function fingerprintsOf(file: ModelFile, state: Checkpoint | undefined): Promise<Fingerprint[]> {
+  const model = { name: file.name, ...(await file.fingerprint()) };
+  if (!state) return [model];
+  // Parameters and moments by their own hashes: their file also says what made them.
+  const hash = process.getBuiltinModule("node:crypto").createHash("sha256");
+  let bytes = 0;
+  for (const name of [...state.tensors.keys()].sort()) {
+    const data = state.tensors.get(name)!;
+    hash.update(name).update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    bytes += data.byteLength;
+  }
+  return [model, { name: `${file.name} ${STATE_FILE}`, bytes, sha256: hash.digest("hex") }];
+}
+
+/** The context may be another one: no weight depends on it. What a family adds to a model it adds to the start's too. */
+function checkSizes(name: string, start: ModelConfig, own: ModelConfig): void {
+  const sizes = ({ context: _, ropePairing: __, normEpsilon, ropeBase, ...rest }: ModelConfig) => ({
+    ...rest,
+    normEpsilon: Math.fround(normEpsilon), // as GGUF keeps them
+    ropeBase: Math.fround(ropeBase),
+  });
+  const met = differences(sizes(start), sizes(own));
+  if (met !== "") throw new InputError(`from: ${name} is another model than the recipe's: ${met}`);
+}
+
+/** Throws an InputError unless ids mean the same in both; an unknown tokenizer is a warning. */
+export async function checkTokenizer(
+  { file, model }: Start,
+  { tokenizer, files }: Vocabulary,
+  { onWarning }: Job,
+): Promise<void> {
+  const { vocabulary } = model.config;
+  if (!file.tokenizer) {
+    onWarning?.(`${file.name}: comes without a tokenizer; it is taken to be the recipe's`);
+    if (vocabulary === tokenizer.vocabulary) return;
+  } else if (vocabulary === tokenizer.vocabulary && sameIds(tokenizerFrom(file.tokenizer), tokenizer)) {
+    return;
+  }
+  const hash = async (of: Vocabulary["files"]) =>
+    of[0] === undefined ? "none" : (await fingerprint("", of[0].bytes.slice())).sha256.slice(0, 12);
+  throw new InputError(
+    `from: ${file.name} has another tokenizer than the recipe's: ${vocabulary} → ${tokenizer.vocabulary} ids, ` +
+      `SHA-256 ${await hash(await file.tokenizerFiles())} → ${await hash(files)}; give its own with data.tokenizer.file`,
+  );
+}
+
+function sameIds(a: Tokenizer, b: Tokenizer): boolean {
+  if (a.vocabulary !== b.vocabulary) return false;
+  for (let id = 0; id < a.vocabulary; id++) if (a.piece(id) !== b.piece(id)) return false;
+  return true;
+}
+
+/**
+ * The weights of the start in the order of heads that training uses, float32;
+ * from a kept state what was trained, not what was stored. A norm that a
+ * family adds starts with ones.
+ */
+export async function startWeights(
+  { file, model, state }: Start,
+  own: Model,
+): Promise<Map<string, HostTensor>> {
+  const weights = new Map<string, HostTensor>();
+  const { headDim, ropePairing } = model.config;
+  for (const { name, shape, role } of own.tensors) {
+    const trained = state?.tensors.get(name);
+    if (trained) {
+      weights.set(name, hostTensor(shape, trained));
+    } else if (file.source.has(name)) {
+      const stored = await file.source.read(name);
+      checkFinite(file.name, name, stored);
+      const data = Float32Array.from(decodeWeight(stored).data);
+      const turns = ropePairing === "neighbours" && /\.[qk]_proj\.weight$/.test(name);
+      weights.set(name, hostTensor(shape, turns ? reordered(data, shape, headDim) : data));
+    } else if (role === "norm") {
+      weights.set(name, hostTensor(shape, new Float32Array(sizeOf(shape)).fill(1)));
+    } else {
+      throw new InputError(`from: ${file.name} has no tensor ${name}`);
+    }
+  }
+  return weights;
+}
+
+function reordered(data: Float32Array, [rows, cols]: readonly number[], headDim: number): Float32Array {
+  const moved = new Float32Array(data.length);
+  for (const [to, from] of ropeOrder(rows, headDim, "halves").entries()) {
+    moved.set(data.subarray(from * cols, (from + 1) * cols), to * cols);
+  }
+  return moved;
+}
+
+/**
+ * Brings a new trainer to the start's own parameters, where the same family
+ * trained them, and with `keepOptimizer` to its optimizer's states.
+ */
+export function takeOver(trainer: Trainer, { state }: Start, { family, keepOptimizer }: Recipe): void {
+  if (!state) return;
+  if (state.family === family) trainer.restore(state.tensors, "parameters");
+  if (keepOptimizer) trainer.restore(state.tensors, "moments");
+}

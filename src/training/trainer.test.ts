@@ -1,0 +1,121 @@
+import { expect, test } from "vitest";
+import { openBackend } from "../backends/index.ts";
+import { modelOf } from "./model.ts";
+import { readRecipe, roundingOf } from "./recipe.ts";
+import { type StepResult, Trainer } from "./trainer.ts";
+
+const backend = await openBackend({ backend: "native", threads: 2 }).catch(() => openBackend("reference"));
+const VOCABULARY = 96;
+
+/** Two steps of a small model; what they gave, and every parameter and moment after them. */
+async function trained(
+  family: string,
+  change: object,
+): Promise<{ results: StepResult[]; state: Map<string, Float32Array> }> {
+  const recipe = readRecipe(
+    {
+      family,
+      model: { dim: 32, layers: 2, heads: 2, kvHeads: 1, ffn: 64, context: 16 },
+      data: { text: "text", heldOut: ["held"], tokenizer: { train: VOCABULARY } },
+      formats: family === "trilm" ? { linear: "int2" } : undefined,
+      batch: 4,
+      // Small enough that the norm of the whole batch is clipped, in each micro-batch's share.
+      optimizer: { clip: 0.05 },
+      schedule: { kind: "cosine", peak: 1e-3, warmup: 0 },
+      seed: 5,
+      checkpointEvery: 1,
+      validateEvery: 1,
+      ...change,
+    },
+    "recipe",
+  );
+  const trainer = new Trainer(backend, modelOf(recipe, VOCABULARY), recipe, {
+    steps: 2,
+    rounding: roundingOf(recipe),
+  });
+  try {
+    const results: StepResult[] = [];
+    for (const step of [1, 2]) {
+      const ids = Int32Array.from({ length: 4 * 16 }, (_, i) => (step * 31 + i * i) % VOCABULARY);
+      const targets = ids.map((id) => (id * 7 + 1) % VOCABULARY);
+      results.push(await trainer.step({ sequences: 4, inputs: ids, targets }, step, 1e-3, 0.1));
+    }
+    return { results, state: (await trainer.state()) as Map<string, Float32Array> };
+  } finally {
+    trainer.dispose();
+  }
+}
+
+test.each(["float", "trilm"])(
+  "%s: recomputation changes no bit, with micro-batches and clipping",
+  async (family) => {
+    for (const microBatch of [4, 2]) {
+      const stored = await trained(family, { microBatch });
+      expect(stored.results[0].gradientNorm).toBeGreaterThan(0.05);
+      expect(await trained(family, { microBatch, recompute: true })).toEqual(stored);
+    }
+  },
+);
+
+test("micro-batches are the whole batch but for the order of its sums", async () => {
+  const whole = await trained("float", { microBatch: 4 });
+  for (const microBatch of [2, 1]) {
+    const parts = await trained("float", { microBatch });
+    for (const [i, { loss, gradientNorm }] of parts.results.entries()) {
+      expect(Math.abs(loss / whole.results[i].loss - 1)).toBeLessThan(1e-6);
+      expect(Math.abs(gradientNorm / whole.results[i].gradientNorm - 1)).toBeLessThan(1e-5);
+    }
+    // Gradients of a parameter are added up in as many parts; the first moments are (1 − β₁)·Σ β₁ⁱ·g after clipping.
+    for (const [name, data] of parts.state) {
+      if (!name.startsWith("first/")) continue;
+      const other = whole.state.get(name)!;
+      const largest = other.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+      for (const [i, value] of data.entries())
+        expect(Math.abs(value - other[i])).toBeLessThan(1e-3 * largest);
+    }
+  }
+  expect((await trained("float", { microBatch: 2 })).state).not.toEqual(whole.state);
+});
+
+test("a step that breaks leaves the parameters as they were, and is blamed on what broke first", async () => {
+  const recipe = readRecipe(
+    {
+      family: "float",
+      model: { dim: 32, layers: 2, heads: 2, ffn: 64, context: 16 },
+      data: { text: "text", heldOut: ["held"], tokenizer: { train: VOCABULARY } },
+      batch: 2,
+      schedule: { kind: "cosine", peak: 1e-3, warmup: 0 },
+      seed: 5,
+      checkpointEvery: 1,
+      validateEvery: 1,
+    },
+    "recipe",
+  );
+  const trainer = new Trainer(backend, modelOf(recipe, VOCABULARY), recipe, { steps: 2 });
+  try {
+    const ids = Int32Array.from({ length: 32 }, (_, i) => i);
+    const batch = { sequences: 2, inputs: ids, targets: ids };
+    const state = await trainer.state();
+    const broken = (name: string, value: number) => {
+      const data = state.get(name)!.slice();
+      data.fill(value);
+      trainer.restore(new Map([...state, [name, data]]));
+    };
+    const gate = "model.layers.1.mlp.gate_proj.weight";
+    broken(gate, Number.POSITIVE_INFINITY);
+    expect((await trainer.step(batch, 1, 1e-3, 0)).loss).toBeNaN();
+    expect(await trainer.blame(batch, 1)).toBe(`weight ${gate}`);
+
+    // Finite weights whose products are not: the layer after them is the first that multiplies what is not finite.
+    broken("model.layers.0.self_attn.v_proj.weight", 3e38);
+    const before = await trainer.state();
+    expect(Number.isFinite((await trainer.step(batch, 1, 1e-3, 0)).loss)).toBe(false);
+    expect(await trainer.blame(batch, 1)).toBe("input of model.layers.0.self_attn.o_proj.weight");
+    expect(await trainer.state()).toEqual(before);
+
+    trainer.restore(state);
+    expect(await trainer.blame(batch, 1)).toMatch(/^largest gradient, of \S+$/);
+  } finally {
+    trainer.dispose();
+  }
+});
