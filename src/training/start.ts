@@ -14,6 +14,7 @@ import { type Checkpoint, readState, STATE_FILE } from "./checkpoint.ts";
 import { differences } from "./differences.ts";
 import { plainConfig } from "./model.ts";
 import type { Recipe } from "./recipe.ts";
+import { placed } from "./recipe-file.ts";
 import type { Trainer } from "./trainer.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 
@@ -34,8 +35,8 @@ export interface Start {
 export async function openStart(recipe: Recipe, base: string, job: Job): Promise<Start | undefined> {
   const { from, keepOptimizer } = recipe;
   if (from === undefined) return undefined;
-  const { resolve, join } = paths();
-  const spec = /^(hf|bundled):/.test(from) ? from : resolve(base, from);
+  const { join } = paths();
+  const spec = placed(from, base);
   const file = await openModel(spec, job);
   try {
     const model = naming(file.name, () => describe(file.config));

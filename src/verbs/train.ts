@@ -9,7 +9,7 @@ import { modelFiles } from "../training/finish.ts";
 import { readLog } from "../training/log.ts";
 import { checkFits, type MemoryPlan, roomFor } from "../training/memory-plan.ts";
 import type { Recipe, RecipeInput } from "../training/recipe.ts";
-import { forRecord, openRecipe } from "../training/recipe-file.ts";
+import { forRecord, openRecipe, placed } from "../training/recipe-file.ts";
 import { trainingReport } from "../training/report.ts";
 import { runTraining, type Trained } from "../training/run.ts";
 import {
@@ -61,7 +61,7 @@ export async function train(
   job.signal?.throwIfAborted();
   const { recipe, base } = await openRecipe(options.recipe, options.set);
   const sources = await findSources(recipe, base, job);
-  const teacherSpec = recipe.loss.teacher && modelFrom(recipe.loss.teacher, base);
+  const teacherSpec = recipe.loss.teacher && placed(recipe.loss.teacher, base);
   const teachers = teacherSpec ? [await fingerprintOf(teacherSpec, job)] : [];
   const start = await openStart(recipe, base, job);
   let teacher: Loaded | undefined;
@@ -115,12 +115,6 @@ async function fingerprintOf(spec: string, job: Job): Promise<Fingerprint> {
   } finally {
     await file.close();
   }
-}
-
-/** A model that a recipe names: of the bundle or the hub as it is, a path from the recipe's folder. */
-function modelFrom(spec: string, base: string): string {
-  const { isAbsolute, join } = paths();
-  return /^(bundled|hf):/.test(spec) || isAbsolute(spec) ? spec : join(base, spec);
 }
 
 /** The page that shows how the run went. */
