@@ -15,7 +15,7 @@ import {
   writeCheckpoint,
 } from "./checkpoint.ts";
 import { modelFiles } from "./finish.ts";
-import { type EventLine, Log, readLog } from "./log.ts";
+import { Log, type Rollback, readLog } from "./log.ts";
 import type { Windows } from "./packing.ts";
 import type { Recipe } from "./recipe.ts";
 import type { RunFolder } from "./run-folder.ts";
@@ -222,7 +222,7 @@ async function rollBack(
   );
   await removeLater(folder.work, target.step);
   const before = await journal.log.cut(target.logBytes);
-  const event: EventLine = { event: "rollback", at: step, why: trouble, to: target.step, skipped: offending };
+  const event: Rollback = { event: "rollback", at: step, why: trouble, to: target.step, skipped: offending };
   for (const line of [...before, event]) await journal.log.append(line);
   journal.watch = await WeightsWatch.open(folder.out, trainer, recipe, run.steps, target);
   await cutSnapshots(folder.out, target.step);

@@ -1,6 +1,6 @@
 import { escaped, markup, style } from "../pictures/svg.ts";
 import type { Record } from "../record/record.ts";
-import { factsOf, flattened, histogramsOf, lastStep, panelsOf, type Seen } from "./panels.ts";
+import { eventsInWords, factsOf, flattened, histogramsOf, lastStep, panelsOf, type Seen } from "./panels.ts";
 
 /** How a page of pictures is laid out; the live page and the report share it. */
 export const layout = `${style}
@@ -63,6 +63,7 @@ export function trainingReport(name: string, record: Record<Result>, seen: Seen)
     return `<section class="panel${wide ? " wide" : ""}"><h3>${escaped(title)}</h3><div${wide ? ' class="scrolled"' : ""}>${picture}</div>${below}</section>`;
   });
   const histograms = histogramsOf(seen, 160).map(markup);
+  const events = eventsInWords(seen);
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -78,7 +79,7 @@ export function trainingReport(name: string, record: Record<Result>, seen: Seen)
 ${factList(factsOf(seen))}
 <h2>Result on held-out text</h2>
 ${pairs(results)}
-<h2>The run</h2>
+${events.length === 0 ? "" : `<h2>What happened</h2>\n${pairs(events)}\n`}<h2>The run</h2>
 <div class="panels">
 ${panels.join("\n")}
 </div>

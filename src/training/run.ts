@@ -7,7 +7,7 @@ import { BatchOrder, spread, windowCount } from "./batches.ts";
 import type { Reached } from "./checkpoint.ts";
 import { storedWeights } from "./finish.ts";
 import { learn, type RecordOf } from "./learn.ts";
-import { type EventLine, readEvents, readLog } from "./log.ts";
+import { type Rollback, readEvents, readLog } from "./log.ts";
 import { checkTeacher, type Teacher } from "./loss.ts";
 import { modelOf } from "./model.ts";
 import { windowsOf } from "./packing.ts";
@@ -34,7 +34,7 @@ export interface Trained {
   /** The most that tensors took in training, bytes, where the backend counts it. */
   readonly peakBytes?: number;
   /** Where the run went back to a checkpoint. */
-  readonly rollbacks: readonly EventLine[];
+  readonly rollbacks: readonly Rollback[];
   readonly validation: {
     /** Of the model as it is stored, on all windows of the held-out text; nats per token. */
     readonly loss: number;
@@ -137,7 +137,7 @@ export async function runTraining(
         trainingSeconds,
         optimizer: await trainer.optimizer(),
         ...(peakBytes === undefined ? {} : { peakBytes }),
-        rollbacks: await readEvents(folder.log),
+        rollbacks: (await readEvents(folder.log)).filter((line) => line.event === "rollback"),
         validation: {
           loss: asStored.mean,
           lossStandardError: asStored.standardError ?? null,

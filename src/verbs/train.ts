@@ -6,7 +6,7 @@ import { baseName, startRecord } from "../record/make.ts";
 import type { Fingerprint, Job, Record } from "../record/record.ts";
 import type { Reached } from "../training/checkpoint.ts";
 import { modelFiles } from "../training/finish.ts";
-import { readLog } from "../training/log.ts";
+import { readEvents, readLog } from "../training/log.ts";
 import { checkFits, type MemoryPlan, roomFor } from "../training/memory-plan.ts";
 import type { Recipe, RecipeInput } from "../training/recipe.ts";
 import { forRecord, openRecipe, placed } from "../training/recipe-file.ts";
@@ -122,6 +122,7 @@ async function reportOf({ out, log }: RunFolder, record: Record<TrainResult>, re
   const name = baseName(paths().resolve(out));
   const seen = {
     log: await readLog(log),
+    events: await readEvents(log),
     ...(await readWeightsLog(out)),
     clip: recipe.optimizer.clip || undefined,
   };
