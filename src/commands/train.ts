@@ -69,6 +69,7 @@ function show(record: Record<TrainResult>): string {
     ...rollbacks.map(({ at, to, why }) => `step ${at}: ${why}; went back to step ${to}`),
     `optimizer ${optimizer.name}, ${optimizer.stateBytesPerParameter.toFixed(2)} bytes of state per parameter`,
     `validation loss ${loss.toFixed(4)}${error} nats per token, measured on the model as stored`,
+    ...(validation.widths ?? []).map(({ bits, loss: at }) => `  read at ${bits} bits ${at.toFixed(4)}`),
   ].join("\n");
 }
 

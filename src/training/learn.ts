@@ -17,7 +17,7 @@ import {
 import { modelFiles } from "./finish.ts";
 import { Log, type Rollback, readLog } from "./log.ts";
 import type { Windows } from "./packing.ts";
-import type { Recipe } from "./recipe.ts";
+import { type Recipe, roundingOf } from "./recipe.ts";
 import type { RunFolder } from "./run-folder.ts";
 import { cutSnapshots, type Snapshot, snapshotSteps, writeSnapshot } from "./snapshots.ts";
 import { batchOf, DIVERGED_STEPS, hasDiverged, spikeOf } from "./spikes.ts";
@@ -154,14 +154,18 @@ async function writeDown(
   const tokensPerStep = tokensPerStepOf(run);
   const isValidated = step % recipe.validateEvery === 0 && step < steps;
   const someWindows = spread(windowCount(text.heldOut.length, context), VALIDATION_WINDOWS);
-  const validation = isValidated
-    ? await validationLoss(trainer.running({ step, steps }), text.heldOut, someWindows, {})
-    : undefined;
+  const lossAt = async (bits?: number) =>
+    (await validationLoss(trainer.running({ step, steps, bits }), text.heldOut, someWindows, {})).mean;
+  const validation = isValidated ? await lossAt() : undefined;
+  const widthLosses = [];
+  for (const { bits } of (isValidated && roundingOf(recipe)?.widths) || [])
+    widthLosses.push({ bits, loss: await lossAt(bits) });
   const here = {
     step,
     tokens: Math.round(step * tokensPerStep),
     loss,
-    ...(validation ? { validationLoss: validation.mean } : {}),
+    ...(validation === undefined ? {} : { validationLoss: validation }),
+    ...(widthLosses.length === 0 ? {} : { widthLosses }),
   };
   const timing = { seconds, tokensPerSecond: tokensPerStep / seconds };
   await log.append({ ...here, rate, weightDecay, gradientNorm, timing });
@@ -283,7 +287,7 @@ async function keep(
   await writeSnapshot(folder.out, {
     ...at,
     weights: await stored(at.step),
-    files: modelFiles(model, text.vocabulary),
+    files: modelFiles(model, text.vocabulary, roundingOf(recipe)?.widths),
     record: recordOf(at),
     ...(recipe.snapshots?.state ? { state: await state() } : {}),
   });

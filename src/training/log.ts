@@ -18,6 +18,8 @@ export interface LogLine {
   readonly gradientNorm: number;
   /** Mean loss over windows of the held-out text, nats per token, where it was measured. */
   readonly validationLoss?: number;
+  /** The same at each width of a model that is trained at several. */
+  readonly widthLosses?: readonly { readonly bits: number; readonly loss: number }[];
 }
 
 /** A line as it is written: `timing` differs from run to run, all else is the same bits on one backend. */

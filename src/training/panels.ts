@@ -81,6 +81,10 @@ export function panelsOf({ log, header, samples, clip, events = [] }: Seen): Pan
     chart("loss", "Loss, nats per token", [
       ...both("training", loss),
       { label: "validation", color: 1, points: held, look: "marks" },
+      ...widthsIn(log).map((bits, w): Line => {
+        const points = series(({ widthLosses }) => widthLosses?.find((width) => width.bits === bits)?.loss);
+        return { label: `at ${bits} bits`, color: 3 + (w % 4), points, look: "marks" };
+      }),
       ...(returns.length === 0
         ? []
         : [{ label: "went back to", color: 2, points: returns, look: "marks" } as Line]),
@@ -308,6 +312,11 @@ function grouped(value: number): string {
 function shortName(name: string): string {
   const [, block, kind] = /(?:^|\.)layers\.(\d+)\.(?:.*\.)?([^.]+)\.weight$/.exec(name) ?? [];
   return block === undefined ? name : `${block} ${kind}`;
+}
+
+/** Widths at which losses were measured. */
+function widthsIn(log: readonly TimedLine[]): number[] {
+  return log.find(({ widthLosses }) => widthLosses !== undefined)?.widthLosses?.map(({ bits }) => bits) ?? [];
 }
 
 function weightsIn(header: WeightsHeader, m: number): number {

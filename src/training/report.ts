@@ -38,6 +38,11 @@ interface Result {
     readonly lossStandardError: number | null;
     readonly trainedLoss: number;
     readonly tokens: number;
+    readonly widths?: readonly {
+      readonly bits: number;
+      readonly loss: number;
+      readonly lossStandardError: number | null;
+    }[];
   };
 }
 
@@ -50,10 +55,12 @@ export function trainingReport(name: string, record: Record<Result>, seen: Seen)
   const view = { from: 0, to: lastStep(seen) };
   const { environment, started, options, validation } = record;
   const { recipe } = options as { readonly recipe?: unknown };
-  const { loss, lossStandardError, trainedLoss, tokens } = validation;
-  const error = lossStandardError === null ? "" : ` ± ${lossStandardError.toFixed(4)}`;
+  const { trainedLoss, tokens, widths = [] } = validation;
+  const withError = ({ loss, lossStandardError }: Pick<Result["validation"], "loss" | "lossStandardError">) =>
+    `${loss.toFixed(4)}${lossStandardError === null ? "" : ` ± ${lossStandardError.toFixed(4)}`} nats per token`;
   const results: [string, string][] = [
-    ["loss of the model as it is stored", `${loss.toFixed(4)}${error} nats per token`],
+    ["loss of the model as it is stored", withError(validation)],
+    ...widths.map((width): [string, string] => [`read at ${width.bits} bits`, withError(width)]),
     ["before its weights were rounded to their formats", `${trainedLoss.toFixed(4)} nats per token`],
     ["measured on", `${tokens.toLocaleString("en-US")} tokens`],
   ];

@@ -1,4 +1,6 @@
 import type { Backend } from "../backends/backend.ts";
+import type { IntegerBits } from "../formats/integer.ts";
+import { narrowed } from "../formats/narrow.ts";
 import type { Model } from "../models/model.ts";
 import { runStored } from "../models/stored.ts";
 import type { Job } from "../record/record.ts";
@@ -42,7 +44,16 @@ export interface Trained {
     /** The same before its weights were rounded to their formats. */
     readonly trainedLoss: number;
     readonly tokens: number;
+    /** Of a model that is trained at several widths: as it is stored, read at each of them. */
+    readonly widths?: readonly WidthLoss[];
   };
+}
+
+/** Loss of a stored model that is read at fewer bits, nats per token. */
+export interface WidthLoss {
+  readonly bits: number;
+  readonly loss: number;
+  readonly lossStandardError: number | null;
 }
 
 /** What a run reads and writes. */
@@ -122,6 +133,16 @@ export async function runTraining(
       const trained = await validationLoss(now, text.heldOut, heldOut, job);
       const weights = await stored(steps);
       const asStored = await validationLoss(runStored(model, weights, backend), text.heldOut, heldOut, job);
+      const widths: WidthLoss[] = [];
+      for (const { bits } of rounding?.widths ?? []) {
+        const narrow = [...weights].map(([name, weight]): [string, Weight] => {
+          const isNarrowed = model.tensors.some((spec) => spec.name === name && spec.role === "linear");
+          return [name, isNarrowed ? narrowed(weight, bits as IntegerBits) : weight];
+        });
+        const read = runStored(model, new Map(narrow), backend);
+        const { mean, standardError } = await validationLoss(read, text.heldOut, heldOut, job);
+        widths.push({ bits, loss: mean, lossStandardError: standardError ?? null });
+      }
       const trainingSeconds = (await readLog(folder.log)).reduce(
         (sum, { timing }) => sum + timing.seconds,
         0,
@@ -143,6 +164,7 @@ export async function runTraining(
           lossStandardError: asStored.standardError ?? null,
           trainedLoss: trained.mean,
           tokens: heldOut.length * context,
+          ...(widths.length === 0 ? {} : { widths }),
         },
       };
     } finally {

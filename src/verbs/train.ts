@@ -8,7 +8,7 @@ import type { Reached } from "../training/checkpoint.ts";
 import { modelFiles } from "../training/finish.ts";
 import { readEvents, readLog } from "../training/log.ts";
 import { checkFits, type MemoryPlan, roomFor } from "../training/memory-plan.ts";
-import type { Recipe, RecipeInput } from "../training/recipe.ts";
+import { type Recipe, type RecipeInput, roundingOf } from "../training/recipe.ts";
 import { forRecord, openRecipe, placed } from "../training/recipe-file.ts";
 import { trainingReport } from "../training/report.ts";
 import { runTraining, type Trained } from "../training/run.ts";
@@ -95,7 +95,7 @@ export async function train(
     const { model, weights, vocabulary, peakBytes, ...results } = trained;
     const memory = { predicted, ...(peakBytes === undefined ? {} : { peak: peakBytes }) };
     const record = recordOf({ ...results, memory, snapshots: await readSnapshots(out), identity });
-    const { config, generation, tokenizerFiles } = modelFiles(model, vocabulary);
+    const { config, generation, tokenizerFiles } = modelFiles(model, vocabulary, roundingOf(recipe)?.widths);
     await writeModel(out, { config, into: "beside" }, [...weights], { tokenizerFiles, generation, record });
     await writeFileAtomic(join(out, "report.html"), await reportOf(folder, record, recipe));
     reached?.("model written");
