@@ -73,14 +73,14 @@ const PLACES = [
 /** A recipe whose paths start from another folder, from which its own is `folder`. */
 function moved(raw: unknown, folder: string): unknown {
   if (folder === "") return raw;
-  return PLACES.reduce((recipe, keys) => replaced(recipe, keys, folder), raw);
+  return PLACES.reduce((recipe, keys) => replaced(recipe, keys, (spec) => placed(spec, folder)), raw);
 }
 
-function replaced(value: unknown, keys: readonly string[], folder: string): unknown {
-  if (keys.length === 0) return typeof value === "string" ? placed(value, folder) : value;
+function replaced(value: unknown, keys: readonly string[], by: (spec: string) => string): unknown {
+  if (keys.length === 0) return typeof value === "string" ? by(value) : value;
   const [key, ...rest] = keys;
   if (!isObject(value as never) || !Object.hasOwn(value as object, key)) return value;
-  return { ...(value as Raw), [key]: replaced((value as Raw)[key], rest, folder) };
+  return { ...(value as Raw), [key]: replaced((value as Raw)[key], rest, by) };
 }
 
 /** A path that starts from a folder, as one from the current folder; names of the bundle and the hub mean the same everywhere. */
@@ -90,11 +90,7 @@ export function placed(spec: string, folder: string): string {
 }
 
 /** A recipe as records keep it: without the paths of this machine. */
-export function forRecord({ from, ...recipe }: Recipe): object {
+export function forRecord(recipe: Recipe): object {
   const { cache: _, ...data } = recipe.data;
-  return {
-    ...recipe,
-    ...(from === undefined ? {} : { from: baseName(from) }),
-    data: { ...data, text: baseName(data.text) },
-  };
+  return PLACES.reduce((raw: unknown, keys) => replaced(raw, keys, baseName), { ...recipe, data }) as object;
 }

@@ -8,6 +8,7 @@ import type { Weight } from "../tensor/weight.ts";
 import { BatchOrder, spread, windowCount } from "./batches.ts";
 import type { Reached } from "./checkpoint.ts";
 import { storedWeights } from "./finish.ts";
+import type { OpenWriter } from "./generated.ts";
 import { learn, type RecordOf } from "./learn.ts";
 import { type Rollback, readEvents, readLog } from "./log.ts";
 import { checkTeacher, type Teacher } from "./loss.ts";
@@ -16,7 +17,7 @@ import { windowsOf } from "./packing.ts";
 import { type Recipe, roundingOf } from "./recipe.ts";
 import type { RunFolder } from "./run-folder.ts";
 import { checkTokenizer, type Start, startWeights, takeOver } from "./start.ts";
-import { openText, type Sources } from "./text.ts";
+import { openText, type Sources, type TokenizedText } from "./text.ts";
 import { type OptimizerReport, Trainer } from "./trainer.ts";
 import { validationLoss } from "./validation.ts";
 import type { Vocabulary } from "./vocabulary.ts";
@@ -30,6 +31,8 @@ export interface Trained {
   /** Tokens predicted in training. */
   readonly tokens: number;
   readonly tokensPerSecond: number;
+  /** The text that a model wrote: its ids and their hash. */
+  readonly generated?: TokenizedText["generated"];
   /** Time of all steps, also those before the run was resumed. */
   readonly trainingSeconds: number;
   readonly optimizer: OptimizerReport;
@@ -62,6 +65,8 @@ export interface RunPlaces {
   readonly folder: RunFolder;
   readonly start?: Start;
   readonly teacher?: Teacher;
+  /** The model that writes the text, where one does. */
+  readonly openWriter?: OpenWriter;
   readonly recordOf: RecordOf;
 }
 
@@ -74,12 +79,12 @@ export interface RunPlaces {
  */
 export async function runTraining(
   recipe: Recipe,
-  { sources, folder, start, teacher, recordOf }: RunPlaces,
+  { sources, folder, start, teacher, openWriter, recordOf }: RunPlaces,
   backend: Backend,
   job: Job,
   reached: Reached = () => {},
 ): Promise<Trained> {
-  const text = await openText(recipe, sources, folder.work, job);
+  const text = await openText(recipe, sources, folder.work, job, openWriter);
   try {
     if (start) await checkTokenizer(start, text.vocabulary, job);
     const { context } = recipe.model;
@@ -154,6 +159,7 @@ export async function runTraining(
         vocabulary: text.vocabulary,
         steps,
         tokens,
+        ...(text.generated ? { generated: text.generated } : {}),
         tokensPerSecond: tokens / trainingSeconds,
         trainingSeconds,
         optimizer: await trainer.optimizer(),

@@ -70,7 +70,8 @@ export async function train(
     const contents = await contentsOf(recipe, [...sources.data, ...teachers], start?.fingerprints);
     const { of: _, ...identity } = contents;
     const finish = startRecord("train", { recipe: forRecord(recipe) });
-    backend = await backendFor(options, job);
+    const opened = await backendFor(options, job);
+    backend = opened;
     const room = roomFor(backend, options.memory);
     const predicted = await checkFits(recipe, await vocabularyOf(recipe, sources), room);
     const folder = await openRunFolder(out, contents, resume);
@@ -88,6 +89,7 @@ export async function train(
       folder,
       start,
       teacher: teacher && { running: teacher, tokenizer: teacher.tokenizer },
+      openWriter: () => load(sources.writer!.spec, opened, {}, job),
       recordOf,
     };
     const trained = await runTraining(recipe, places, backend, job, reached);
