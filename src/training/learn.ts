@@ -15,7 +15,7 @@ import {
   writeCheckpoint,
 } from "./checkpoint.ts";
 import { modelFiles } from "./finish.ts";
-import { Log, type Rollback, readLog } from "./log.ts";
+import { type Chosen, Log, type Rollback, readLog } from "./log.ts";
 import type { Windows } from "./packing.ts";
 import { type Recipe, roundingOf } from "./recipe.ts";
 import type { RunFolder } from "./run-folder.ts";
@@ -45,6 +45,8 @@ export interface Run {
   readonly trainer: Trainer;
   /** The weights as they would be stored after so many steps. */
   readonly stored: (step: number) => Promise<Map<string, Weight>>;
+  /** The layers that learn, where they were measured. */
+  readonly chosen?: Chosen["layers"];
   readonly recordOf: RecordOf;
   readonly job: Job;
   readonly reached: Reached;
@@ -91,6 +93,7 @@ export async function learn(run: Run): Promise<void> {
   try {
     const journal = { log, watch: await WeightsWatch.open(folder.out, trainer, recipe, steps, checkpoint) };
     let at: Position = { step: from, skipped, rollbacks, spikeAt, losses: await lossesIn(folder) };
+    if (!checkpoint && run.chosen) await log.append({ event: "chosen", layers: run.chosen });
     if (!checkpoint && recipe.spikes) await save(run, at, journal); // a rollback may go there
     const began = performance.now();
     for (let taken = 0; at.step < steps; ) {

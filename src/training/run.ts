@@ -1,4 +1,5 @@
 import type { Backend } from "../backends/backend.ts";
+import { paths } from "../files/node.ts";
 import type { IntegerBits } from "../formats/integer.ts";
 import { narrowed } from "../formats/narrow.ts";
 import type { Model } from "../models/model.ts";
@@ -16,8 +17,10 @@ import { modelOf } from "./model.ts";
 import { windowsOf } from "./packing.ts";
 import { type Recipe, roundingOf } from "./recipe.ts";
 import type { RunFolder } from "./run-folder.ts";
+import { type Damage, damages, type LossOf, type Measured, rememberedDamages } from "./sensitive.ts";
 import { checkTokenizer, type Start, startWeights, takeOver } from "./start.ts";
 import { openText, type Sources, type TokenizedText } from "./text.ts";
+import type { TokenFile } from "./token-file.ts";
 import { type OptimizerReport, Trainer } from "./trainer.ts";
 import { validationLoss } from "./validation.ts";
 import type { Vocabulary } from "./vocabulary.ts";
@@ -31,6 +34,8 @@ export interface Trained {
   /** Tokens predicted in training. */
   readonly tokens: number;
   readonly tokensPerSecond: number;
+  /** The layers that learned, where these are the most sensitive ones. */
+  readonly chosen?: readonly Damage[];
   /** The text that a model wrote: its ids and their hash. */
   readonly generated?: TokenizedText["generated"];
   /** Time of all steps, also those before the run was resumed. */
@@ -98,11 +103,23 @@ export async function runTraining(
     const model = modelOf(recipe, text.vocabulary.tokenizer.vocabulary);
     if (teacher) checkTeacher(teacher, { model, tokenizer: text.vocabulary.tokenizer }, recipe.loss);
     const rounding = roundingOf(recipe);
+    const weightsAtStart = start && (await startWeights(start, model));
+    const chosen =
+      weightsAtStart &&
+      (await chosenLayers(
+        recipe,
+        { model, weights: weightsAtStart, backend },
+        text.training,
+        steps,
+        folder,
+        job,
+      ));
     backend.takePeakBytes?.();
-    const trainer = new Trainer(backend, model, recipe, {
+    const learning = chosen ? { ...recipe, only: chosen.map(({ name }) => name) } : recipe;
+    const trainer = new Trainer(backend, model, learning, {
       steps,
       rounding,
-      start: start && (await startWeights(start, model)),
+      start: weightsAtStart,
       optimizerSteps: recipe.keepOptimizer ? start?.state?.optimizerSteps : 0,
       teacher: teacher?.running,
     });
@@ -128,6 +145,7 @@ export async function runTraining(
         model,
         trainer,
         stored,
+        chosen,
         recordOf,
         job,
         reached,
@@ -138,14 +156,10 @@ export async function runTraining(
       const trained = await validationLoss(now, text.heldOut, heldOut, job);
       const weights = await stored(steps);
       const asStored = await validationLoss(runStored(model, weights, backend), text.heldOut, heldOut, job);
+      const read = (bits: number) => runStored(model, atWidth(model, weights, bits), backend);
       const widths: WidthLoss[] = [];
       for (const { bits } of rounding?.widths ?? []) {
-        const narrow = [...weights].map(([name, weight]): [string, Weight] => {
-          const isNarrowed = model.tensors.some((spec) => spec.name === name && spec.role === "linear");
-          return [name, isNarrowed ? narrowed(weight, bits as IntegerBits) : weight];
-        });
-        const read = runStored(model, new Map(narrow), backend);
-        const { mean, standardError } = await validationLoss(read, text.heldOut, heldOut, job);
+        const { mean, standardError } = await validationLoss(read(bits), text.heldOut, heldOut, job);
         widths.push({ bits, loss: mean, lossStandardError: standardError ?? null });
       }
       const trainingSeconds = (await readLog(folder.log)).reduce(
@@ -159,6 +173,7 @@ export async function runTraining(
         vocabulary: text.vocabulary,
         steps,
         tokens,
+        ...(chosen ? { chosen } : {}),
         ...(text.generated ? { generated: text.generated } : {}),
         tokensPerSecond: tokens / trainingSeconds,
         trainingSeconds,
@@ -179,4 +194,41 @@ export async function runTraining(
   } finally {
     await text.close();
   }
+}
+
+/** In the run's own folder: what was measured of each layer, so that a resumed run does not measure again. */
+const DAMAGES = "damages.json";
+
+/** The layers that learn, where a recipe wants the most sensitive ones, by what rounding them does at the run's end. */
+async function chosenLayers(
+  recipe: Recipe,
+  start: Pick<Measured, "model" | "weights" | "backend">,
+  file: TokenFile,
+  steps: number,
+  { work }: RunFolder,
+  job: Job,
+): Promise<Damage[] | undefined> {
+  const { only } = recipe;
+  if (only === undefined || Array.isArray(only)) return undefined;
+  const measure = () => {
+    const rounding = roundingOf(recipe);
+    // Where a model of several widths is hurt most.
+    const bits = rounding?.widths && Math.min(...rounding.widths.map((width) => width.bits));
+    const by =
+      only.format === undefined ? { rounding: rounding!, at: { step: steps, steps, bits } } : only.format;
+    const windows = spread(windowCount(file.length, recipe.model.context), only.windows);
+    const lossOf: LossOf = async (running) => (await validationLoss(running, file, windows, {})).mean;
+    return damages({ ...start, by }, lossOf, job);
+  };
+  return (await rememberedDamages(paths().join(work, DAMAGES), measure)).slice(0, only.sensitive);
+}
+
+/** A stored model of several widths as it is read at one of them. */
+function atWidth(model: Model, weights: ReadonlyMap<string, Weight>, bits: number): Map<string, Weight> {
+  return new Map(
+    model.tensors.map(({ name, role }) => {
+      const weight = weights.get(name)!;
+      return [name, role === "linear" ? narrowed(weight, bits as IntegerBits) : weight];
+    }),
+  );
 }
