@@ -217,7 +217,9 @@ function assign(raw: unknown, assignment: string): void {
     if (typeof inner !== "object" || inner === null || Array.isArray(inner)) at[key] = {};
     at = at[key] as Record<string, unknown>;
   }
-  at[path[path.length - 1]] = value;
+  if (value === null)
+    delete at[path[path.length - 1]]; // as in a recipe that extends another
+  else at[path[path.length - 1]] = value;
 }
 
 function problem(issue: z.core.$ZodIssue): string {
