@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { openModel, readSnapshots } from "../src/files/index.ts";
+import { splitWidth } from "../src/files/widths.ts";
 import { decodeWeight } from "../src/formats/index.ts";
 import { readLog } from "../src/training/log.ts";
 import type { RecipeInput } from "../src/training/recipe.ts";
@@ -128,4 +129,14 @@ test("models and widths that are not made for it are one line; a width between i
     "matquant@3bit: was trained at 8, 4, 2 bits, not at 3; measure it before you rely on it",
   ]);
   await expect(openModel(`${at("absent")}@4bit`)).rejects.toThrow(/absent: no such file or folder/);
+});
+
+test("a width stands behind a snapshot and behind a revision of the hub, whose own @ it is not", () => {
+  expect(splitWidth("run@4bit")).toEqual({ model: "run", bits: 4 });
+  expect(splitWidth("run@last@2bit")).toEqual({ model: "run@last", bits: 2 });
+  expect(splitWidth("bundled:many@8bit")).toEqual({ model: "bundled:many", bits: 8 });
+  expect(splitWidth("hf:owner/name@4bit")).toBeUndefined(); // a revision
+  expect(splitWidth("hf:owner/name@main@4bit")).toEqual({ model: "hf:owner/name@main", bits: 4 });
+  for (const other of ["run", "run@4", "run@4bits", "@4bit", "4bit"])
+    expect(splitWidth(other)).toBeUndefined();
 });
