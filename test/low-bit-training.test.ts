@@ -55,6 +55,23 @@ test.each(ways)("%s: from a text to a model that generates as it was trained", a
   expect(JSON.parse(readFileSync(at(`${family}-copy/config.json`), "utf8")).lowbit).toEqual(config.lowbit);
 });
 
+test("a4.8 goes on from b1.58, with its norms and activation; what these norms are missing in is refused", async () => {
+  const plain = { formats: { linear: "int2" }, validateEvery: 9 } as const;
+  const first = { ...plain, options: { squaredRelu: true }, snapshots: { steps: [2], state: true } };
+  await train({ recipe: recipeOf("bitnet-b1.58", first), out: at("first"), backend });
+  const second = { ...plain, from: `${at("first")}@2`, keepOptimizer: true };
+  const { steps } = await train({ recipe: recipeOf("bitnet-a4.8", second), out: at("second"), backend });
+  expect(steps).toBe(3);
+  const loss = (name: string, line: number) =>
+    JSON.parse(readFileSync(join(at(name), "log.jsonl"), "utf8").split("\n")[line]).loss;
+  expect(loss("second", 0)).toBeLessThan(loss("first", 0)); // it begins where the other one was
+  await expect(
+    train({ recipe: recipeOf("trilm", { ...plain, from: at("first") }), out: at("third"), backend }),
+  ).rejects.toThrow(
+    "from: first is another model than the recipe's: ffnActivation relu2 → none, subNorm true → none",
+  );
+});
+
 test("a teacher beside: its hash is recorded, one of another vocabulary is refused", async () => {
   const data = { text, heldOut: ["held.txt"], tokenizer: { file: at("teacher/tokenizer.json") } };
   const loss = { teacher: at("teacher"), soft: { rule: "topk", k: 20 }, states: { share: 0.1 } } as const;

@@ -59,16 +59,31 @@ async function watched<R>(out: string, port: number | true, work: () => Promise<
 }
 
 function show(record: Record<TrainResult>): string {
-  const { steps, tokens, tokensPerSecond, trainingSeconds, optimizer, validation, rollbacks, memory } =
-    record;
+  const {
+    steps,
+    tokens,
+    tokensPerSecond,
+    trainingSeconds,
+    optimizer,
+    validation,
+    rollbacks,
+    memory,
+    generated,
+    chosen,
+  } = record;
   const { loss, lossStandardError } = validation;
   const error = lossStandardError === null ? "" : ` ± ${lossStandardError.toFixed(4)}`;
   const peak = memory.peak === undefined ? "" : `, ${size(memory.peak)} of tensors`;
   return [
     `${steps} steps, ${count(tokens)} tokens in ${duration(trainingSeconds)} (${tokensPerSecond.toFixed(0)} tokens/s${peak})`,
+    ...(generated
+      ? [`text of ${count(generated.tokens)} tokens in ${count(generated.texts)} parts, written by a model`]
+      : []),
+    ...(chosen ? [`only these learned: ${chosen.map(({ name }) => name).join(", ")}`] : []),
     ...rollbacks.map(({ at, to, why }) => `step ${at}: ${why}; went back to step ${to}`),
     `optimizer ${optimizer.name}, ${optimizer.stateBytesPerParameter.toFixed(2)} bytes of state per parameter`,
     `validation loss ${loss.toFixed(4)}${error} nats per token, measured on the model as stored`,
+    ...(validation.widths ?? []).map(({ bits, loss: at }) => `  read at ${bits} bits ${at.toFixed(4)}`),
   ].join("\n");
 }
 

@@ -209,7 +209,7 @@ export function withSharedTokenizer(runs: readonly GridRun[], out: string): Grid
   const { join } = paths();
   const file = join(out, "tokenizer", "tokenizer.json");
   return runs.map(({ name, recipe }) => {
-    const vocabulary = recipe.data.tokenizer.train;
+    const vocabulary = recipe.data.tokenizer?.train;
     const data = { ...recipe.data, cache: recipe.data.cache ?? join(out, "tokens") };
     if (vocabulary === undefined) return { name, recipe: { ...recipe, data } };
     return { name, recipe: { ...recipe, data: { ...data, tokenizer: { file } } }, vocabulary };
@@ -220,7 +220,7 @@ export function withSharedTokenizer(runs: readonly GridRun[], out: string): Grid
 export async function shareTokenizer(runs: readonly GridRun[], out: string, job: Job): Promise<void> {
   const learning = runs
     .map(({ recipe }) => recipe.data)
-    .filter(({ tokenizer }) => tokenizer.train !== undefined);
+    .filter(({ tokenizer }) => tokenizer?.train !== undefined);
   if (learning.length === 0) return;
   const [first] = learning;
   if (learning.some((data) => JSON.stringify(data) !== JSON.stringify(first))) {

@@ -6,6 +6,7 @@ import type { Model } from "../models/model.ts";
 import { type HostTensor, hostTensor, InputError, sizeOf } from "../tensor/tensor.ts";
 import { modelOf } from "./model.ts";
 import { type Recipe, roundingOf } from "./recipe.ts";
+import { largestChosen } from "./sensitive.ts";
 import { Trainer } from "./trainer.ts";
 
 /** Scratch of the largest kernels, mostly a tile of logits (kernels/cross-entropy.cpp); of the backend, not of tensors. */
@@ -41,7 +42,7 @@ export async function planMemory(recipe: Recipe, vocabulary: number): Promise<Me
   const backend = openCounting();
   // A second micro-batch adds its gradients to those of the first; more of them take no more.
   const sequences = Math.min(batch, 2 * microBatch);
-  const trainer = new Trainer(backend, model, recipe, {
+  const trainer = new Trainer(backend, model, largestChosen(recipe, model), {
     steps: 1,
     rounding: roundingOf(recipe),
     start: zerosOf(model),

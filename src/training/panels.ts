@@ -3,7 +3,7 @@ import { histogram } from "../pictures/histogram.ts";
 import { type Line, lineChart, type Point } from "../pictures/line-chart.ts";
 import type { Picture } from "../pictures/svg.ts";
 import { duration, size } from "../record/words.ts";
-import type { TimedLine } from "./log.ts";
+import type { EventLine, TimedLine } from "./log.ts";
 import type { MatrixSample, WeightsHeader, WeightsSample } from "./weights-log.ts";
 
 /** What is known of a run, finished or not. */
@@ -11,6 +11,7 @@ export interface Seen {
   readonly log: readonly TimedLine[];
   readonly header?: WeightsHeader;
   readonly samples: readonly WeightsSample[];
+  readonly events?: readonly EventLine[];
   /** Norm to which gradients are clipped. */
   readonly clip?: number;
 }
@@ -39,7 +40,7 @@ const SMOOTHED = 50;
 const HEIGHT = 215;
 
 /** The pictures of a run, in the order in which they are looked at. */
-export function panelsOf({ log, header, samples, clip }: Seen): Panel[] {
+export function panelsOf({ log, header, samples, clip, events = [] }: Seen): Panel[] {
   const series = (value: (line: TimedLine) => number | undefined): Point[] =>
     log.flatMap((line): Point[] => {
       const y = value(line);
@@ -71,10 +72,22 @@ export function panelsOf({ log, header, samples, clip }: Seen): Panel[] {
     clip === undefined || log.length === 0
       ? []
       : [{ label: "clipped at", color: 1, look: "dashed", points: edges.map((step) => [step, clip]) }];
+  // Where a run went back its steps begin anew: the mark stands at the step that it went back to.
+  const returns = events.flatMap((event): Point[] => {
+    const line = event.event === "rollback" ? log.find(({ step }) => step >= event.to) : undefined;
+    return line ? [[line.step, line.loss]] : [];
+  });
   const panels = [
     chart("loss", "Loss, nats per token", [
       ...both("training", loss),
       { label: "validation", color: 1, points: held, look: "marks" },
+      ...widthsIn(log).map((bits, w): Line => {
+        const points = series(({ widthLosses }) => widthLosses?.find((width) => width.bits === bits)?.loss);
+        return { label: `at ${bits} bits`, color: 3 + (w % 4), points, look: "marks" };
+      }),
+      ...(returns.length === 0
+        ? []
+        : [{ label: "went back to", color: 2, points: returns, look: "marks" } as Line]),
     ]),
     chart("rate", "Learning rate", [{ label: "rate", color: 0, points: series(({ rate }) => rate) }], {
       zero: true,
@@ -193,7 +206,7 @@ export function histogramsOf(
 }
 
 /** What a run has come to, in words. */
-export function factsOf({ log, header, samples }: Seen): [name: string, value: string][] {
+export function factsOf({ log, header, samples, events = [] }: Seen): [name: string, value: string][] {
   const last = log.at(-1);
   const facts: [string, string][] = [];
   const say = (name: string, value: string | undefined) => {
@@ -225,6 +238,8 @@ export function factsOf({ log, header, samples }: Seen): [name: string, value: s
     say("optimizer", `${size(header.stateBytes)}, ${perParameter} bytes a parameter`);
     say("in linear layers", grouped(header.matrices.reduce((sum, { rows, cols }) => sum + rows * cols, 0)));
   }
+  const rollbacks = events.filter(({ event }) => event === "rollback").length;
+  say("rollbacks", rollbacks === 0 ? undefined : grouped(rollbacks));
   const sample = samples.at(-1);
   if (header && sample?.matrices.every(({ zeros }) => zeros !== undefined)) {
     const zeros = sample.matrices.reduce((sum, matrix) => sum + matrix.zeros!, 0);
@@ -239,6 +254,19 @@ export function factsOf({ log, header, samples }: Seen): [name: string, value: s
     say("measuring weights", `${((100 * measuring) / seconds).toPrecision(2)} % of the time`);
   }
   return facts;
+}
+
+/** When something happened beside the steps, and what. */
+export function eventsInWords({ events = [] }: Pick<Seen, "events">): [when: string, what: string][] {
+  return events.map((event) => {
+    if (event.event === "chosen") {
+      const names = event.layers.map(({ name, damage }) => `${name} (+${damage.toPrecision(2)})`);
+      return ["before the first step", `only what rounding hurts most learns: ${names.join(", ")}`];
+    }
+    const { at, why, to, skipped } = event;
+    const batches = `${skipped.length === 1 ? "batch" : "batches"} ${skipped.join(", ")}`;
+    return [`step ${grouped(at)}`, `${why}; went back to step ${grouped(to)} and left out ${batches}`];
+  });
 }
 
 /** A recipe, or anything else that was read as data, as names and values: `model.dim` 256. */
@@ -284,6 +312,11 @@ function grouped(value: number): string {
 function shortName(name: string): string {
   const [, block, kind] = /(?:^|\.)layers\.(\d+)\.(?:.*\.)?([^.]+)\.weight$/.exec(name) ?? [];
   return block === undefined ? name : `${block} ${kind}`;
+}
+
+/** Widths at which losses were measured. */
+function widthsIn(log: readonly TimedLine[]): number[] {
+  return log.find(({ widthLosses }) => widthLosses !== undefined)?.widthLosses?.map(({ bits }) => bits) ?? [];
 }
 
 function weightsIn(header: WeightsHeader, m: number): number {

@@ -39,8 +39,25 @@ const schema = z.strictObject({
   }),
   data: dataSchema,
   loss: lossSchema,
-  /** Names of the only tensors that learn, `*` for any text: `*.down_proj.weight`. Default: all. */
-  only: z.array(z.string().min(1)).min(1).optional(),
+  /**
+   * The only tensors that learn. Names, `*` for any text: `*.down_proj.weight`; or so many linear layers, those whose
+   * rounding hurts the model of `from` most. Default: all.
+   */
+  only: z
+    .union(
+      [
+        z.array(z.string().min(1)).min(1),
+        z.strictObject({
+          sensitive: count,
+          /** Windows of the training text on which each layer is measured. */
+          windows: count.default(16),
+          /** How a layer is rounded to be measured: `int4-g64`. Default: as the family does it, when the run ends. */
+          format: z.string().optional(),
+        }),
+      ],
+      { error: "needs a list of names, or { sensitive: a number of layers }" },
+    )
+    .optional(),
   /** Sequences of `context` tokens in a step. */
   batch: count,
   /** Sequences computed at once; a divisor of `batch`. Gradients are added up in other parts: other bits. Default: all. */
@@ -135,6 +152,7 @@ export function readRecipe(input: unknown, where: string, set: readonly string[]
   );
   needs(batch % microBatch === 0, `microBatch ${microBatch} must divide batch ${batch}`);
 
+  checkOnly(recipe, needs);
   const method: TrainedMethod | undefined = trainedMethods[family as keyof typeof trainedMethods];
   const options = method?.options.safeParse(recipe.options);
   if (options?.error) {
@@ -156,6 +174,25 @@ export function readRecipe(input: unknown, where: string, set: readonly string[]
     `formats.linear ${linear} cannot hold rows of ${model.dim} (dim) and ${model.ffn} (ffn) weights; ${packs.some(fits) ? `use ${packs.filter(fits).join(", ")}` : "change the sizes"}`,
   );
   return { ...recipe, model: { ...model, kvHeads }, microBatch, formats: { ...formats, linear } };
+}
+
+function checkOnly(
+  { only, from, family, model }: Checked,
+  needs: (fits: boolean, what: string) => void,
+): void {
+  if (only === undefined || Array.isArray(only)) return;
+  const { sensitive, format: name } = only;
+  const layers = 7 * model.layers;
+  needs(sensitive <= layers, `only.sensitive ${sensitive} is more than the ${layers} linear layers`);
+  needs(from !== undefined, "only.sensitive: needs from, a trained model whose layers are measured");
+  needs(
+    family !== "float" || name !== undefined,
+    "only.sensitive: family float rounds nothing; give only.format",
+  );
+  if (name === undefined) return;
+  const format = formatByName(name);
+  const fits = [model.dim, model.ffn].every((cols) => rowsFit(format, cols));
+  needs(fits, `only.format ${name} cannot hold rows of ${model.dim} (dim) and ${model.ffn} (ffn) weights`);
 }
 
 /** Whether whole groups of a format fill a row. */
@@ -180,7 +217,9 @@ function assign(raw: unknown, assignment: string): void {
     if (typeof inner !== "object" || inner === null || Array.isArray(inner)) at[key] = {};
     at = at[key] as Record<string, unknown>;
   }
-  at[path[path.length - 1]] = value;
+  if (value === null)
+    delete at[path[path.length - 1]]; // as in a recipe that extends another
+  else at[path[path.length - 1]] = value;
 }
 
 function problem(issue: z.core.$ZodIssue): string {

@@ -12,8 +12,9 @@ import { tokenizerFrom } from "../tokenizers/index.ts";
 import type { Tokenizer } from "../tokenizers/tokenizer.ts";
 import { type Checkpoint, readState, STATE_FILE } from "./checkpoint.ts";
 import { differences } from "./differences.ts";
-import { plainConfig } from "./model.ts";
+import { modelOf, plainConfig } from "./model.ts";
 import type { Recipe } from "./recipe.ts";
+import { placed } from "./recipe-file.ts";
 import type { Trainer } from "./trainer.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 
@@ -34,12 +35,12 @@ export interface Start {
 export async function openStart(recipe: Recipe, base: string, job: Job): Promise<Start | undefined> {
   const { from, keepOptimizer } = recipe;
   if (from === undefined) return undefined;
-  const { resolve, join } = paths();
-  const spec = /^(hf|bundled):/.test(from) ? from : resolve(base, from);
+  const { join } = paths();
+  const spec = placed(from, base);
   const file = await openModel(spec, job);
   try {
     const model = naming(file.name, () => describe(file.config));
-    checkSizes(file.name, model.config, plainConfig(recipe, model.config.vocabulary));
+    checkSizes(file.name, model.config, recipe);
     const snapshot = await snapshotOf(spec);
     const path = snapshot && join(snapshot.folder, STATE_FILE);
     const state = path !== undefined && (await whatIs(path)) === "file" ? await readState(path) : undefined;
@@ -69,13 +70,30 @@ async function fingerprintsOf(file: ModelFile, state: Checkpoint | undefined): P
   return [model, { name: `${file.name} ${STATE_FILE}`, bytes, sha256: hash.digest("hex") }];
 }
 
-/** The context may be another one: no weight depends on it. What a family adds to a model it adds to the start's too. */
-function checkSizes(name: string, start: ModelConfig, own: ModelConfig): void {
-  const sizes = ({ context: _, ropePairing: __, normEpsilon, ropeBase, ...rest }: ModelConfig) => ({
-    ...rest,
-    normEpsilon: Math.fround(normEpsilon), // as GGUF keeps them
-    ropeBase: Math.fround(ropeBase),
-  });
+/**
+ * The context may be another one, and inputs, keys and values may be rounded
+ * otherwise: no weight depends on it. Norms and an activation that a family
+ * adds to a model it adds to a plain start too; those that the start has it
+ * must have itself.
+ */
+function checkSizes(name: string, start: ModelConfig, recipe: Recipe): void {
+  const plain = plainConfig(recipe, start.vocabulary);
+  const { config: full } = modelOf(recipe, start.vocabulary);
+  const sizes = ({ normEpsilon, ropeBase, ...config }: ModelConfig) => {
+    const { context: _, ropePairing: __, activations: ___, cacheRounding: ____, ...rest } = config;
+    return {
+      ...rest,
+      normEpsilon: Math.fround(normEpsilon), // as GGUF keeps them
+      ropeBase: Math.fround(ropeBase),
+    };
+  };
+  const { subNorm, outputNorm, ffnActivation } = full;
+  const own = {
+    ...plain,
+    ...(start.subNorm ? { subNorm } : {}),
+    ...(start.outputNorm ? { outputNorm } : {}),
+    ...(start.ffnActivation ? { ffnActivation } : {}),
+  };
   const met = differences(sizes(start), sizes(own));
   if (met !== "") throw new InputError(`from: ${name} is another model than the recipe's: ${met}`);
 }

@@ -137,6 +137,8 @@ export class Trainer {
 
   #add(name: string, role: Role, value: HostTensor): void {
     const { only } = this.#recipe;
+    if (only !== undefined && !Array.isArray(only))
+      throw new Error("trainer: needs the names of what learns; the most sensitive layers are found before");
     const chosen = only === undefined || only.some((pattern) => matches(name, pattern));
     const keep = (t: HostTensor) => this.#backend.keep(this.#backend.upload(t));
     if (role !== "linear" || !this.#rounding) {

@@ -3,6 +3,7 @@ import type { Job } from "../record/record.ts";
 import { generator } from "../tensor/random.ts";
 import { modelOf } from "./model.ts";
 import { type Recipe, roundingOf } from "./recipe.ts";
+import { largestChosen } from "./sensitive.ts";
 import { Trainer } from "./trainer.ts";
 
 /** Steps of a trial; the first, which pays for fresh memory, does not count. */
@@ -27,7 +28,8 @@ export async function tryTraining(
   );
   const batch = { sequences: recipe.batch, inputs: ids, targets: ids };
   backend.takePeakBytes?.();
-  const trainer = new Trainer(backend, modelOf(recipe, vocabulary), recipe, {
+  const model = modelOf(recipe, vocabulary);
+  const trainer = new Trainer(backend, model, largestChosen(recipe, model), {
     steps: TRIAL_STEPS,
     rounding: roundingOf(recipe),
   });

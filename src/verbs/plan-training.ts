@@ -4,7 +4,7 @@ import { type StoredBits, storedBits } from "../models/stored.ts";
 import { startRecord } from "../record/make.ts";
 import type { Job, Record } from "../record/record.ts";
 import { sizeOf } from "../tensor/tensor.ts";
-import { BatchOrder } from "../training/batches.ts";
+import { BatchOrder, windowCount } from "../training/batches.ts";
 import { checkFits, type MemoryPlan, roomFor } from "../training/memory-plan.ts";
 import { modelOf } from "../training/model.ts";
 import { windowsOf } from "../training/packing.ts";
@@ -102,8 +102,17 @@ function sizesOf(
   };
 }
 
-/** Where a recipe leaves the steps open, the text is made into ids once, in a folder of its own. */
+/** Where a recipe leaves the steps open, the text is made into ids once, in a folder of its own; none is written. */
 async function stepsOfOnePass(recipe: Recipe, sources: Sources, job: Job): Promise<number> {
+  const { generate, heldOut } = recipe.data;
+  if (generate) {
+    // What is held out is chosen by hash: about that share of the ids.
+    const windows = windowCount(
+      Math.round(generate.tokens * ("share" in heldOut ? 1 - heldOut.share : 1)),
+      recipe.model.context,
+    );
+    return new BatchOrder(recipe.seed, windows, recipe.batch).stepsPerPass;
+  }
   const { tmpdir } = process.getBuiltinModule("node:os");
   const folder = await fs().mkdtemp(paths().join(tmpdir(), "lowbit-plan-"));
   try {

@@ -6,10 +6,10 @@ import { baseName, startRecord } from "../record/make.ts";
 import type { Fingerprint, Job, Record } from "../record/record.ts";
 import type { Reached } from "../training/checkpoint.ts";
 import { modelFiles } from "../training/finish.ts";
-import { readLog } from "../training/log.ts";
+import { readEvents, readLog } from "../training/log.ts";
 import { checkFits, type MemoryPlan, roomFor } from "../training/memory-plan.ts";
-import type { Recipe, RecipeInput } from "../training/recipe.ts";
-import { forRecord, openRecipe } from "../training/recipe-file.ts";
+import { type Recipe, type RecipeInput, roundingOf } from "../training/recipe.ts";
+import { forRecord, openRecipe, placed } from "../training/recipe-file.ts";
 import { trainingReport } from "../training/report.ts";
 import { runTraining, type Trained } from "../training/run.ts";
 import {
@@ -61,7 +61,7 @@ export async function train(
   job.signal?.throwIfAborted();
   const { recipe, base } = await openRecipe(options.recipe, options.set);
   const sources = await findSources(recipe, base, job);
-  const teacherSpec = recipe.loss.teacher && modelFrom(recipe.loss.teacher, base);
+  const teacherSpec = recipe.loss.teacher && placed(recipe.loss.teacher, base);
   const teachers = teacherSpec ? [await fingerprintOf(teacherSpec, job)] : [];
   const start = await openStart(recipe, base, job);
   let teacher: Loaded | undefined;
@@ -70,7 +70,8 @@ export async function train(
     const contents = await contentsOf(recipe, [...sources.data, ...teachers], start?.fingerprints);
     const { of: _, ...identity } = contents;
     const finish = startRecord("train", { recipe: forRecord(recipe) });
-    backend = await backendFor(options, job);
+    const opened = await backendFor(options, job);
+    backend = opened;
     const room = roomFor(backend, options.memory);
     const predicted = await checkFits(recipe, await vocabularyOf(recipe, sources), room);
     const folder = await openRunFolder(out, contents, resume);
@@ -88,6 +89,7 @@ export async function train(
       folder,
       start,
       teacher: teacher && { running: teacher, tokenizer: teacher.tokenizer },
+      openWriter: () => load(sources.writer!.spec, opened, {}, job),
       recordOf,
     };
     const trained = await runTraining(recipe, places, backend, job, reached);
@@ -95,7 +97,7 @@ export async function train(
     const { model, weights, vocabulary, peakBytes, ...results } = trained;
     const memory = { predicted, ...(peakBytes === undefined ? {} : { peak: peakBytes }) };
     const record = recordOf({ ...results, memory, snapshots: await readSnapshots(out), identity });
-    const { config, generation, tokenizerFiles } = modelFiles(model, vocabulary);
+    const { config, generation, tokenizerFiles } = modelFiles(model, vocabulary, roundingOf(recipe)?.widths);
     await writeModel(out, { config, into: "beside" }, [...weights], { tokenizerFiles, generation, record });
     await writeFileAtomic(join(out, "report.html"), await reportOf(folder, record, recipe));
     reached?.("model written");
@@ -117,17 +119,12 @@ async function fingerprintOf(spec: string, job: Job): Promise<Fingerprint> {
   }
 }
 
-/** A model that a recipe names: of the bundle or the hub as it is, a path from the recipe's folder. */
-function modelFrom(spec: string, base: string): string {
-  const { isAbsolute, join } = paths();
-  return /^(bundled|hf):/.test(spec) || isAbsolute(spec) ? spec : join(base, spec);
-}
-
 /** The page that shows how the run went. */
 async function reportOf({ out, log }: RunFolder, record: Record<TrainResult>, recipe: Recipe) {
   const name = baseName(paths().resolve(out));
   const seen = {
     log: await readLog(log),
+    events: await readEvents(log),
     ...(await readWeightsLog(out)),
     clip: recipe.optimizer.clip || undefined,
   };
