@@ -1,6 +1,7 @@
 import { readSmall, remove, whatIs } from "../files/disk.ts";
 import { fs, paths } from "../files/node.ts";
 import type { Job, Progress } from "../record/record.ts";
+import { matchesPattern } from "../tensor/pattern.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { parseYaml, type Recipe, type RecipeInput, readRecipe } from "../training/recipe.ts";
 import { type Identity, identityOf } from "../training/run-folder.ts";
@@ -53,11 +54,7 @@ const JSON_LIMIT = 1 << 28;
 /** Whether a name is one of the patterns of `only`. */
 export function chosen(name: string, only: string | undefined): boolean {
   if (only === undefined) return true;
-  return only.split(",").some((pattern) => {
-    const pieces = pattern.trim().split("*");
-    const escaped = pieces.map((piece) => piece.replace(/[.+?^${}()|[\]\\]/g, "\\$&"));
-    return new RegExp(`^${escaped.join(".*")}$`).test(name);
-  });
+  return only.split(",").some((pattern) => matchesPattern(name, pattern.trim()));
 }
 
 /** Trainable numbers of a recipe's model: in its linear layers, and in embedding and head. Norms are left out, as Spectra does. */

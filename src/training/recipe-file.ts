@@ -20,12 +20,24 @@ export async function openRecipe(
   return { recipe: readRecipe(parseYaml(text, where), where, set), base: paths().dirname(recipe) };
 }
 
+/** A model that a recipe in folder `base` names, as commands name it: one of the hub or the bundle as it is, else a path. */
+export function modelFrom(spec: string, base: string): string {
+  return /^(hf|bundled):/.test(spec) ? spec : paths().resolve(base, spec);
+}
+
 /** A recipe as records keep it: without the paths of this machine. */
-export function forRecord({ from, ...recipe }: Recipe): object {
-  const { cache: _, ...data } = recipe.data;
+export function forRecord({ from, loss, ...recipe }: Recipe): object {
+  const { cache: _, tokenizer, ...data } = recipe.data;
+  const named = (key: string, path: string | undefined) =>
+    path === undefined ? {} : { [key]: baseName(path) };
   return {
     ...recipe,
-    ...(from === undefined ? {} : { from: baseName(from) }),
-    data: { ...data, text: baseName(data.text) },
+    ...named("from", from),
+    loss: { ...loss, ...named("teacher", loss.teacher) },
+    data: {
+      ...data,
+      text: baseName(data.text),
+      tokenizer: { ...tokenizer, ...named("file", tokenizer.file) },
+    },
   };
 }

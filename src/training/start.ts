@@ -14,6 +14,7 @@ import { type Checkpoint, readState, STATE_FILE } from "./checkpoint.ts";
 import { differences } from "./differences.ts";
 import { plainConfig } from "./model.ts";
 import type { Recipe } from "./recipe.ts";
+import { modelFrom } from "./recipe-file.ts";
 import type { Trainer } from "./trainer.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 
@@ -34,14 +35,13 @@ export interface Start {
 export async function openStart(recipe: Recipe, base: string, job: Job): Promise<Start | undefined> {
   const { from, keepOptimizer } = recipe;
   if (from === undefined) return undefined;
-  const { resolve, join } = paths();
-  const spec = /^(hf|bundled):/.test(from) ? from : resolve(base, from);
+  const spec = modelFrom(from, base);
   const file = await openModel(spec, job);
   try {
     const model = naming(file.name, () => describe(file.config));
     checkSizes(file.name, model.config, plainConfig(recipe, model.config.vocabulary));
     const snapshot = await snapshotOf(spec);
-    const path = snapshot && join(snapshot.folder, STATE_FILE);
+    const path = snapshot && paths().join(snapshot.folder, STATE_FILE);
     const state = path !== undefined && (await whatIs(path)) === "file" ? await readState(path) : undefined;
     if (keepOptimizer && !state) {
       throw new InputError(

@@ -1,5 +1,9 @@
 import { expect, test } from "vitest";
 import { openBackend } from "../backends/index.ts";
+import { initialize } from "../models/initialize.ts";
+import { ropeTable } from "../models/rope-table.ts";
+import type { Running } from "../models/run.ts";
+import { generator } from "../tensor/random.ts";
 import { modelOf } from "./model.ts";
 import { readRecipe, roundingOf } from "./recipe.ts";
 import { type StepResult, Trainer } from "./trainer.ts";
@@ -118,4 +122,52 @@ test("a step that breaks leaves the parameters as they were, and is blamed on wh
   } finally {
     trainer.dispose();
   }
+});
+
+const small = {
+  family: "float",
+  model: { dim: 32, layers: 2, heads: 2, ffn: 64, context: 16 },
+  data: { text: "text", heldOut: ["held"], tokenizer: { train: VOCABULARY } },
+  batch: 2,
+  microBatch: 1,
+  schedule: { kind: "cosine", peak: 1e-3, warmup: 0 },
+  seed: 5,
+  checkpointEvery: 1,
+  validateEvery: 1,
+} as const;
+
+test("padding teaches nothing, whatever stands there: neither labels nor a teacher's words and states", async () => {
+  const loss = { teacher: "t", labels: 1, soft: {}, states: {} };
+  const recipe = readRecipe({ ...small, loss }, "recipe");
+  const model = modelOf(recipe, VOCABULARY);
+  const teacher: Running = {
+    model,
+    backend,
+    rope: backend.keep(backend.upload(ropeTable(model.config, 16))),
+    weights: new Map(
+      Array.from(initialize(model, generator(9), 0.2), ([name, value]) => [
+        name,
+        backend.keep(backend.upload(value)),
+      ]),
+    ),
+  };
+  const step = async (padding: number) => {
+    const trainer = new Trainer(backend, model, recipe, { steps: 1, teacher });
+    const isPadding = (i: number) => i >= 32 - 9;
+    const ids = Int32Array.from({ length: 32 }, (_, i) => (isPadding(i) ? padding : (5 * i) % VOCABULARY));
+    const targets = ids.map((id, i) => (isPadding(i) ? -1 : (id * 7 + 1) % VOCABULARY));
+    const result = await trainer.step({ sequences: 2, inputs: ids, targets }, 1, 1e-3, 0);
+    const state = await trainer.state();
+    trainer.dispose();
+    // The embedding of what stands there is not moved either.
+    return { result, state };
+  };
+  expect(await step(95)).toEqual(await step(0));
+});
+
+test("only: a pattern that no tensor is called by is refused", () => {
+  const recipe = readRecipe({ ...small, only: ["*.down_proj.weight", "*.dwon_proj.weight"] }, "recipe");
+  expect(() => new Trainer(backend, modelOf(recipe, VOCABULARY), recipe, { steps: 1 })).toThrow(
+    /^only: no tensor is called \*\.dwon_proj\.weight; there are model\.embed_tokens\.weight, .*…$/,
+  );
 });

@@ -8,6 +8,7 @@ import { ropeTable } from "../models/rope-table.ts";
 import type { Running } from "../models/run.ts";
 import { openOptimizer } from "../optimization/index.ts";
 import type { Optimizer } from "../optimization/optimizer.ts";
+import { matchesPattern } from "../tensor/pattern.ts";
 import { generator } from "../tensor/random.ts";
 import {
   type Elements,
@@ -119,9 +120,15 @@ export class Trainer {
     this.#rounding = rounding;
     this.#teacher = teacher;
     this.#optimizerSteps = optimizerSteps;
+    checkOnly(model, recipe);
     const values = start ?? new Map(initialize(model, generator(recipe.seed)));
     for (const { name, role } of model.tensors) this.#add(name, role, values.get(name)!);
     const learning = this.#learning().map(([, trained]) => trained);
+    if (learning.length === 0) {
+      throw new InputError(
+        `only: nothing that it names learns in the family ${recipe.family}; name other tensors`,
+      );
+    }
     this.#optimizer = openOptimizer(
       backend,
       learning.map(({ tensor, role }) => ({ tensor, decays: role !== "norm", role })),
@@ -137,7 +144,7 @@ export class Trainer {
 
   #add(name: string, role: Role, value: HostTensor): void {
     const { only } = this.#recipe;
-    const chosen = only === undefined || only.some((pattern) => matches(name, pattern));
+    const chosen = only === undefined || only.some((pattern) => matchesPattern(name, pattern));
     const keep = (t: HostTensor) => this.#backend.keep(this.#backend.upload(t));
     if (role !== "linear" || !this.#rounding) {
       this.#trained.set(name, { tensor: keep(value), role, learns: chosen });
@@ -179,7 +186,9 @@ export class Trainer {
       for (const { bits, share } of widths) {
         const at = { step: step - 1, steps: this.#steps, bits };
         const losses = this.#backend.scope(() => this.#forwardAndBackward(part, at, share / tokens));
-        for (const loss of await this.#backend.read(losses)) sum += share * loss;
+        for (const [i, loss] of (await this.#backend.read(losses)).entries()) {
+          if (part.targets[i] >= 0) sum += share * loss;
+        }
         this.#backend.free(losses);
       }
     }
@@ -279,7 +288,7 @@ export class Trainer {
     return step > resetsAt ? step - resetsAt : step + this.#optimizerSteps;
   }
 
-  /** Losses (tokens) of some sequences; the tape adds up their gradients times `share`. */
+  /** Losses (tokens) of some sequences; the tape adds up the gradients of those that are predicted, times `share`. */
   #forwardAndBackward({ sequences, inputs, targets }: Batch, at: Moment, share: number): Tensor {
     const backend = this.#backend;
     const upload = (values: Int32Array) => backend.upload(hostTensor([values.length], values));
@@ -292,9 +301,8 @@ export class Trainer {
       this.#recipe.recompute ? (body) => this.#tape.segment(body) : (body) => body(),
       { loss: this.#recipe.loss, teacher: this.#teacher },
     );
-    const seed = backend.zeros(losses.shape);
-    backend.fill(seed, share);
-    this.#tape.backward(losses, seed);
+    const seed = Float32Array.from(targets, (target) => (target < 0 ? 0 : share));
+    this.#tape.backward(losses, backend.upload(hostTensor(losses.shape, seed)));
     return losses;
   }
 
@@ -432,10 +440,12 @@ export class Trainer {
   }
 }
 
-/** Whether a name is what a pattern says, `*` standing for any text. */
-function matches(name: string, pattern: string): boolean {
-  const escaped = pattern.split("*").map((piece) => piece.replace(/[.+?^${}()|[\]\\]/g, "\\$&"));
-  return new RegExp(`^${escaped.join(".*")}$`).test(name);
+/** Throws an InputError for a pattern of `only` that no tensor is called by. */
+function checkOnly({ tensors }: Model, { only = [] }: Recipe): void {
+  const unknown = only.find((pattern) => !tensors.some(({ name }) => matchesPattern(name, pattern)));
+  if (unknown === undefined) return;
+  const some = tensors.slice(0, 3).map(({ name }) => name);
+  throw new InputError(`only: no tensor is called ${unknown}; there are ${some.join(", ")}, …`);
 }
 
 /** A batch in parts of `sequences` sequences. */

@@ -3,7 +3,7 @@ import type { Backend } from "../backends/backend.ts";
 import { readSnapshots, type SnapshotEntry, writeFileAtomic, writeModel } from "../files/index.ts";
 import { paths } from "../files/node.ts";
 import { baseName, startRecord } from "../record/make.ts";
-import type { Fingerprint, Job, Record } from "../record/record.ts";
+import type { Job, Record } from "../record/record.ts";
 import type { Reached } from "../training/checkpoint.ts";
 import { modelFiles } from "../training/finish.ts";
 import { readLog } from "../training/log.ts";
@@ -22,7 +22,8 @@ import {
 import { openStart } from "../training/start.ts";
 import { findSources, vocabularyOf } from "../training/text.ts";
 import { readWeightsLog } from "../training/weights-watch.ts";
-import { type BackendChoice, backendFor, type Loaded, load, openChecked } from "./load.ts";
+import { type BackendChoice, backendFor, type Loaded, load } from "./load.ts";
+import { countTeacher, teacherOf } from "./teacher.ts";
 
 export interface TrainOptions extends BackendChoice {
   /** A recipe's YAML file; or a recipe itself, whose paths then start from the current folder. */
@@ -61,8 +62,9 @@ export async function train(
   job.signal?.throwIfAborted();
   const { recipe, base } = await openRecipe(options.recipe, options.set);
   const sources = await findSources(recipe, base, job);
-  const teacherSpec = recipe.loss.teacher && modelFrom(recipe.loss.teacher, base);
-  const teachers = teacherSpec ? [await fingerprintOf(teacherSpec, job)] : [];
+  const teacherSpec = teacherOf(recipe, base);
+  const { counted, fingerprint } = teacherSpec ? await countTeacher(teacherSpec, job) : {};
+  const teachers = fingerprint ? [fingerprint] : [];
   const start = await openStart(recipe, base, job);
   let teacher: Loaded | undefined;
   let backend: Backend | undefined;
@@ -72,7 +74,7 @@ export async function train(
     const finish = startRecord("train", { recipe: forRecord(recipe) });
     backend = await backendFor(options, job);
     const room = roomFor(backend, options.memory);
-    const predicted = await checkFits(recipe, await vocabularyOf(recipe, sources), room);
+    const predicted = await checkFits(recipe, await vocabularyOf(recipe, sources), room, counted);
     const folder = await openRunFolder(out, contents, resume);
     if (folder.finished) return folder.finished as Record<TrainResult>;
     await writeFileAtomic(join(out, "recipe.yaml"), new TextEncoder().encode(stringify(recipe)));
@@ -106,21 +108,6 @@ export async function train(
     backend?.dispose();
     await start?.file.close();
   }
-}
-
-async function fingerprintOf(spec: string, job: Job): Promise<Fingerprint> {
-  const { file } = await openChecked(spec, {}, job);
-  try {
-    return { name: file.name, ...(await file.fingerprint()) };
-  } finally {
-    await file.close();
-  }
-}
-
-/** A model that a recipe names: of the bundle or the hub as it is, a path from the recipe's folder. */
-function modelFrom(spec: string, base: string): string {
-  const { isAbsolute, join } = paths();
-  return /^(bundled|hf):/.test(spec) || isAbsolute(spec) ? spec : join(base, spec);
 }
 
 /** The page that shows how the run went. */
