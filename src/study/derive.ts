@@ -1,5 +1,6 @@
 import { readSmall, remove, whatIs } from "../files/disk.ts";
 import { paths } from "../files/node.ts";
+import { fillsRow } from "../formats/format.ts";
 import { formatByName } from "../formats/index.ts";
 import type { Job, Record } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
@@ -37,7 +38,7 @@ export async function derive(
   let sha256: string;
   try {
     const rows = model.tensors.filter(({ role }) => role === "linear").map(({ shape }) => shape[1]);
-    format = formats.find((format) => rows.every((cols) => fills(format, cols)));
+    format = formats.find((format) => rows.every((cols) => fillsRow(formatByName(format), cols)));
     if (format === undefined) {
       throw new InputError(
         `${name}: none of ${formats.join(", ")} has groups that fill rows of ${[...new Set(rows)].join(" and ")}; add one that does`,
@@ -80,14 +81,4 @@ async function isMade(
     made.windows?.seed === seed &&
     Object.entries(options).every(([key, value]) => same(key, value))
   );
-}
-
-/** Whether whole groups of a format fill a row. */
-function fills(format: string, cols: number): boolean {
-  try {
-    formatByName(format).parts(1, cols);
-    return true;
-  } catch {
-    return false;
-  }
 }

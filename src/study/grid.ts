@@ -3,9 +3,10 @@ import { fs, paths } from "../files/node.ts";
 import type { Job, Progress } from "../record/record.ts";
 import { matchesPattern } from "../tensor/pattern.ts";
 import { InputError } from "../tensor/tensor.ts";
-import { parseYaml, type Recipe, type RecipeInput, readRecipe } from "../training/recipe.ts";
+import { type Recipe, type RecipeInput, readRecipe } from "../training/recipe.ts";
+import { readYaml } from "../training/recipe-file.ts";
 import { type Identity, identityOf } from "../training/run-folder.ts";
-import { findSources, type Sources } from "../training/text.ts";
+import { findSources, type Sources, vocabularyOf } from "../training/text.ts";
 import type { BackendChoice } from "../verbs/load.ts";
 import { type TrainResult, train } from "../verbs/train.ts";
 import { learnTokenizer } from "./texts.ts";
@@ -109,9 +110,8 @@ export async function planGrid(
     const sources = found.get(key) ?? (await findSources({ ...full, data }, "."));
     found.set(key, sources);
     const identity = hasTokenizer ? await identityOf(full, sources.data) : undefined;
-    const { state, result } = await stateOf(folder, full, identity);
-    const vocabulary =
-      full.data.tokenizer.train ?? (hasTokenizer ? await vocabularySize(file!) : (run.vocabulary ?? 0));
+    const { state, result } = await stateOf(folder, identity);
+    const vocabulary = hasTokenizer ? await vocabularyOf(full, sources) : (run.vocabulary ?? 0);
     const perStep = full.batch * full.model.context;
     const guess = full.steps === undefined ? sources.trainingBytes / BYTES_PER_TOKEN : full.steps * perStep;
     const known = planned.find((p) => p.result && p.full.steps === undefined && full.steps === undefined);
@@ -141,7 +141,6 @@ export async function planGrid(
  */
 async function stateOf(
   folder: string,
-  full: Recipe,
   identity: Identity | undefined,
 ): Promise<{ state: PlannedRun["state"]; result?: TrainResult }> {
   const { join } = paths();
@@ -158,24 +157,8 @@ async function stateOf(
   if (same(finished!.identity)) return { state: "finished", result: finished };
   const kept = join(folder, "recipe.yaml");
   if ((await whatIs(kept)) !== "file" || finished!.identity.data !== identity.data) return { state: "other" };
-  const text = new TextDecoder().decode(await readSmall(kept, 1 << 20));
-  const again = parseYaml(text, kept);
-  return contentOf(readRecipe(again, kept)) === contentOf(full)
-    ? { state: "finished", result: finished }
-    : { state: "other" };
-}
-
-/** Keys of a recipe's data that say where something is, not what. */
-const PLACES = ["text", "tokenizer", "cache"];
-
-/** What a recipe says, whatever the order of its keys and the place of its files. */
-function contentOf({ data, ...rest }: Recipe): string {
-  const others = Object.fromEntries(Object.entries(data).filter(([key]) => !PLACES.includes(key)));
-  return JSON.stringify({ ...rest, data: { ...others, train: data.tokenizer.train } }, (_, value) =>
-    typeof value === "object" && value !== null && !Array.isArray(value)
-      ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
-      : value,
-  );
+  const again = await identityOf(readRecipe(await readYaml(kept), kept), []);
+  return again.recipe === identity.recipe ? { state: "finished", result: finished } : { state: "other" };
 }
 
 async function readJson(path: string): Promise<unknown> {
@@ -185,17 +168,6 @@ async function readJson(path: string): Promise<unknown> {
   } catch {
     throw new InputError(`${path}: is not JSON; the folder is damaged, remove it`);
   }
-}
-
-/** Entries of a tokenizer.json. */
-async function vocabularySize(file: string): Promise<number> {
-  const json = (await readJson(file)) as {
-    model?: { vocab?: object };
-    added_tokens?: readonly { content: string }[];
-  };
-  const names = new Set(Object.keys(json?.model?.vocab ?? {}));
-  for (const { content } of json?.added_tokens ?? []) names.add(content);
-  return names.size;
 }
 
 /**

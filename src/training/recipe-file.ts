@@ -15,9 +15,12 @@ export async function openRecipe(
   set: readonly string[] = [],
 ): Promise<{ recipe: Recipe; base: string }> {
   if (typeof recipe !== "string") return { recipe: readRecipe(recipe, "recipe", set), base: "." };
-  const where = baseName(recipe);
-  const text = new TextDecoder().decode(await readSmall(recipe, LARGEST_RECIPE));
-  return { recipe: readRecipe(parseYaml(text, where), where, set), base: paths().dirname(recipe) };
+  return { recipe: readRecipe(await readYaml(recipe), baseName(recipe), set), base: paths().dirname(recipe) };
+}
+
+/** What a recipe's file says, of training or of a study; an InputError when it is too long or no YAML. */
+export async function readYaml(path: string): Promise<unknown> {
+  return parseYaml(new TextDecoder().decode(await readSmall(path, LARGEST_RECIPE)), baseName(path));
 }
 
 /** A model that a recipe in folder `base` names, as commands name it: one of the hub or the bundle as it is, else a path. */

@@ -1,6 +1,6 @@
 import { parse } from "yaml";
 import { z } from "zod";
-import type { Format } from "../formats/format.ts";
+import { fillsRow } from "../formats/format.ts";
 import { formatByName } from "../formats/index.ts";
 import { trainedMethods } from "../methods/index.ts";
 import type { TrainedMethod, TrainedRounding } from "../methods/method.ts";
@@ -145,7 +145,7 @@ export function readRecipe(input: unknown, where: string, set: readonly string[]
 
   const packs = method?.with(options!.data).formats ?? ["f16", "bf16", "f32"];
   const fits = (format: string) =>
-    [model.dim, model.ffn].every((cols) => rowsFit(formatByName(format), cols));
+    [model.dim, model.ffn].every((cols) => fillsRow(formatByName(format), cols));
   const linear = formats.linear ?? packs.find(fits) ?? packs[0];
   needs(
     packs.includes(linear),
@@ -156,16 +156,6 @@ export function readRecipe(input: unknown, where: string, set: readonly string[]
     `formats.linear ${linear} cannot hold rows of ${model.dim} (dim) and ${model.ffn} (ffn) weights; ${packs.some(fits) ? `use ${packs.filter(fits).join(", ")}` : "change the sizes"}`,
   );
   return { ...recipe, model: { ...model, kvHeads }, microBatch, formats: { ...formats, linear } };
-}
-
-/** Whether whole groups of a format fill a row. */
-function rowsFit(format: Format, cols: number): boolean {
-  try {
-    format.parts(1, cols);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 function assign(raw: unknown, assignment: string): void {
