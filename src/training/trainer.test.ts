@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { openBackend } from "../backends/index.ts";
 import { initialize } from "../models/initialize.ts";
+import type { Model } from "../models/model.ts";
 import { ropeTable } from "../models/rope-table.ts";
 import type { Running } from "../models/run.ts";
 import { generator } from "../tensor/random.ts";
@@ -136,21 +137,20 @@ const small = {
   validateEvery: 1,
 } as const;
 
+/** A model of other random weights. */
+function teacherOf(model: Model): Running {
+  const weights = Array.from(initialize(model, generator(9), 0.2), ([name, value]) => {
+    return [name, backend.keep(backend.upload(value))] as const;
+  });
+  const rope = backend.keep(backend.upload(ropeTable(model.config, 16)));
+  return { model, backend, rope, weights: new Map(weights) };
+}
+
 test("padding teaches nothing, whatever stands there: neither labels nor a teacher's words and states", async () => {
   const loss = { teacher: "t", labels: 1, soft: {}, states: {} };
   const recipe = readRecipe({ ...small, loss }, "recipe");
   const model = modelOf(recipe, VOCABULARY);
-  const teacher: Running = {
-    model,
-    backend,
-    rope: backend.keep(backend.upload(ropeTable(model.config, 16))),
-    weights: new Map(
-      Array.from(initialize(model, generator(9), 0.2), ([name, value]) => [
-        name,
-        backend.keep(backend.upload(value)),
-      ]),
-    ),
-  };
+  const teacher = teacherOf(model);
   const step = async (padding: number) => {
     const trainer = new Trainer(backend, model, recipe, { steps: 1, teacher });
     const isPadding = (i: number) => i >= 32 - 9;
@@ -163,6 +163,22 @@ test("padding teaches nothing, whatever stands there: neither labels nor a teach
     return { result, state };
   };
   expect(await step(95)).toEqual(await step(0));
+});
+
+test("hidden states alone leave what stands behind the last of them as it is", async () => {
+  const recipe = readRecipe({ ...small, loss: { teacher: "t", states: {} } }, "recipe");
+  const model = modelOf(recipe, VOCABULARY);
+  const trainer = new Trainer(backend, model, recipe, { steps: 1, teacher: teacherOf(model) });
+  const before = await trainer.parameters();
+  const ids = Int32Array.from({ length: 32 }, (_, i) => (5 * i) % VOCABULARY);
+  await trainer.step({ sequences: 2, inputs: ids, targets: ids }, 1, 1e-3, 0);
+  const after = await trainer.parameters();
+  trainer.dispose();
+  const moved = [...before.keys()].filter((name) =>
+    before.get(name)!.some((w, i) => w !== after.get(name)![i]),
+  );
+  expect(moved.map((name) => name.split(".")[1])).toEqual(["embed_tokens", ...new Array(9).fill("layers")]);
+  expect(moved.some((name) => name.includes("layers.1"))).toBe(false);
 });
 
 test("only: a pattern that no tensor is called by is refused", () => {

@@ -169,7 +169,7 @@ export class Trainer {
     const sum = await this.#gradients(batch, step);
     const finite = Number.isFinite(sum);
     if (finite) {
-      const gradients = this.#learning().map(([, { tensor }]) => this.#tape.gradients.get(tensor)!);
+      const gradients = this.#learning().map(([, { tensor }]) => this.#tape.gradients.get(tensor));
       this.#moveParameters(gradients, step, rate, decay);
     }
     this.#tape.clear();
@@ -224,7 +224,9 @@ export class Trainer {
       await this.#gradients(batch, step);
       let largest = { name: "", norm: -1 };
       for (const [name, { tensor }] of this.#learning().reverse()) {
-        this.#backend.squaredNorm(squaredNorm, this.#tape.gradients.get(tensor)!, 0);
+        const gradient = this.#tape.gradients.get(tensor);
+        if (!gradient) continue;
+        this.#backend.squaredNorm(squaredNorm, gradient, 0);
         const [norm] = await this.#backend.read(squaredNorm);
         if (!Number.isFinite(norm)) return `gradient of ${name}`;
         if (norm > largest.norm) largest = { name, norm };
@@ -276,7 +278,12 @@ export class Trainer {
   }
 
   /** The optimizer's step; where the family lets its states begin anew, its steps are counted anew too. */
-  #moveParameters(gradients: readonly Tensor[], step: number, rate: number, decay: number): void {
+  #moveParameters(
+    gradients: readonly (Tensor | undefined)[],
+    step: number,
+    rate: number,
+    decay: number,
+  ): void {
     const resetsAt = this.#rounding?.resetsOptimizerAt ?? Number.POSITIVE_INFINITY;
     if (step - 1 === resetsAt) this.#optimizer.reset();
     this.#optimizer.step(gradients, this.optimizerSteps(step), rate, decay);
