@@ -78,12 +78,12 @@ export class RuleOptimizer implements Optimizer {
   readonly squaredNorm: Tensor;
   readonly bytesPerParameter: number;
   protected readonly backend: Backend;
-  readonly #parameters: readonly Omit<Parameter, "role">[];
+  readonly #parameters: readonly Parameter[];
   readonly #rules: readonly Rule[];
   readonly #states: readonly (readonly { readonly name: string; readonly tensor: Tensor }[])[];
 
   /** `rules` in the order of the parameters. */
-  constructor(backend: Backend, parameters: readonly Omit<Parameter, "role">[], rules: readonly Rule[]) {
+  constructor(backend: Backend, parameters: readonly Parameter[], rules: readonly Rule[]) {
     this.backend = backend;
     this.#parameters = parameters;
     this.#rules = rules;
