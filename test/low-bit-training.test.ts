@@ -56,6 +56,17 @@ test.each(ways)("%s: from a text to a model that generates as it was trained", a
   expect(JSON.parse(readFileSync(at(`${family}-copy/config.json`), "utf8")).lowbit).toEqual(config.lowbit);
 });
 
+test("bitnet-a4.8 goes on from bitnet-b1.58 as its paper says; a model with other norms is another model", async () => {
+  const data = { text, heldOut: ["held.txt"], tokenizer: { file: at("bitnet-b1.58/tokenizer.json") } };
+  const second = (options: Record<string, unknown>) =>
+    recipeOf("bitnet-a4.8", { data, formats: { linear: "int2" }, from: at("bitnet-b1.58"), options });
+  const { models, steps } = await train({ recipe: second({}), out: at("second"), backend });
+  expect([models.length, steps]).toEqual([1, 3]);
+  await expect(train({ recipe: second({ subNorm: false }), out: at("third"), backend })).rejects.toThrow(
+    /^from: bitnet-b1\.58 is another model than the recipe's: subNorm true → /,
+  );
+});
+
 test("a teacher beside: its hash is recorded, one of another vocabulary is refused", async () => {
   const data = { text, heldOut: ["held.txt"], tokenizer: { file: at("teacher/tokenizer.json") } };
   const soft = { rule: "topk", k: 20 } as const;
