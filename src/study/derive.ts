@@ -1,9 +1,10 @@
-import { readSmall, remove, whatIs } from "../files/disk.ts";
+import { remove, whatIs } from "../files/disk.ts";
 import { paths } from "../files/node.ts";
 import { fillsRow } from "../formats/format.ts";
 import { formatByName } from "../formats/index.ts";
 import type { Job, Record } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
+import { readJson } from "../training/run-folder.ts";
 import { type CompressResult, compress } from "../verbs/compress.ts";
 import { type BackendChoice, openChecked } from "../verbs/load.ts";
 import type { Named } from "./texts.ts";
@@ -64,9 +65,7 @@ async function isMade(
 ): Promise<boolean> {
   const path = paths().join(folder, "record.json");
   if ((await whatIs(path)) !== "file") return false;
-  const record = JSON.parse(
-    new TextDecoder().decode(await readSmall(path, 1 << 28)),
-  ) as Record<CompressResult>;
+  const record = (await readJson(path)) as Record<CompressResult>;
   const made = record.options as {
     readonly [key: string]: unknown;
     readonly windows?: { readonly count: number; readonly seed: number };

@@ -1,11 +1,11 @@
-import { readSmall, remove, whatIs } from "../files/disk.ts";
+import { remove, whatIs } from "../files/disk.ts";
 import { fs, paths } from "../files/node.ts";
 import type { Job, Progress } from "../record/record.ts";
 import { matchesPattern } from "../tensor/pattern.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { type Recipe, type RecipeInput, readRecipe } from "../training/recipe.ts";
 import { readYaml } from "../training/recipe-file.ts";
-import { type Identity, identityOf } from "../training/run-folder.ts";
+import { type Identity, identityOf, readJson } from "../training/run-folder.ts";
 import { findSources, type Sources, vocabularyOf } from "../training/text.ts";
 import type { BackendChoice } from "../verbs/load.ts";
 import { type TrainResult, train } from "../verbs/train.ts";
@@ -50,7 +50,6 @@ export interface GridOptions extends BackendChoice {
 const BYTES_PER_TOKEN = 3.3;
 /** Operations a second of training on a laptop; only until a run of the grid has finished. */
 const SPEED = 1.5e11;
-const JSON_LIMIT = 1 << 28;
 
 /** Whether a name is one of the patterns of `only`. */
 export function chosen(name: string, only: string | undefined): boolean {
@@ -144,10 +143,12 @@ async function stateOf(
   identity: Identity | undefined,
 ): Promise<{ state: PlannedRun["state"]; result?: TrainResult }> {
   const { join } = paths();
-  const begun = (await readJson(join(folder, "work", "run.json"))) as Identity | undefined;
-  const finished = (await readJson(join(folder, "record.json"))) as
-    | (TrainResult & { readonly verb?: string })
-    | undefined;
+  const read = async (name: string) => {
+    const path = join(folder, name);
+    return (await whatIs(path)) === "file" ? readJson(path) : undefined;
+  };
+  const begun = (await read(join("work", "run.json"))) as Identity | undefined;
+  const finished = (await read("record.json")) as (TrainResult & { readonly verb?: string }) | undefined;
   if (!begun && !finished) return { state: "new" };
   if (!identity) return { state: "other" };
   const same = (other: Identity | undefined) =>
@@ -159,15 +160,6 @@ async function stateOf(
   if ((await whatIs(kept)) !== "file" || finished!.identity.data !== identity.data) return { state: "other" };
   const again = await identityOf(readRecipe(await readYaml(kept), kept), []);
   return again.recipe === identity.recipe ? { state: "finished", result: finished } : { state: "other" };
-}
-
-async function readJson(path: string): Promise<unknown> {
-  if ((await whatIs(path)) !== "file") return undefined;
-  try {
-    return JSON.parse(new TextDecoder().decode(await readSmall(path, JSON_LIMIT)));
-  } catch {
-    throw new InputError(`${path}: is not JSON; the folder is damaged, remove it`);
-  }
 }
 
 /**

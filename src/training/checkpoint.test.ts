@@ -7,7 +7,7 @@ import { openBackend } from "../backends/index.ts";
 import { encodeSafetensors } from "../files/safetensors.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { type TrainOptions, train } from "../verbs/train.ts";
-import { type Checkpoint, readCheckpoint, removeOld, writeCheckpoint } from "./checkpoint.ts";
+import { type Checkpoint, readCheckpoint, readState, removeOld, writeCheckpoint } from "./checkpoint.ts";
 import { differences } from "./differences.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "lowbit-checkpoint-"));
@@ -68,6 +68,16 @@ test("a checkpoint comes back as it was; the two newest and the newest that were
   expect(await readCheckpoint(work)).toEqual(at(35));
   await removeOld(work, { every: 10, due: 1 });
   expect(steps()).toEqual([30, 33, 35]);
+});
+
+test("a state of other numbers than ours is damaged, in one line", async () => {
+  const path = join(folder, "foreign.safetensors");
+  const part = { dtype: "f16", shape: [3], bytes: new Uint8Array(6) } as const;
+  const metadata = { lowbit: "checkpoint", version: "2", about: "{}", sha256: "" };
+  writeFileSync(path, encodeSafetensors(new Map([["a", part]]), metadata));
+  expect(await refusal(readState(path))).toMatch(
+    /^foreign\.safetensors: damaged \(.*\): tensor a is F16, not F32 or I32$/,
+  );
 });
 
 test("a run that was begun before checkpoints had a hash goes on", async () => {
