@@ -208,7 +208,8 @@ async function measureAll(
         measured.push({ ...item, measurement });
       } else {
         const measurement = await readMeasurement(file);
-        if (measurement?.text === text.sha256) measured.push({ ...item, measurement });
+        if (measurement?.text === text.sha256 && measurement.context === text.context)
+          measured.push({ ...item, measurement });
       }
     }
   } finally {

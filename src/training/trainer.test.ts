@@ -4,6 +4,7 @@ import { initialize } from "../models/initialize.ts";
 import type { Model } from "../models/model.ts";
 import { ropeTable } from "../models/rope-table.ts";
 import type { Running } from "../models/run.ts";
+import { bf16FromBits, roundBf16 } from "../tensor/half.ts";
 import { generator } from "../tensor/random.ts";
 import { modelOf } from "./model.ts";
 import { readRecipe, roundingOf } from "./recipe.ts";
@@ -179,6 +180,23 @@ test("hidden states alone leave what stands behind the last of them as it is", a
   );
   expect(moved.map((name) => name.split(".")[1])).toEqual(["embed_tokens", ...new Array(9).fill("layers")]);
   expect(moved.some((name) => name.includes("layers.1"))).toBe(false);
+});
+
+test("parameters that are taken over alone become what the optimizer trains: pairs of bf16 that add up to them", async () => {
+  const recipe = readRecipe({ ...small, optimizer: { name: "collage" } }, "recipe");
+  const model = modelOf(recipe, VOCABULARY);
+  const trainer = new Trainer(backend, model, recipe, { steps: 1 });
+  const name = "model.layers.0.mlp.up_proj.weight";
+  const state = await trainer.state();
+  const taken = Float32Array.from(state.get(name)!, (_, i) => Math.sin(i));
+  trainer.restore(new Map([...state, [name, taken]]), "parameters");
+  const after = await trainer.state();
+  trainer.dispose();
+  const [w, rest] = [after.get(name)!, new Uint16Array(after.get(`rest/${name}`)!.buffer)];
+  for (const [i, x] of taken.entries()) {
+    expect(w[i]).toBe(roundBf16(w[i]));
+    expect(Math.abs(w[i] + bf16FromBits(rest[i]) - x)).toBeLessThanOrEqual(2 ** -16 * Math.abs(x));
+  }
 });
 
 test("only: a pattern that no tensor is called by is refused", () => {

@@ -418,6 +418,7 @@ export class Trainer {
       }
       this.#backend.write(t, value);
     }
+    if (what === "parameters") this.#optimizer.reset(); // some of its states belong to the parameters before
   }
 
   /** What the optimizer is, keeps, and says of its work. */
