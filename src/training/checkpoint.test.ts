@@ -2,10 +2,10 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
+import { refusal } from "../../test/refusal.ts";
 import { bitsOf, tinyRecipe, writeTinyText } from "../../test/tiny-training.ts";
 import { openBackend } from "../backends/index.ts";
 import { encodeSafetensors } from "../files/safetensors.ts";
-import { InputError } from "../tensor/tensor.ts";
 import { type TrainOptions, train } from "../verbs/train.ts";
 import { type Checkpoint, readCheckpoint, readState, removeOld, writeCheckpoint } from "./checkpoint.ts";
 import { differences } from "./differences.ts";
@@ -35,15 +35,6 @@ async function begin(out: string, at: number, options: Partial<TrainOptions> = {
   );
   await expect(run).rejects.toBe(reason);
 }
-const refusal = async (work: Promise<unknown>) => {
-  const error = await work.then(
-    () => new Error("was not refused"),
-    (reason: Error) => reason,
-  );
-  expect(error).toBeInstanceOf(InputError);
-  expect(error.message).not.toContain("\n");
-  return error.message;
-};
 
 test("a checkpoint comes back as it was; the two newest and the newest that were due stay", async () => {
   const work = mkdtempSync(join(folder, "work-"));

@@ -115,7 +115,7 @@ test("a recipe that does not fit is refused with the largest change that would",
   const whole = await need({});
   expect((await checkFits(recipe, VOCABULARY, { backend: whole, machine: whole })).total).toBe(whole);
   expect(await refused(await need({ microBatch: 2 }))).toMatch(
-    /^memory: training needs \d+\.\d MiB \(\d+\.\d MiB of them whatever the batch\), \d+\.\d MiB are there; microBatch: 2 would fit$/,
+    /^memory: training needs \S+ MB \(\S+ MB of them whatever the batch\), \S+ MB are there; microBatch: 2 would fit$/,
   );
   expect(await refused(await need({ microBatch: 1 }))).toContain("; microBatch: 1 would fit");
   expect(await refused((await need({ microBatch: 1 })) - 1)).toContain("with recompute: true would fit");

@@ -4,6 +4,7 @@ import { type CountingBackend, openCounting } from "../backends/counting.ts";
 import type { Operations } from "../kernels/index.ts";
 import type { Model } from "../models/model.ts";
 import type { Running } from "../models/run.ts";
+import { size } from "../record/words.ts";
 import { type HostTensor, hostTensor, InputError, sizeOf } from "../tensor/tensor.ts";
 import { checkTeacherSizes } from "./loss.ts";
 import { modelOf } from "./model.ts";
@@ -175,8 +176,4 @@ async function whatWouldFit(
   return least > 0
     ? `model.layers: ${least} with microBatch: 1 and recompute: true would fit`
     : "no number of layers would fit; make model.dim, model.ffn or the vocabulary smaller";
-}
-
-function size(bytes: number): string {
-  return bytes < 2 ** 30 ? `${(bytes / 2 ** 20).toFixed(1)} MiB` : `${(bytes / 2 ** 30).toFixed(2)} GiB`;
 }
