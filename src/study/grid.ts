@@ -98,6 +98,10 @@ export async function planGrid(
     );
   }
   const read = meant.map((run) => ({ ...run, full: readRecipe(run.recipe, `run ${run.name}`) }));
+  for (const { name, full } of read) {
+    if (full.from !== undefined || full.loss.teacher !== undefined)
+      throw new InputError(`run ${name}: a study's runs have neither from nor loss.teacher; leave them out`);
+  }
   const planned: (Omit<PlannedRun, "seconds"> & { readonly result?: TrainResult })[] = [];
   for (const run of read) {
     const { name, recipe, full } = run;
