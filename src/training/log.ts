@@ -89,7 +89,13 @@ function parseLog(text: string): (TimedLine | EventLine)[] {
   return text
     .split("\n")
     .filter(Boolean)
-    .map((line) => JSON.parse(line));
+    .map((line, i) => {
+      try {
+        return JSON.parse(line);
+      } catch {
+        throw new InputError(`log.jsonl: line ${i + 1} is not JSON; the log is damaged`);
+      }
+    });
 }
 
 /** log.jsonl, one line a step. */

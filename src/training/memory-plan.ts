@@ -1,9 +1,12 @@
 import { Tape } from "../autograd/tape.ts";
 import type { Backend } from "../backends/backend.ts";
-import { openCounting } from "../backends/counting.ts";
+import { type CountingBackend, openCounting } from "../backends/counting.ts";
 import type { Operations } from "../kernels/index.ts";
 import type { Model } from "../models/model.ts";
+import type { Running } from "../models/run.ts";
+import { size } from "../record/words.ts";
 import { type HostTensor, hostTensor, InputError, sizeOf } from "../tensor/tensor.ts";
+import { checkTeacherSizes } from "./loss.ts";
 import { modelOf } from "./model.ts";
 import { type Recipe, roundingOf } from "./recipe.ts";
 import { largestChosen } from "./sensitive.ts";
@@ -18,6 +21,8 @@ export interface MemoryPlan {
   readonly weights: number;
   readonly gradients: number;
   readonly optimizerStates: number;
+  /** Weights of the teacher, where the loss asks one. */
+  readonly teacher?: number;
   /** All else that is alive at the peak: what the backward pass needs, and rounded weights. */
   readonly activations: number;
   /** What one block leaves for the backward pass of a micro-batch; with `recompute` one block's is alive at a time. */
@@ -31,32 +36,48 @@ export interface MemoryPlan {
   readonly total: number;
 }
 
+/** A recipe's teacher on a backend that only counts. */
+export interface CountedTeacher extends Running {
+  readonly backend: CountingBackend;
+}
+
 /**
  * The memory of training by a recipe: one step of its own model, family, loss
- * and optimizer, run on a backend that only counts (backends/counting.ts).
- * It is what the native backend measures.
+ * and optimizer, run on a backend that only counts (backends/counting.ts),
+ * that of the `teacher` where the loss asks one. It is what the native backend
+ * measures. Throws an InputError for a teacher whose sizes do not fit the model's.
  */
-export async function planMemory(recipe: Recipe, vocabulary: number): Promise<MemoryPlan> {
+export async function planMemory(
+  recipe: Recipe,
+  vocabulary: number,
+  teacher?: CountedTeacher,
+): Promise<MemoryPlan> {
   const { batch, microBatch, model: sizes } = recipe;
   const model = modelOf(recipe, vocabulary);
-  const backend = openCounting();
+  if (teacher) checkTeacherSizes(teacher.model, model, recipe.loss);
+  const backend = teacher?.backend ?? openCounting();
+  const before = backend.bytesInUse();
+  backend.takePeakBytes();
   // A second micro-batch adds its gradients to those of the first; more of them take no more.
   const sequences = Math.min(batch, 2 * microBatch);
   const trainer = new Trainer(backend, model, largestChosen(recipe, model), {
     steps: 1,
     rounding: roundingOf(recipe),
     start: zerosOf(model),
+    teacher,
   });
   const { weights, gradients, states } = trainer.bytes();
   const ids = new Int32Array(sequences * sizes.context);
   await trainer.step({ sequences, inputs: ids, targets: ids }, 1, 0, 0);
   const peak = backend.takePeakBytes();
+  trainer.dispose();
   const checkpoint = 2 * (weights + states);
   return {
     weights,
     gradients,
     optimizerStates: states,
-    activations: peak - weights - gradients - states,
+    ...(teacher ? { teacher: before } : {}),
+    activations: peak - before - weights - gradients - states,
     block: blockBytes(model, microBatch),
     peak,
     scratch: SCRATCH,
@@ -110,19 +131,30 @@ export function fits({ peak, scratch, total }: MemoryPlan, room: Room): boolean 
 }
 
 /** Throws an InputError when the recipe does not fit, with the largest change of it that would. */
-export async function checkFits(recipe: Recipe, vocabulary: number, room: Room): Promise<MemoryPlan> {
-  const plan = await planMemory(recipe, vocabulary);
+export async function checkFits(
+  recipe: Recipe,
+  vocabulary: number,
+  room: Room,
+  teacher?: CountedTeacher,
+): Promise<MemoryPlan> {
+  const plan = await planMemory(recipe, vocabulary, teacher);
   if (fits(plan, room)) return plan;
   const has = Math.min(room.backend, room.machine);
+  const fixed = plan.weights + plan.gradients + plan.optimizerStates + (plan.teacher ?? 0);
   throw new InputError(
-    `memory: training needs ${size(plan.total)} (${size(plan.weights + plan.gradients + plan.optimizerStates)} of them whatever the batch), ` +
-      `${size(has)} are there; ${await whatWouldFit(recipe, vocabulary, room)}`,
+    `memory: training needs ${size(plan.total)} (${size(fixed)} of them whatever the batch), ` +
+      `${size(has)} are there; ${await whatWouldFit(recipe, vocabulary, room, teacher)}`,
   );
 }
 
-async function whatWouldFit(recipe: Recipe, vocabulary: number, room: Room): Promise<string> {
+async function whatWouldFit(
+  recipe: Recipe,
+  vocabulary: number,
+  room: Room,
+  teacher: CountedTeacher | undefined,
+): Promise<string> {
   const would = async (change: Partial<Recipe>) =>
-    fits(await planMemory({ ...recipe, ...change }, vocabulary), room);
+    fits(await planMemory({ ...recipe, ...change }, vocabulary, teacher), room);
   const { batch, model } = recipe;
   const parts = Array.from({ length: recipe.microBatch }, (_, i) => recipe.microBatch - i).filter(
     (n) => batch % n === 0,
@@ -133,6 +165,7 @@ async function whatWouldFit(recipe: Recipe, vocabulary: number, room: Room): Pro
       if (await would({ microBatch, recompute })) return `microBatch: ${microBatch}${also} would fit`;
     }
   }
+  if (recipe.loss.states) return "no microBatch would fit; take a smaller teacher and model";
   const smallest = { microBatch: 1, recompute: true };
   let least = 0; // layers that fit, and those that do not
   let most = model.layers;
@@ -144,8 +177,4 @@ async function whatWouldFit(recipe: Recipe, vocabulary: number, room: Room): Pro
   return least > 0
     ? `model.layers: ${least} with microBatch: 1 and recompute: true would fit`
     : "no number of layers would fit; make model.dim, model.ffn or the vocabulary smaller";
-}
-
-function size(bytes: number): string {
-  return bytes < 2 ** 30 ? `${(bytes / 2 ** 20).toFixed(1)} MiB` : `${(bytes / 2 ** 30).toFixed(2)} GiB`;
 }

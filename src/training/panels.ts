@@ -40,33 +40,48 @@ const SMOOTHED = 50;
 const HEIGHT = 215;
 
 /** The pictures of a run, in the order in which they are looked at. */
-export function panelsOf({ log, header, samples, clip, events = [] }: Seen): Panel[] {
+export function panelsOf(seen: Seen): Panel[] {
+  return [...runPanels(seen), ...weightPanels(seen)];
+}
+
+/** A panel of lines; `look` is what sets them apart from plain ones. */
+function chart(
+  id: string,
+  title: string,
+  lines: readonly Line[],
+  {
+    note,
+    ...look
+  }: { note?: string; logarithmic?: boolean; zero?: boolean; text?: (value: number) => string } = {},
+): Panel {
+  return {
+    id,
+    title,
+    note,
+    draw: (view) => lineChart({ label: title, lines, height: HEIGHT, ...look, ...view }),
+  };
+}
+
+/** What is logged at each step. */
+function runPanels({ log, samples, clip, events = [] }: Seen): Panel[] {
   const series = (value: (line: TimedLine) => number | undefined): Point[] =>
     log.flatMap((line): Point[] => {
       const y = value(line);
       return y === undefined ? [] : [[line.step, y]];
     });
-  const chart = (
-    id: string,
-    title: string,
-    lines: readonly Line[],
-    more: { note?: string; logarithmic?: boolean; zero?: boolean; text?: (value: number) => string } = {},
-  ): Panel => {
-    const { note, ...look } = more;
-    return {
-      id,
-      title,
-      note,
-      draw: (view) => lineChart({ label: title, lines, height: HEIGHT, ...look, ...view }),
-    };
-  };
-  const both = (label: string, points: readonly Point[], color = 0): Line[] => [
-    { label, color, points, look: "band" },
-    { label: `${label}, smoothed`, color, points: smoothed(points) },
+  const both = (label: string, points: readonly Point[]): Line[] => [
+    { label, color: 0, points, look: "band" },
+    { label: `${label}, smoothed`, color: 0, points: smoothed(points) },
   ];
   const loss = series(({ loss }) => loss);
   const held = series(({ validationLoss }) => validationLoss);
+  const rates = series(({ rate }) => rate);
+  const decays = series(({ weightDecay }) => weightDecay);
   const norms = series(({ gradientNorm }) => gradientNorm);
+  const speeds = series(({ timing }) => timing.tokensPerSecond);
+  const memory = samples.flatMap(({ step, timing }): Point[] =>
+    timing.memoryBytes === undefined ? [] : [[step, timing.memoryBytes / 1e6]],
+  );
   const edges = [log[0]?.step ?? 0, log.at(-1)?.step ?? 0];
   const clipLine: Line[] =
     clip === undefined || log.length === 0
@@ -77,7 +92,8 @@ export function panelsOf({ log, header, samples, clip, events = [] }: Seen): Pan
     const line = event.event === "rollback" ? log.find(({ step }) => step >= event.to) : undefined;
     return line ? [[line.step, line.loss]] : [];
   });
-  const panels = [
+  const whole = { zero: true, text: (value: number) => value.toFixed(0) };
+  return [
     chart("loss", "Loss, nats per token", [
       ...both("training", loss),
       { label: "validation", color: 1, points: held, look: "marks" },
@@ -89,44 +105,28 @@ export function panelsOf({ log, header, samples, clip, events = [] }: Seen): Pan
         ? []
         : [{ label: "went back to", color: 2, points: returns, look: "marks" } as Line]),
     ]),
-    chart("rate", "Learning rate", [{ label: "rate", color: 0, points: series(({ rate }) => rate) }], {
-      zero: true,
-    }),
-    chart(
-      "decay",
-      "Weight decay",
-      [{ label: "decay", color: 0, points: series(({ weightDecay }) => weightDecay) }],
-      { zero: true },
-    ),
+    chart("rate", "Learning rate", [{ label: "rate", color: 0, points: rates }], { zero: true }),
+    chart("decay", "Weight decay", [{ label: "decay", color: 0, points: decays }], { zero: true }),
     chart("gradient", "Norm of the gradient, before clipping", [...both("norm", norms), ...clipLine], {
       logarithmic: true,
     }),
-    chart(
-      "speed",
-      "Tokens per second",
-      both(
-        "training",
-        series(({ timing }) => timing.tokensPerSecond),
-      ),
-      {
-        zero: true,
-        text: (value) => value.toFixed(0),
-      },
-    ),
+    chart("speed", "Tokens per second", both("training", speeds), whole),
+    ...(memory.length === 0
+      ? []
+      : [
+          chart(
+            "memory",
+            "Memory of the process, MB",
+            [{ label: "resident", color: 0, points: memory }],
+            whole,
+          ),
+        ]),
   ];
-  const memory = samples.flatMap(({ step, timing }): Point[] =>
-    timing.memoryBytes === undefined ? [] : [[step, timing.memoryBytes / 1e6]],
-  );
-  if (memory.length > 0) {
-    panels.push(
-      chart("memory", "Memory of the process, MB", [{ label: "resident", color: 0, points: memory }], {
-        zero: true,
-        text: (value) => value.toFixed(0),
-      }),
-    );
-  }
-  if (!header || samples.length === 0) return panels;
+}
 
+/** What was measured of the weights from time to time. */
+function weightPanels({ header, samples }: Seen): Panel[] {
+  if (!header || samples.length === 0) return [];
   const byKind = (value: (all: readonly MatrixSample[], weights: number) => number | undefined): Line[] =>
     kindsOf(header).map(({ kind, members }, k) => {
       const weights = members.reduce((sum, m) => sum + weightsIn(header, m), 0);
@@ -161,7 +161,6 @@ export function panelsOf({ log, header, samples, clip, events = [] }: Seen): Pan
       : (100 * all.reduce((sum, matrix) => sum + matrix[field]!, 0)) / weights;
   const normOf = (all: readonly MatrixSample[]) => Math.hypot(...all.map(({ norm }) => norm));
   return [
-    ...panels,
     chart("norms", "Norm of the trained weights, by kind", byKind(normOf), { zero: true }),
     ...known.map(({ field, title, note }) =>
       chart(field, `${title}, by kind`, byKind(shareOf(field)), { note, text: percent }),

@@ -24,12 +24,16 @@ export async function openRecipe(
   return { recipe: readRecipe(raw, baseName(recipe), set), base: paths().dirname(recipe) };
 }
 
+/** What a recipe's file says, of training or of a study; an InputError when it is too long or no YAML. */
+export async function readYaml(path: string): Promise<unknown> {
+  return parseYaml(new TextDecoder().decode(await readSmall(path, LARGEST_RECIPE)), baseName(path));
+}
+
 /** What a file says over what it extends; `below` are the files that extend it. */
 async function readExtending(path: string, below: readonly string[]): Promise<unknown> {
   const { dirname, resolve, relative } = paths();
   const where = baseName(path);
-  const text = new TextDecoder().decode(await readSmall(path, LARGEST_RECIPE));
-  const raw = parseYaml(text, where);
+  const raw = await readYaml(path);
   if (!isObject(raw as never) || !Object.hasOwn(raw as object, "extends")) return raw;
   const { extends: other, ...own } = raw as Raw;
   if (typeof other !== "string" || other === "")

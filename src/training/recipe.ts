@@ -1,6 +1,6 @@
 import { parse } from "yaml";
 import { z } from "zod";
-import type { Format } from "../formats/format.ts";
+import { fillsRow } from "../formats/format.ts";
 import { formatByName } from "../formats/index.ts";
 import { trainedMethods } from "../methods/index.ts";
 import type { TrainedMethod, TrainedRounding } from "../methods/method.ts";
@@ -163,7 +163,7 @@ export function readRecipe(input: unknown, where: string, set: readonly string[]
 
   const packs = method?.with(options!.data).formats ?? ["f16", "bf16", "f32"];
   const fits = (format: string) =>
-    [model.dim, model.ffn].every((cols) => rowsFit(formatByName(format), cols));
+    [model.dim, model.ffn].every((cols) => fillsRow(formatByName(format), cols));
   const linear = formats.linear ?? packs.find(fits) ?? packs[0];
   needs(
     packs.includes(linear),
@@ -191,18 +191,8 @@ function checkOnly(
   );
   if (name === undefined) return;
   const format = formatByName(name);
-  const fits = [model.dim, model.ffn].every((cols) => rowsFit(format, cols));
+  const fits = [model.dim, model.ffn].every((cols) => fillsRow(format, cols));
   needs(fits, `only.format ${name} cannot hold rows of ${model.dim} (dim) and ${model.ffn} (ffn) weights`);
-}
-
-/** Whether whole groups of a format fill a row. */
-function rowsFit(format: Format, cols: number): boolean {
-  try {
-    format.parts(1, cols);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 function assign(raw: unknown, assignment: string): void {

@@ -164,7 +164,8 @@ async function removeTemporaries(folder: string): Promise<void> {
   }
 }
 
-async function readJson(path: string): Promise<unknown> {
+/** What a JSON file of ours says; an InputError when it is damaged. */
+export async function readJson(path: string): Promise<unknown> {
   const text = new TextDecoder().decode(await readSmall(path, JSON_LIMIT));
   try {
     return JSON.parse(text);

@@ -12,7 +12,7 @@ import { tokenizerFrom } from "../tokenizers/index.ts";
 import type { Tokenizer } from "../tokenizers/tokenizer.ts";
 import { type Checkpoint, readState, STATE_FILE } from "./checkpoint.ts";
 import { differences } from "./differences.ts";
-import { modelOf, plainConfig } from "./model.ts";
+import { modelOf } from "./model.ts";
 import type { Recipe } from "./recipe.ts";
 import { placed } from "./recipe-file.ts";
 import type { Trainer } from "./trainer.ts";
@@ -35,14 +35,13 @@ export interface Start {
 export async function openStart(recipe: Recipe, base: string, job: Job): Promise<Start | undefined> {
   const { from, keepOptimizer } = recipe;
   if (from === undefined) return undefined;
-  const { join } = paths();
   const spec = placed(from, base);
   const file = await openModel(spec, job);
   try {
     const model = naming(file.name, () => describe(file.config));
-    checkSizes(file.name, model.config, recipe);
+    checkSizes(file.name, model.config, modelOf(recipe, model.config.vocabulary).config);
     const snapshot = await snapshotOf(spec);
-    const path = snapshot && join(snapshot.folder, STATE_FILE);
+    const path = snapshot && paths().join(snapshot.folder, STATE_FILE);
     const state = path !== undefined && (await whatIs(path)) === "file" ? await readState(path) : undefined;
     if (keepOptimizer && !state) {
       throw new InputError(
@@ -71,30 +70,27 @@ async function fingerprintsOf(file: ModelFile, state: Checkpoint | undefined): P
 }
 
 /**
- * The context may be another one, and inputs, keys and values may be rounded
- * otherwise: no weight depends on it. Norms and an activation that a family
- * adds to a model it adds to a plain start too; those that the start has it
- * must have itself.
+ * The context may be another one: no weight depends on it. Norms, relu² and roundings that a family adds to a model it
+ * adds to the start's too; norms and relu² that the start has stay, roundings may change.
  */
-function checkSizes(name: string, start: ModelConfig, recipe: Recipe): void {
-  const plain = plainConfig(recipe, start.vocabulary);
-  const { config: full } = modelOf(recipe, start.vocabulary);
-  const sizes = ({ normEpsilon, ropeBase, ...config }: ModelConfig) => {
-    const { context: _, ropePairing: __, activations: ___, cacheRounding: ____, ...rest } = config;
-    return {
-      ...rest,
-      normEpsilon: Math.fround(normEpsilon), // as GGUF keeps them
-      ropeBase: Math.fround(ropeBase),
-    };
-  };
-  const { subNorm, outputNorm, ffnActivation } = full;
-  const own = {
-    ...plain,
-    ...(start.subNorm ? { subNorm } : {}),
-    ...(start.outputNorm ? { outputNorm } : {}),
-    ...(start.ffnActivation ? { ffnActivation } : {}),
-  };
-  const met = differences(sizes(start), sizes(own));
+function checkSizes(name: string, start: ModelConfig, own: ModelConfig): void {
+  const sizes = ({
+    context: _,
+    ropePairing: __,
+    activations: ___,
+    cacheRounding: ____,
+    ...rest
+  }: ModelConfig) => ({
+    ...rest,
+    normEpsilon: Math.fround(rest.normEpsilon), // as GGUF keeps them
+    ropeBase: Math.fround(rest.ropeBase),
+  });
+  const before = sizes(start);
+  const now: { -readonly [Key in keyof typeof before]?: unknown } = sizes(own);
+  for (const key of ["ffnActivation", "subNorm", "outputNorm"] as const) {
+    if (before[key] === undefined) delete now[key];
+  }
+  const met = differences(before, now);
   if (met !== "") throw new InputError(`from: ${name} is another model than the recipe's: ${met}`);
 }
 

@@ -186,7 +186,14 @@ function headerFrom(name: string, bytes: Uint8Array): StoredHeader {
   } catch {
     throw new InputError(`${name}.json: is not JSON`);
   }
-  if (header?.tokens !== "lowbit" || typeof header.key !== "string" || header.version !== 1)
+  const { tokens, key, version, width, sha256 } = header ?? {};
+  if (
+    tokens !== "lowbit" ||
+    typeof key !== "string" ||
+    version !== 1 ||
+    !sha256 ||
+    (width !== 2 && width !== 4)
+  )
     throw new InputError(`${name}.json: is not of this version of lowbit`);
   return header as StoredHeader;
 }

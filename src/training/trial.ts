@@ -1,4 +1,5 @@
 import type { Backend } from "../backends/backend.ts";
+import type { Running } from "../models/run.ts";
 import type { Job } from "../record/record.ts";
 import { generator } from "../tensor/random.ts";
 import { modelOf } from "./model.ts";
@@ -20,6 +21,7 @@ export async function tryTraining(
   recipe: Recipe,
   vocabulary: number,
   backend: Backend,
+  teacher: Running | undefined,
   { signal, onProgress }: Job,
 ): Promise<Trial> {
   const random = generator(recipe.seed);
@@ -32,6 +34,7 @@ export async function tryTraining(
   const trainer = new Trainer(backend, model, largestChosen(recipe, model), {
     steps: TRIAL_STEPS,
     rounding: roundingOf(recipe),
+    teacher,
   });
   try {
     let seconds = Number.POSITIVE_INFINITY;

@@ -1,3 +1,4 @@
+import type { Backend } from "../backends/backend.ts";
 import { fs, paths } from "../files/node.ts";
 import { bytesPerMatrix, formatByName } from "../formats/index.ts";
 import { type StoredBits, storedBits } from "../models/stored.ts";
@@ -12,7 +13,8 @@ import type { Recipe, RecipeInput } from "../training/recipe.ts";
 import { forRecord, openRecipe } from "../training/recipe-file.ts";
 import { findSources, openText, type Sources, vocabularyOf } from "../training/text.ts";
 import { type Trial, tryTraining } from "../training/trial.ts";
-import { type BackendChoice, backendFor } from "./load.ts";
+import { type BackendChoice, backendFor, loadWeights } from "./load.ts";
+import { countTeacher, teacherOf } from "./teacher.ts";
 
 export interface PlanOptions extends BackendChoice {
   /** A recipe's YAML file; or a recipe itself, whose paths then start from the current folder. */
@@ -57,16 +59,19 @@ export async function planTraining(options: PlanOptions, job: Job = {}): Promise
   const sources = await findSources(recipe, base, job);
   const finish = startRecord("train", { dryRun: true, recipe: forRecord(recipe) });
   const vocabulary = await vocabularyOf(recipe, sources);
+  const teacherSpec = teacherOf(recipe, base);
+  const { counted, fingerprint } = teacherSpec ? await countTeacher(teacherSpec, job) : {};
   const backend = await backendFor(options, job);
   try {
     const room = roomFor(backend, options.memory);
     const available = Math.min(room.backend, room.machine);
-    const memory = { ...(await checkFits(recipe, vocabulary, room)), available };
+    const memory = { ...(await checkFits(recipe, vocabulary, room, counted)), available };
     const steps = recipe.steps ?? (await stepsOfOnePass(recipe, sources, job));
-    const trial = options.trial === false ? undefined : await tryTraining(recipe, vocabulary, backend, job);
+    const trial =
+      options.trial === false ? undefined : await tried(recipe, vocabulary, backend, teacherSpec, job);
     return finish(
       backend,
-      { data: sources.data, seed: recipe.seed },
+      { models: fingerprint ? [fingerprint] : [], data: sources.data, seed: recipe.seed },
       {
         ...sizesOf(recipe, vocabulary),
         memory,
@@ -77,6 +82,22 @@ export async function planTraining(options: PlanOptions, job: Job = {}): Promise
     );
   } finally {
     backend.dispose();
+  }
+}
+
+/** A trial beside its teacher, where there is one. */
+async function tried(
+  recipe: Recipe,
+  vocabulary: number,
+  backend: Backend,
+  teacherSpec: string | undefined,
+  job: Job,
+): Promise<Trial> {
+  const teacher = teacherSpec === undefined ? undefined : await loadWeights(teacherSpec, backend, {}, job);
+  try {
+    return await tryTraining(recipe, vocabulary, backend, teacher, job);
+  } finally {
+    await teacher?.free();
   }
 }
 

@@ -11,9 +11,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { stringify } from "yaml";
+import { refusal } from "../../test/refusal.ts";
 import { bitsOf, tinyRecipe, writeTinyText } from "../../test/tiny-training.ts";
 import { openModel } from "../files/index.ts";
-import { InputError } from "../tensor/tensor.ts";
 import { evaluate } from "./evaluate.ts";
 import { type TrainOptions, train } from "./train.ts";
 
@@ -28,15 +28,6 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const backend = "reference";
 const run = (name: string, options: Partial<TrainOptions> = {}) =>
   train({ recipe: tinyRecipe(text, "float"), out: join(folder, name), backend, ...options });
-const refusal = async (work: Promise<unknown>) => {
-  const error = await work.then(
-    () => new Error("was not refused"),
-    (reason: Error) => reason,
-  );
-  expect(error).toBeInstanceOf(InputError);
-  expect(error.message).not.toContain("\n");
-  return error.message;
-};
 
 test("a finished run is a model folder with tokenizer, recipe, log and record, and nothing else", async () => {
   const record = await run("whole");

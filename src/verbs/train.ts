@@ -3,13 +3,13 @@ import type { Backend } from "../backends/backend.ts";
 import { readSnapshots, type SnapshotEntry, writeFileAtomic, writeModel } from "../files/index.ts";
 import { paths } from "../files/node.ts";
 import { baseName, startRecord } from "../record/make.ts";
-import type { Fingerprint, Job, Record } from "../record/record.ts";
+import type { Job, Record } from "../record/record.ts";
 import type { Reached } from "../training/checkpoint.ts";
 import { modelFiles } from "../training/finish.ts";
 import { readEvents, readLog } from "../training/log.ts";
 import { checkFits, type MemoryPlan, roomFor } from "../training/memory-plan.ts";
 import { type Recipe, type RecipeInput, roundingOf } from "../training/recipe.ts";
-import { forRecord, openRecipe, placed } from "../training/recipe-file.ts";
+import { forRecord, openRecipe } from "../training/recipe-file.ts";
 import { trainingReport } from "../training/report.ts";
 import { runTraining, type Trained } from "../training/run.ts";
 import {
@@ -22,7 +22,8 @@ import {
 import { openStart } from "../training/start.ts";
 import { findSources, vocabularyOf } from "../training/text.ts";
 import { readWeightsLog } from "../training/weights-watch.ts";
-import { type BackendChoice, backendFor, type Loaded, load, openChecked } from "./load.ts";
+import { type BackendChoice, backendFor, type Loaded, load } from "./load.ts";
+import { countTeacher, teacherOf } from "./teacher.ts";
 
 export interface TrainOptions extends BackendChoice {
   /** A recipe's YAML file; or a recipe itself, whose paths then start from the current folder. */
@@ -61,8 +62,9 @@ export async function train(
   job.signal?.throwIfAborted();
   const { recipe, base } = await openRecipe(options.recipe, options.set);
   const sources = await findSources(recipe, base, job);
-  const teacherSpec = recipe.loss.teacher && placed(recipe.loss.teacher, base);
-  const teachers = teacherSpec ? [await fingerprintOf(teacherSpec, job)] : [];
+  const teacherSpec = teacherOf(recipe, base);
+  const { counted, fingerprint } = teacherSpec ? await countTeacher(teacherSpec, job) : {};
+  const teachers = fingerprint ? [fingerprint] : [];
   const start = await openStart(recipe, base, job);
   let teacher: Loaded | undefined;
   let backend: Backend | undefined;
@@ -73,7 +75,7 @@ export async function train(
     const opened = await backendFor(options, job);
     backend = opened;
     const room = roomFor(backend, options.memory);
-    const predicted = await checkFits(recipe, await vocabularyOf(recipe, sources), room);
+    const predicted = await checkFits(recipe, await vocabularyOf(recipe, sources), room, counted);
     const folder = await openRunFolder(out, contents, resume);
     if (folder.finished) return folder.finished as Record<TrainResult>;
     await writeFileAtomic(join(out, "recipe.yaml"), new TextEncoder().encode(stringify(recipe)));
@@ -107,15 +109,6 @@ export async function train(
     await teacher?.free();
     backend?.dispose();
     await start?.file.close();
-  }
-}
-
-async function fingerprintOf(spec: string, job: Job): Promise<Fingerprint> {
-  const { file } = await openChecked(spec, {}, job);
-  try {
-    return { name: file.name, ...(await file.fingerprint()) };
-  } finally {
-    await file.close();
   }
 }
 
