@@ -21,11 +21,16 @@ export async function openRecipe(
 }
 
 /** A recipe as records keep it: without the paths of this machine. */
-export function forRecord({ from, ...recipe }: Recipe): object {
-  const { cache: _, ...data } = recipe.data;
+export function forRecord({ from, loss, ...recipe }: Recipe): object {
+  const { cache: _, tokenizer, ...data } = recipe.data;
   return {
     ...recipe,
     ...(from === undefined ? {} : { from: baseName(from) }),
-    data: { ...data, text: baseName(data.text) },
+    loss: loss.teacher === undefined ? loss : { ...loss, teacher: baseName(loss.teacher) },
+    data: {
+      ...data,
+      text: baseName(data.text),
+      tokenizer: tokenizer.file === undefined ? tokenizer : { ...tokenizer, file: baseName(tokenizer.file) },
+    },
   };
 }

@@ -110,7 +110,13 @@ export async function openText(
     ] as const) {
       if (side.length > 0) continue;
       const what = Array.isArray(data.heldOut) ? data.heldOut.join(", ") : `a share of ${data.heldOut.share}`;
-      throw new InputError(`data.heldOut: ${what} of ${count} documents ${remedy}; choose another`);
+      const advice =
+        data.separator === undefined && !Array.isArray(data.heldOut) && corpus.files.every(isText)
+          ? 'a text file is one document unless data.separator, like "\\n\\n", says where others begin'
+          : "choose another";
+      throw new InputError(
+        `data.heldOut: ${what} of ${count} ${count === 1 ? "document" : "documents"} ${remedy}; ${advice}`,
+      );
     }
     return {
       vocabulary,
@@ -123,6 +129,10 @@ export async function openText(
     await stored.close();
     throw error;
   }
+}
+
+function isText({ kind }: SourceFile): boolean {
+  return kind === "text";
 }
 
 function readingOf({ field, separator }: DataRecipe): Reading {

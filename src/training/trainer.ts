@@ -122,6 +122,7 @@ export class Trainer {
     const values = start ?? new Map(initialize(model, generator(recipe.seed)));
     for (const { name, role } of model.tensors) this.#add(name, role, values.get(name)!);
     const learning = this.#learning().map(([, trained]) => trained);
+    this.#checkOnly();
     this.#optimizer = openOptimizer(
       backend,
       learning.map(({ tensor, role }) => ({ tensor, decays: role !== "norm", role })),
@@ -133,6 +134,22 @@ export class Trainer {
     );
     this.#ops = recipe.precision === "bf16" ? bf16Operations(this.#tape) : this.#tape;
     this.#rope = backend.keep(backend.upload(ropeTable(model.config, model.config.context)));
+  }
+
+  /** Throws an InputError for names in `only` that no tensor has, and where nothing learns. */
+  #checkOnly(): void {
+    const names = this.#model.tensors.map(({ name }) => name);
+    for (const pattern of this.#recipe.only ?? []) {
+      if (names.some((name) => matches(name, pattern))) continue;
+      throw new InputError(
+        `only: no tensor is called ${pattern}; they are called like ${names[1]}, and * is any text`,
+      );
+    }
+    if (this.#learning().length === 0) {
+      throw new InputError(
+        `only: nothing learns, ${this.#recipe.family} keeps all of it as it is; name more`,
+      );
+    }
   }
 
   #add(name: string, role: Role, value: HostTensor): void {
@@ -162,12 +179,22 @@ export class Trainer {
     const sum = await this.#gradients(batch, step);
     const finite = Number.isFinite(sum);
     if (finite) {
-      const gradients = this.#learning().map(([, { tensor }]) => this.#tape.gradients.get(tensor)!);
-      this.#moveParameters(gradients, step, rate, decay);
+      this.#moveParameters(this.#learnedGradients(), step, rate, decay);
     }
     this.#tape.clear();
     const [squaredNorm] = finite ? await this.#backend.read(this.#optimizer.squaredNorm) : [Number.NaN];
     return { loss: sum / predicted(batch), gradientNorm: Math.sqrt(squaredNorm) };
+  }
+
+  /** Of all that learns; an InputError where the loss does not reach a part of it, as hidden states alone never reach the head. */
+  #learnedGradients(): Tensor[] {
+    return this.#learning().map(([name, { tensor }]) => {
+      const gradient = this.#tape.gradients.get(tensor);
+      if (gradient) return gradient;
+      throw new InputError(
+        `loss: ${name} does not count in it and cannot learn; add loss.labels or loss.soft, or name what learns with only`,
+      );
+    });
   }
 
   /** Leaves a batch's gradients on the tape; gives the sum of its losses. */
