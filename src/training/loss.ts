@@ -157,7 +157,11 @@ export function checkTeacher(
   loss: LossOptions,
 ): void {
   checkSameVocabulary(learner.tokenizer, teacher.tokenizer, "teacher");
-  const [theirs, ours] = [teacher.running.model.config, learner.model.config];
+  checkTeacherSizes(teacher.running.model.config, learner.model.config, loss);
+}
+
+/** The same without the tokenizers, which a recipe alone does not tell. */
+export function checkTeacherSizes(theirs: Model["config"], ours: Model["config"], loss: LossOptions): void {
   const needs = (fits: boolean, what: string) => {
     if (!fits) throw new InputError(`teacher: ${what}`);
   };

@@ -1,9 +1,11 @@
 import { Tape } from "../autograd/tape.ts";
 import type { Backend } from "../backends/backend.ts";
-import { openCounting } from "../backends/counting.ts";
+import { type CountingBackend, openCounting } from "../backends/counting.ts";
 import type { Operations } from "../kernels/index.ts";
 import type { Model } from "../models/model.ts";
+import type { Running } from "../models/run.ts";
 import { type HostTensor, hostTensor, InputError, sizeOf } from "../tensor/tensor.ts";
+import { checkTeacherSizes } from "./loss.ts";
 import { modelOf } from "./model.ts";
 import { type Recipe, roundingOf } from "./recipe.ts";
 import { Trainer } from "./trainer.ts";
@@ -17,6 +19,8 @@ export interface MemoryPlan {
   readonly weights: number;
   readonly gradients: number;
   readonly optimizerStates: number;
+  /** Weights of the model that teaches this one; 0 without one. */
+  readonly teacher: number;
   /** All else that is alive at the peak: what the backward pass needs, and rounded weights. */
   readonly activations: number;
   /** What one block leaves for the backward pass of a micro-batch; with `recompute` one block's is alive at a time. */
@@ -30,21 +34,50 @@ export interface MemoryPlan {
   readonly total: number;
 }
 
+/** Puts the teacher that a recipe names on a backend. */
+export type OpenTeacher = (backend: Backend) => Promise<Running & { free(): Promise<void> }>;
+
 /**
  * The memory of training by a recipe: one step of its own model, family, loss
  * and optimizer, run on a backend that only counts (backends/counting.ts).
  * It is what the native backend measures.
  */
-export async function planMemory(recipe: Recipe, vocabulary: number): Promise<MemoryPlan> {
+export async function planMemory(
+  recipe: Recipe,
+  vocabulary: number,
+  openTeacher?: OpenTeacher,
+): Promise<MemoryPlan> {
+  const backend = openCounting();
+  const teacher = await openTeacher?.(backend);
+  try {
+    return await count(recipe, taughtVocabulary(recipe, vocabulary, teacher), backend, teacher);
+  } finally {
+    await teacher?.free();
+  }
+}
+
+/** Ids that a model will have: those of its teacher where its tokenizer is yet to be trained, since another one is refused. */
+export function taughtVocabulary({ data }: Recipe, vocabulary: number, teacher?: Running): number {
+  return data.tokenizer.file === undefined ? (teacher?.model.config.vocabulary ?? vocabulary) : vocabulary;
+}
+
+async function count(
+  recipe: Recipe,
+  vocabulary: number,
+  backend: CountingBackend,
+  teacher: Running | undefined,
+): Promise<MemoryPlan> {
   const { batch, microBatch, model: sizes } = recipe;
   const model = modelOf(recipe, vocabulary);
-  const backend = openCounting();
+  if (teacher) checkTeacherSizes(teacher.model.config, model.config, recipe.loss);
+  const teacherBytes = backend.bytesInUse();
   // A second micro-batch adds its gradients to those of the first; more of them take no more.
   const sequences = Math.min(batch, 2 * microBatch);
   const trainer = new Trainer(backend, model, recipe, {
     steps: 1,
     rounding: roundingOf(recipe),
     start: zerosOf(model),
+    teacher,
   });
   const { weights, gradients, states } = trainer.bytes();
   const ids = new Int32Array(sequences * sizes.context);
@@ -55,7 +88,8 @@ export async function planMemory(recipe: Recipe, vocabulary: number): Promise<Me
     weights,
     gradients,
     optimizerStates: states,
-    activations: peak - weights - gradients - states,
+    teacher: teacherBytes,
+    activations: peak - weights - gradients - states - teacherBytes,
     block: blockBytes(model, microBatch),
     peak,
     scratch: SCRATCH,
@@ -109,20 +143,31 @@ export function fits({ peak, scratch, total }: MemoryPlan, room: Room): boolean 
 }
 
 /** Throws an InputError when the recipe does not fit, with the largest change of it that would. */
-export async function checkFits(recipe: Recipe, vocabulary: number, room: Room): Promise<MemoryPlan> {
-  const plan = await planMemory(recipe, vocabulary);
+export async function checkFits(
+  recipe: Recipe,
+  vocabulary: number,
+  room: Room,
+  openTeacher?: OpenTeacher,
+): Promise<MemoryPlan> {
+  const plan = await planMemory(recipe, vocabulary, openTeacher);
   if (fits(plan, room)) return plan;
   const has = Math.min(room.backend, room.machine);
+  const always = plan.weights + plan.gradients + plan.optimizerStates + plan.teacher;
   throw new InputError(
-    `memory: training needs ${size(plan.total)} (${size(plan.weights + plan.gradients + plan.optimizerStates)} of them whatever the batch), ` +
-      `${size(has)} are there; ${await whatWouldFit(recipe, vocabulary, room)}`,
+    `memory: training needs ${size(plan.total)} (${size(always)} of them whatever the batch), ` +
+      `${size(has)} are there; ${await whatWouldFit(recipe, vocabulary, room, openTeacher)}`,
   );
 }
 
-async function whatWouldFit(recipe: Recipe, vocabulary: number, room: Room): Promise<string> {
+async function whatWouldFit(
+  recipe: Recipe,
+  vocabulary: number,
+  room: Room,
+  openTeacher?: OpenTeacher,
+): Promise<string> {
   const would = async (change: Partial<Recipe>) =>
-    fits(await planMemory({ ...recipe, ...change }, vocabulary), room);
-  const { batch, model } = recipe;
+    fits(await planMemory({ ...recipe, ...change }, vocabulary, openTeacher), room);
+  const { batch, model, loss } = recipe;
   const parts = Array.from({ length: recipe.microBatch }, (_, i) => recipe.microBatch - i).filter(
     (n) => batch % n === 0,
   );
@@ -132,6 +177,8 @@ async function whatWouldFit(recipe: Recipe, vocabulary: number, room: Room): Pro
       if (await would({ microBatch, recompute })) return `microBatch: ${microBatch}${also} would fit`;
     }
   }
+  if (loss.states)
+    return "nothing smaller with these hidden states to match would fit; take a smaller teacher";
   const smallest = { microBatch: 1, recompute: true };
   let least = 0; // layers that fit, and those that do not
   let most = model.layers;

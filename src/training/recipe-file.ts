@@ -20,6 +20,14 @@ export async function openRecipe(
   return { recipe: readRecipe(parseYaml(text, where), where, set), base: paths().dirname(recipe) };
 }
 
+/** The teacher that a recipe names: of the bundle or the hub as it is, a path from the recipe's folder. */
+export function teacherOf({ loss }: Recipe, base: string): string | undefined {
+  const { isAbsolute, join } = paths();
+  const { teacher } = loss;
+  if (teacher === undefined || /^(bundled|hf):/.test(teacher) || isAbsolute(teacher)) return teacher;
+  return join(base, teacher);
+}
+
 /** A recipe as records keep it: without the paths of this machine. */
 export function forRecord({ from, loss, ...recipe }: Recipe): object {
   const { cache: _, tokenizer, ...data } = recipe.data;

@@ -87,6 +87,7 @@ test("a wrong value is named by its path", () => {
     "does not pack what trilm trains; use tq2_0, trits, int2",
   );
   expect(failure({ formats: { linear: "tq2_0" } })).toContain("does not pack what float trains; use f16");
+  expect(failure({ study: "spectra" })).toBe("r.yaml: is the recipe of a study; run it with lowbit study");
   expect(() => readRecipe([], "r.yaml")).toThrow(/^r\.yaml: recipe: /);
   expect(() => readRecipe(null, "r.yaml")).toThrow(/^r\.yaml: recipe: /);
   expect(() => parseYaml("a: [", "r.yaml")).toThrow(/^r\.yaml: needs YAML/);

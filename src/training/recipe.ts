@@ -109,6 +109,9 @@ export function parseYaml(text: string, where: string): unknown {
  */
 export function readRecipe(input: unknown, where: string, set: readonly string[] = []): Recipe {
   const raw: unknown = structuredClone(input);
+  if (typeof raw === "object" && raw !== null && Object.hasOwn(raw, "study")) {
+    throw new InputError(`${where}: is the recipe of a study; run it with lowbit study`);
+  }
   for (const assignment of set) assign(raw, assignment);
   const checked = schema.safeParse(raw);
   if (!checked.success) {

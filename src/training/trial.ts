@@ -1,4 +1,5 @@
 import type { Backend } from "../backends/backend.ts";
+import type { Running } from "../models/run.ts";
 import type { Job } from "../record/record.ts";
 import { generator } from "../tensor/random.ts";
 import { modelOf } from "./model.ts";
@@ -20,6 +21,7 @@ export async function tryTraining(
   vocabulary: number,
   backend: Backend,
   { signal, onProgress }: Job,
+  teacher?: Running,
 ): Promise<Trial> {
   const random = generator(recipe.seed);
   const ids = Int32Array.from({ length: recipe.batch * recipe.model.context }, () =>
@@ -30,6 +32,7 @@ export async function tryTraining(
   const trainer = new Trainer(backend, modelOf(recipe, vocabulary), recipe, {
     steps: TRIAL_STEPS,
     rounding: roundingOf(recipe),
+    teacher,
   });
   try {
     let seconds = Number.POSITIVE_INFINITY;

@@ -1,3 +1,4 @@
+import type { Backend } from "../backends/backend.ts";
 import { fs, paths } from "../files/node.ts";
 import { bytesPerMatrix, formatByName } from "../formats/index.ts";
 import { type StoredBits, storedBits } from "../models/stored.ts";
@@ -5,14 +6,14 @@ import { startRecord } from "../record/make.ts";
 import type { Job, Record } from "../record/record.ts";
 import { sizeOf } from "../tensor/tensor.ts";
 import { BatchOrder } from "../training/batches.ts";
-import { checkFits, type MemoryPlan, roomFor } from "../training/memory-plan.ts";
+import { checkFits, type MemoryPlan, roomFor, taughtVocabulary } from "../training/memory-plan.ts";
 import { modelOf } from "../training/model.ts";
 import { windowsOf } from "../training/packing.ts";
 import type { Recipe, RecipeInput } from "../training/recipe.ts";
-import { forRecord, openRecipe } from "../training/recipe-file.ts";
+import { forRecord, openRecipe, teacherOf } from "../training/recipe-file.ts";
 import { findSources, openText, type Sources, vocabularyOf } from "../training/text.ts";
 import { type Trial, tryTraining } from "../training/trial.ts";
-import { type BackendChoice, backendFor } from "./load.ts";
+import { type BackendChoice, backendFor, loadWeights } from "./load.ts";
 
 export interface PlanOptions extends BackendChoice {
   /** A recipe's YAML file; or a recipe itself, whose paths then start from the current folder. */
@@ -61,9 +62,20 @@ export async function planTraining(options: PlanOptions, job: Job = {}): Promise
   try {
     const room = roomFor(backend, options.memory);
     const available = Math.min(room.backend, room.machine);
-    const memory = { ...(await checkFits(recipe, vocabulary, room)), available };
+    const teacherSpec = teacherOf(recipe, base);
+    const openTeacher =
+      teacherSpec === undefined ? undefined : (on: Backend) => loadWeights(teacherSpec, on, {}, job);
+    const memory = { ...(await checkFits(recipe, vocabulary, room, openTeacher)), available };
     const steps = recipe.steps ?? (await stepsOfOnePass(recipe, sources, job));
-    const trial = options.trial === false ? undefined : await tryTraining(recipe, vocabulary, backend, job);
+    const tried = async (on: Backend) => {
+      const teacher = await openTeacher?.(on);
+      try {
+        return await tryTraining(recipe, taughtVocabulary(recipe, vocabulary, teacher), on, job, teacher);
+      } finally {
+        await teacher?.free();
+      }
+    };
+    const trial = options.trial === false ? undefined : await tried(backend);
     return finish(
       backend,
       { data: sources.data, seed: recipe.seed },

@@ -10,7 +10,7 @@ import { modelFiles } from "../training/finish.ts";
 import { readLog } from "../training/log.ts";
 import { checkFits, type MemoryPlan, roomFor } from "../training/memory-plan.ts";
 import type { Recipe, RecipeInput } from "../training/recipe.ts";
-import { forRecord, openRecipe } from "../training/recipe-file.ts";
+import { forRecord, openRecipe, teacherOf } from "../training/recipe-file.ts";
 import { trainingReport } from "../training/report.ts";
 import { runTraining, type Trained } from "../training/run.ts";
 import {
@@ -25,7 +25,7 @@ import {
 import { openStart } from "../training/start.ts";
 import { findSources, vocabularyOf } from "../training/text.ts";
 import { readWeightsLog } from "../training/weights-watch.ts";
-import { type BackendChoice, backendFor, type Loaded, load, openChecked } from "./load.ts";
+import { type BackendChoice, backendFor, type Loaded, load, loadWeights, openChecked } from "./load.ts";
 
 export interface TrainOptions extends BackendChoice {
   /** A recipe's YAML file; or a recipe itself, whose paths then start from the current folder. */
@@ -64,7 +64,7 @@ export async function train(
   job.signal?.throwIfAborted();
   const { recipe, base } = await openRecipe(options.recipe, options.set);
   const sources = await findSources(recipe, base, job);
-  const teacherSpec = recipe.loss.teacher && modelFrom(recipe.loss.teacher, base);
+  const teacherSpec = teacherOf(recipe, base);
   const teachers = teacherSpec ? [await fingerprintOf(teacherSpec, job)] : [];
   const start = await openStart(recipe, base, job);
   let teacher: Loaded | undefined;
@@ -76,7 +76,9 @@ export async function train(
     const finish = startRecord("train", { recipe: forRecord(recipe) });
     backend = await backendFor(options, job);
     const room = roomFor(backend, options.memory);
-    const predicted = await checkFits(recipe, await vocabularyOf(recipe, sources), room);
+    const openTeacher =
+      teacherSpec === undefined ? undefined : (on: Backend) => loadWeights(teacherSpec, on, {}, job);
+    const predicted = await checkFits(recipe, await vocabularyOf(recipe, sources), room, openTeacher);
     folder = await openRunFolder(out, contents, resume);
     if (folder.finished) return folder.finished as Record<TrainResult>;
     await writeFileAtomic(join(out, "recipe.yaml"), new TextEncoder().encode(stringify(forRecord(recipe))));
@@ -127,12 +129,6 @@ async function fingerprintOf(spec: string, job: Job): Promise<Fingerprint> {
   } finally {
     await file.close();
   }
-}
-
-/** A model that a recipe names: of the bundle or the hub as it is, a path from the recipe's folder. */
-function modelFrom(spec: string, base: string): string {
-  const { isAbsolute, join } = paths();
-  return /^(bundled|hf):/.test(spec) || isAbsolute(spec) ? spec : join(base, spec);
 }
 
 /** The page that shows how the run went. */
