@@ -3,7 +3,7 @@ import type { Model, ModelConfig } from "../models/model.ts";
 import { type Recipe, roundingOf } from "./recipe.ts";
 
 /** The sizes that a recipe gives its model, before its family changes anything. */
-export function plainConfig({ model }: Pick<Recipe, "model">, vocabulary: number): ModelConfig {
+function plainConfig({ model }: Pick<Recipe, "model">, vocabulary: number): ModelConfig {
   return {
     architecture: "llama",
     ...model,

@@ -12,7 +12,7 @@ import { tokenizerFrom } from "../tokenizers/index.ts";
 import type { Tokenizer } from "../tokenizers/tokenizer.ts";
 import { type Checkpoint, readState, STATE_FILE } from "./checkpoint.ts";
 import { differences } from "./differences.ts";
-import { plainConfig } from "./model.ts";
+import { modelOf } from "./model.ts";
 import type { Recipe } from "./recipe.ts";
 import type { Trainer } from "./trainer.ts";
 import type { Vocabulary } from "./vocabulary.ts";
@@ -39,7 +39,7 @@ export async function openStart(recipe: Recipe, base: string, job: Job): Promise
   const file = await openModel(spec, job);
   try {
     const model = naming(file.name, () => describe(file.config));
-    checkSizes(file.name, model.config, plainConfig(recipe, model.config.vocabulary));
+    checkSizes(file.name, model.config, modelOf(recipe, model.config.vocabulary).config);
     const snapshot = await snapshotOf(spec);
     const path = snapshot && join(snapshot.folder, STATE_FILE);
     const state = path !== undefined && (await whatIs(path)) === "file" ? await readState(path) : undefined;
@@ -69,13 +69,23 @@ async function fingerprintsOf(file: ModelFile, state: Checkpoint | undefined): P
   return [model, { name: `${file.name} ${STATE_FILE}`, bytes, sha256: hash.digest("hex") }];
 }
 
-/** The context may be another one: no weight depends on it. What a family adds to a model it adds to the start's too. */
+/**
+ * The context may be another one, and how inputs, keys and values are rounded: no weight depends on it. What a family
+ * adds to a model it adds to the start's too; what the start has beyond that it must have as well.
+ */
 function checkSizes(name: string, start: ModelConfig, own: ModelConfig): void {
-  const sizes = ({ context: _, ropePairing: __, normEpsilon, ropeBase, ...rest }: ModelConfig) => ({
-    ...rest,
-    normEpsilon: Math.fround(normEpsilon), // as GGUF keeps them
-    ropeBase: Math.fround(ropeBase),
-  });
+  const sizes = ({ normEpsilon, ropeBase, ...rest }: ModelConfig) => {
+    const { context: _, ropePairing: __, activations: ___, cacheRounding: ____, ...others } = rest;
+    const { ffnActivation, subNorm, outputNorm, ...weights } = others;
+    return {
+      ...weights,
+      ...(start.ffnActivation === undefined ? {} : { ffnActivation }),
+      ...(start.subNorm ? { subNorm } : {}),
+      ...(start.outputNorm ? { outputNorm } : {}),
+      normEpsilon: Math.fround(normEpsilon), // as GGUF keeps them
+      ropeBase: Math.fround(ropeBase),
+    };
+  };
   const met = differences(sizes(start), sizes(own));
   if (met !== "") throw new InputError(`from: ${name} is another model than the recipe's: ${met}`);
 }
