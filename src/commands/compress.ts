@@ -64,7 +64,13 @@ function show(record: Record<CompressResult>): string {
   return [
     table(["layer", "method", "format", "bits", "relative error", "of"], rows),
     "",
-    `${size(before)} -> ${size(after)}, ${(before / after).toFixed(2)} times smaller, in ${duration(record.seconds)}`,
+    `${size(before)} -> ${size(after)}, ${ratio(before, after)}, in ${duration(record.seconds)}`,
     `bits per weight: ${linear.toFixed(3)} in linear layers, ${total.toFixed(3)} in all`,
   ].join("\n");
+}
+
+function ratio(before: number, after: number): string {
+  return after <= before
+    ? `${(before / after).toFixed(2)} times smaller`
+    : `${(after / before).toFixed(2)} times larger`;
 }

@@ -268,7 +268,7 @@ async function find(suite: Suite, items: readonly MeasuredItem[]): Promise<Findi
   const claims = claimsOf({ cells, replicates, fits, ablation });
   const tokens = counts.reduce((sum, n) => sum + n, 0).toLocaleString("en-US");
   const protocol = [
-    `Measured on ${documents.length} held-out documents, ${tokens} tokens in ${counts.length} windows of ${grid[0].measurement.context}, each model as it is stored.`,
+    `Measured on ${documents.length} held-out ${documents.length === 1 ? "document" : "documents"}, ${tokens} tokens in ${counts.length} windows of ${grid[0].measurement.context}, each model as it is stored.`,
     `Intervals hold the middle 95 % of ${suite.bootstrap.resamples} resamples: documents are drawn, then windows of each, the same for all models${
       replicates.hasSeeds
         ? "; to each size the chance among seeds is added as it was seen at the sizes with several, all families together, and that among calibration sets"

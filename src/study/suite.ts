@@ -123,6 +123,8 @@ export function readSuite(input: unknown, where: string): Suite {
     const path = issue.path.join(".");
     if (issue.code === "unrecognized_keys" && path === "") {
       const [key] = issue.keys;
+      if (key === "family" && !Object.hasOwn(input as object, "study"))
+        throw new InputError(`${where}: is the recipe of one run; run it with lowbit train`);
       throw new InputError(
         `${where}: unknown key ${key}; did you mean ${nearestName(key, Object.keys(schema.shape))}?`,
       );

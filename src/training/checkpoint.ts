@@ -229,7 +229,7 @@ function nameOf(step: number): string {
 }
 
 /** Steps of the checkpoints in a folder, the newest last. */
-async function checkpointSteps(folder: string): Promise<number[]> {
+export async function checkpointSteps(folder: string): Promise<number[]> {
   if ((await whatIs(folder)) !== "folder") return [];
   const names = (await list(folder)).flatMap((name) => NAME.exec(name)?.[1] ?? []);
   return names.map(Number).sort((a, b) => a - b);

@@ -6,6 +6,7 @@ import type { Weight } from "../tensor/weight.ts";
 import { type Batch, type BatchOrder, spread, windowCount } from "./batches.ts";
 import {
   type About,
+  checkpointSteps,
   dueCheckpoint,
   type Reached,
   type Retention,
@@ -212,8 +213,10 @@ async function rollBack(
   if (!spikes || at.rollbacks >= spikes.retries) {
     const where = await trainer.blame(batch, step);
     const tried = spikes ? ` after ${at.rollbacks} rollbacks` : "";
+    const last = (await checkpointSteps(folder.work)).at(-1);
+    const kept = last === undefined ? "there is no checkpoint yet" : `the checkpoint of step ${last} is kept`;
     throw new Error(
-      `train: step ${step}: ${trouble}${tried} (${where}); lower the learning rate or the clip; the last good checkpoint is kept`,
+      `train: step ${step}: ${trouble}${tried} (${where}); lower the learning rate or the clip; ${kept}`,
     );
   }
   const retention = retentionOf(recipe);

@@ -228,7 +228,9 @@ export function factsOf({ log, header, samples, events = [] }: Seen): [name: str
     );
     say("validation loss", held.at(-1)?.validationLoss?.toFixed(4));
     say("tokens", grouped(last.tokens));
-    say("tokens per second", grouped(Math.round(last.tokens / last.step / perStep)));
+    // Of a run that goes on how fast it is now, of one that is over how fast it was.
+    const speed = left === 0 ? last.tokens / seconds : last.tokens / last.step / perStep;
+    say("tokens per second", grouped(Math.round(speed)));
   }
   if (header) {
     say("family", header.family);

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { InputError } from "../tensor/tensor.ts";
 import { parseYaml, type RecipeInput, readRecipe } from "./recipe.ts";
+import { forRecord } from "./recipe-file.ts";
 
 const minimal: RecipeInput = {
   family: "float",
@@ -47,6 +48,28 @@ test("an unknown key is named, with the nearest known one of its object", () => 
   );
 });
 
+test("of a name that there is none of, the nearest and all others are told", () => {
+  expect(failure({ family: "trlm" })).toMatch(
+    /^r\.yaml: family: there is no trlm; did you mean trilm\? There are float, trilm, bilm, /,
+  );
+  expect(failure({ optimizer: { name: "adam" } })).toBe(
+    "r.yaml: optimizer.name: there is no adam; did you mean adamw? There are adamw, adamw8, adamw4, collage, muon",
+  );
+  expect(failure({ schedule: { ...minimal.schedule, kind: "cosin" } })).toBe(
+    "r.yaml: schedule.kind: there is no cosin; did you mean cosine? There are cosine, trilm",
+  );
+  const paretoq = (options: object) => failure({ family: "paretoq", options });
+  expect(paretoq({ bit: 4 })).toBe(
+    "r.yaml: unknown key options.bit; did you mean options.bits? (family paretoq)",
+  );
+  expect(failure({ family: "trilm", options: { bits: 4 } })).toBe(
+    "r.yaml: unknown key options.bits; there are none (family trilm)",
+  );
+  expect(failure({ family: "continual" })).toBe(
+    "r.yaml: options.from is missing; it needs a number (family continual)",
+  );
+});
+
 test("a wrong value is named by its path", () => {
   expect(failure({ family: "ternary" })).toMatch(/^r\.yaml: family: /);
   expect(failure({ batch: 0 })).toMatch(/^r\.yaml: batch: /);
@@ -64,6 +87,7 @@ test("a wrong value is named by its path", () => {
     "does not pack what trilm trains; use tq2_0, trits, int2",
   );
   expect(failure({ formats: { linear: "tq2_0" } })).toContain("does not pack what float trains; use f16");
+  expect(failure({ study: "spectra" })).toBe("r.yaml: is the recipe of a study; run it with lowbit study");
   expect(() => readRecipe([], "r.yaml")).toThrow(/^r\.yaml: recipe: /);
   expect(() => readRecipe(null, "r.yaml")).toThrow(/^r\.yaml: recipe: /);
   expect(() => parseYaml("a: [", "r.yaml")).toThrow(/^r\.yaml: needs YAML/);
@@ -83,6 +107,20 @@ test("overrides reach nested keys, are YAML, and leave the input alone", () => {
   expect(minimal.schedule).toMatchObject({ peak: 0.001 });
   expect(failure({}, ["data.text=null"])).toContain("data.text: needs a file"); // null takes a key away
   expect(failure({}, ["peak"])).toContain("needs key=value");
+});
+
+test("records keep no path of the machine", () => {
+  const paths = {
+    from: "/home/me/runs/a@40",
+    loss: { teacher: "/home/me/teacher", soft: {} },
+    data: { ...minimal.data, text: "/home/me/text", tokenizer: { file: "/home/me/tokenizer.json" } },
+  };
+  const kept = forRecord(read(paths));
+  expect(JSON.stringify(kept)).not.toContain("/home");
+  expect(kept).toMatchObject({ from: "a@40", loss: { teacher: "teacher" }, data: { text: "text" } });
+  expect(forRecord(read({ loss: { teacher: "bundled:float", soft: {} } }))).toMatchObject({
+    loss: { teacher: "bundled:float" },
+  });
 });
 
 test("YAML's own warnings, which have many lines, are not printed", () => {

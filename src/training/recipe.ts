@@ -70,10 +70,10 @@ const schema = z.strictObject({
   recompute: z.boolean().default(false),
   optimizer: optimizerSchema,
   schedule: scheduleSchema,
-  seed: z.int(),
+  seed: z.int().default(1),
   /** Steps between checkpoints, and between validations. */
-  checkpointEvery: count,
-  validateEvery: count,
+  checkpointEvery: count.default(100),
+  validateEvery: count.default(100),
   /** Models kept in the middle of the run; default: none. */
   snapshots: snapshotsSchema.optional(),
   /** Go back to a checkpoint where the loss jumps; default: only stop where it is no number, or lost. */
@@ -126,13 +126,16 @@ export function parseYaml(text: string, where: string): unknown {
  */
 export function readRecipe(input: unknown, where: string, set: readonly string[] = []): Recipe {
   const raw: unknown = structuredClone(input);
+  if (typeof raw === "object" && raw !== null && Object.hasOwn(raw, "study")) {
+    throw new InputError(`${where}: is the recipe of a study; run it with lowbit study`);
+  }
   for (const assignment of set) assign(raw, assignment);
   const checked = schema.safeParse(raw);
   if (!checked.success) {
     const { issues } = checked.error;
     // A misspelt key is also a missing one; its name says more.
     const telling = issues.find(({ code }) => code === "unrecognized_keys") ?? issues[0];
-    throw new InputError(`${where}: ${problem(telling)}`);
+    throw new InputError(`${where}: ${problem(telling, schema, raw)}`);
   }
   const recipe = checked.data;
   const { model, batch, microBatch = batch, formats, family } = recipe;
@@ -154,10 +157,12 @@ export function readRecipe(input: unknown, where: string, set: readonly string[]
 
   checkOnly(recipe, needs);
   const method: TrainedMethod | undefined = trainedMethods[family as keyof typeof trainedMethods];
-  const options = method?.options.safeParse(recipe.options);
+  // Some options have no default, so that none at all is as wrong as an empty object.
+  const options = method?.options.safeParse(recipe.options ?? {});
   if (options?.error) {
-    const [{ path, message }] = options.error.issues;
-    throw new InputError(`${where}: ${["options", ...path].join(".")}: ${message}`);
+    const [issue] = options.error.issues;
+    const said = problem(issue, method!.options, recipe.options, ["options"]);
+    throw new InputError(`${where}: ${said} (family ${family})`);
   }
   needs(method !== undefined || recipe.options === undefined, "options: family float has none");
 
@@ -212,18 +217,39 @@ function assign(raw: unknown, assignment: string): void {
   else at[path[path.length - 1]] = value;
 }
 
-function problem(issue: z.core.$ZodIssue): string {
-  const path = issue.path.map(String);
+/** What is wrong with a value that a schema refused, in words; `above` are the keys that lead to it. */
+function problem(
+  issue: z.core.$ZodIssue,
+  schema: z.core.$ZodType,
+  value: unknown,
+  above: readonly string[] = [],
+): string {
+  const path = [...above, ...issue.path.map(String)];
   if (issue.code === "unrecognized_keys") {
     const key = issue.keys[0];
-    const nearest = nearestName(key, keysAt(schema, path));
-    return `unknown key ${[...path, key].join(".")}; did you mean ${[...path, nearest].join(".")}?`;
+    const known = keysAt(schema, issue.path.map(String));
+    const full = (name: string) => [...path, name].join(".");
+    const remedy = known.length > 0 ? `did you mean ${full(nearestName(key, known))}?` : "there are none";
+    return `unknown key ${full(key)}; ${remedy}`;
   }
   const where = path.join(".") || "recipe";
+  const choices = choicesOf(issue);
+  const met = issue.path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown>)?.[key], value);
+  if (choices.length > 0 && typeof met === "string") {
+    const nearest = nearestName(met, choices);
+    return `${where}: there is no ${met}; did you mean ${nearest}? There are ${choices.join(", ")}`;
+  }
   if (issue.code === "invalid_type" && issue.message.endsWith("received undefined")) {
     return `${where} is missing; it needs ${issue.expected === "object" ? "keys of its own" : `a ${issue.expected}`}`;
   }
   return `${where}: ${issue.message}`;
+}
+
+/** The words from which a value was to be chosen. */
+function choicesOf(issue: z.core.$ZodIssue): string[] {
+  const of: readonly unknown[] | undefined =
+    issue.code === "invalid_value" ? issue.values : "options" in issue ? issue.options : undefined;
+  return (of ?? []).filter((choice) => typeof choice === "string");
 }
 
 /** Keys that the schema knows below a path; of alternatives, those of all of them. */

@@ -17,6 +17,7 @@ p { margin: 0.25rem 0; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(25rem, 100%), 1fr)); gap: 1rem; }
 .panel { background: var(--card); border: 1px solid var(--rule); border-radius: 8px; padding: 0.75rem; margin: 0; min-width: 0; }
 .panel.wide { grid-column: 1 / -1; }
+.panel svg[role=img] { width: 100%; }
 .scrolled { overflow-x: auto; }
 .scrolled svg[role=img] { width: 100%; min-width: 46rem; }
 .histograms { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 0.75rem; }

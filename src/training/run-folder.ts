@@ -1,4 +1,4 @@
-import { claimFolder, list, readSmall, whatIs, writeFileAtomic } from "../files/disk.ts";
+import { claimFolder, list, readSmall, remove, whatIs, writeError, writeFileAtomic } from "../files/disk.ts";
 import { fs, paths } from "../files/node.ts";
 import { fingerprint } from "../record/make.ts";
 import type { Fingerprint } from "../record/record.ts";
@@ -91,10 +91,14 @@ export interface RunFolder {
   /** Checkpoints and tokens; removed at the end. */
   readonly work: string;
   readonly log: string;
+  /** Whether nothing of the run stood there before. */
+  readonly isNew: boolean;
 }
 
 const WORK = "work";
 const RUN = "run.json";
+/** Holds the process that trains. */
+const LOCK = "process";
 const JSON_LIMIT = 1 << 28;
 
 /**
@@ -109,14 +113,15 @@ export async function openRunFolder(
 ): Promise<RunFolder & { readonly finished?: unknown }> {
   const { join, basename, resolve } = paths();
   const name = basename(resolve(out));
-  const folder = { out, work: join(out, WORK), log: join(out, "log.jsonl") };
+  const folder = { out, work: join(out, WORK), log: join(out, "log.jsonl"), isNew: false };
   const begun = join(folder.work, RUN);
   if ((await whatIs(begun)) === "file") {
     if (!resume)
       throw new InputError(
-        `${name}: holds a run that is not finished; continue it with --resume, or choose another folder`,
+        `${name}: holds a run that is not finished; continue it with --resume, choose another folder, or remove it`,
       );
     checkIdentity(name, (await readJson(begun)) as Contents, contents);
+    await lock(name, folder.work);
     await removeTemporaries(out);
     return folder;
   }
@@ -133,8 +138,58 @@ export async function openRunFolder(
   if ((await whatIs(out)) === "folder") await removeTemporaries(out);
   await claimFolder(out);
   await fs().mkdir(folder.work, { recursive: true });
+  await lock(name, folder.work);
   await writeFileAtomic(begun, new TextEncoder().encode(`${JSON.stringify(contents)}\n`));
-  return folder;
+  return { ...folder, isNew: true };
+}
+
+/** Lets other processes resume the run. */
+export async function unlockRunFolder({ work }: RunFolder): Promise<void> {
+  await remove(paths().join(work, LOCK));
+}
+
+/** Undoes the beginning of a run that its recipe or text made impossible, so that a better one may take the folder. */
+export async function abandonRunFolder(folder: RunFolder): Promise<void> {
+  const { out, log } = folder;
+  const logged = await fs()
+    .stat(log)
+    .then(({ size }) => size > 0)
+    .catch(() => false);
+  if (!folder.isNew || logged) return;
+  await closeRunFolder(folder);
+  for (const name of ["recipe.yaml", "log.jsonl", "weights.jsonl"]) await remove(paths().join(out, name));
+  if ((await list(out)).every((name) => name === ".lowbit")) await fs().rm(out, { recursive: true });
+}
+
+/** Throws an InputError where another process trains; one that was killed holds nothing. */
+async function lock(name: string, work: string): Promise<void> {
+  const path = paths().join(work, LOCK);
+  const text = String(process.pid);
+  try {
+    await fs().writeFile(path, text, { flag: "wx" });
+    return;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw writeError(path, error);
+  }
+  const holder = Number(new TextDecoder().decode(await readSmall(path, 64)));
+  const { mtimeMs } = await fs().stat(path);
+  const { uptime } = process.getBuiltinModule("node:os");
+  const sinceStart = mtimeMs > Date.now() - 1000 * uptime(); // a number from before that is of no process now
+  if (sinceStart && isRunning(holder)) {
+    throw new InputError(
+      `${name}: process ${holder} trains in it; wait for it, stop it, or choose another folder`,
+    );
+  }
+  await fs().writeFile(path, text);
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
+  }
 }
 
 /** The run is over: its record stands in `out`, and what only a resumed run needs goes. */

@@ -142,7 +142,7 @@ test("a run that breaks stops with the step and the tensor, its last good checkp
       (error: Error) => error.message,
     );
   expect(await stopped("broken", broken)).toMatch(
-    /^train: step 2: the loss is NaN \(input of model\.layers\.0\.\S+\.weight\); lower the learning rate or the clip; the last good checkpoint is kept$/,
+    /^train: step 2: the loss is NaN \(input of model\.layers\.0\.\S+\.weight\); lower the learning rate or the clip; the checkpoint of step 1 is kept$/,
   );
   expect(readdirSync(join(folder, "broken", "work"))).toContain("checkpoint-00000001.safetensors");
   expect(existsSync(join(folder, "broken", "model.safetensors"))).toBe(false);

@@ -136,6 +136,27 @@ test("another family starts from what was trained; a model of another container 
   expect(lines("from-gguf")[0].loss).toBe(lines("from-whole")[0].loss);
 });
 
+test("what a family added to a model the next one goes on with, or it is refused", async () => {
+  const options = { squaredRelu: true };
+  const first = {
+    family: "bitnet-b1.58",
+    options,
+    formats: undefined,
+    snapshots: { steps: [2], state: true },
+  };
+  await run("stage-1", { ...first, steps: 2 });
+  const from = join(folder, "stage-1@2");
+  const second = { ...still, from, formats: undefined };
+  await run("stage-2", { ...second, family: "bitnet-a4.8", keepOptimizer: true });
+  await run("stage-1-again", { ...second, family: "bitnet-b1.58", options });
+  expect(lines("stage-1-again")[0].loss).toBeLessThan(lines("stage-1")[0].loss);
+  expect(await refusal(run("never", { ...second, family: "trilm" }))).toBe(
+    "from: stage-1@2 is another model than the recipe's: ffnActivation relu2 → none, subNorm true → none",
+  );
+  await run("signs", { family: "onebit", formats: undefined, steps: 2 });
+  await run("signs-again", { ...still, from: join(folder, "signs"), family: "onebit", formats: undefined });
+});
+
 test("another architecture or tokenizer is refused, with what differs", async () => {
   const from = baseOut;
   expect(await refusal(run("never", { from }, ["model.dim=32", "model.layers=3"]))).toBe(

@@ -169,8 +169,11 @@ test("empty documents are skipped and counted", async () => {
 
 test("a text that cannot be used is named", async () => {
   const text = writeTinyText(folder);
-  expect(await failure({ heldOut: { share: 1e-9 } })).toBe(
+  expect(await failure({ heldOut: { share: 1e-9 }, separator: "\u0000" })).toBe(
     "data.heldOut: a share of 1e-9 of 4 documents keeps nothing for validation; choose another",
+  );
+  expect(await failure({ heldOut: { share: 1e-9 } })).toBe(
+    'data.heldOut: a share of 1e-9 of 4 documents keeps nothing for validation; a text file is one document unless data.separator, like "\\n\\n", says where others begin',
   );
   writeFileSync(join(text, "z.png"), Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0, 1));
   expect(await failure({})).toContain("z.png: needs text, met byte 0 at 4; is it binary?");

@@ -124,8 +124,12 @@ export async function openText(
       [heldOut, "keeps nothing for validation"],
     ] as const) {
       if (side.length > 0) continue;
+      const advice =
+        data.separator === undefined && "share" in data.heldOut && corpus.files.every(isText)
+          ? 'a text file is one document unless data.separator, like "\\n\\n", says where others begin'
+          : "choose another";
       throw new InputError(
-        `data.heldOut: ${heldOutWords(data)} of ${count} documents ${remedy}; choose another`,
+        `data.heldOut: ${heldOutWords(data)} of ${count} ${count === 1 ? "document" : "documents"} ${remedy}; ${advice}`,
       );
     }
     return {
@@ -193,6 +197,10 @@ async function openGenerated(
     await close();
     throw error;
   }
+}
+
+function isText({ kind }: SourceFile): boolean {
+  return kind === "text";
 }
 
 function readingOf({ field, separator }: DataRecipe): Reading {

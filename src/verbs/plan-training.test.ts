@@ -38,6 +38,27 @@ test("a dry run says what training then does, and leaves nothing", async () => {
   expect((await planTraining({ recipe, backend, trial: false })).trainingSeconds).toBeUndefined();
 });
 
+test("a teacher's memory counts, and its time", async () => {
+  await train({ recipe: tinyRecipe(text, "float"), out: join(folder, "teacher"), backend });
+  const recipe = {
+    ...tinyRecipe(text, "trilm"),
+    loss: { teacher: join(folder, "teacher"), soft: {}, states: {} },
+  };
+  const { memory } = await planTraining({ recipe, backend });
+  expect(memory.teacher).toBeGreaterThan(4 * 280 * 16);
+  const taught = await train({ recipe, out: join(folder, "taught"), backend });
+  expect(taught.memory.predicted.peak).toBe(memory.peak);
+  const native = await train({ recipe, out: join(folder, "native") }).catch(() => undefined); // where it was built
+  const { peak } = native?.memory ?? {};
+  if (peak !== undefined) expect(Math.abs(memory.peak / peak - 1)).toBeLessThan(0.1);
+  const other = { ...recipe, model: { ...recipe.model, layers: 1 } };
+  await expect(planTraining({ recipe: other, backend })).rejects.toThrow(
+    /^teacher: has 2 blocks of width 16/,
+  );
+  for (const name of ["teacher", "taught", "native"])
+    rmSync(join(folder, name), { recursive: true, force: true });
+});
+
 test("what does not fit is refused before anything is written", async () => {
   const out = join(folder, "never");
   const recipe = tinyRecipe(text, "float");

@@ -146,6 +146,28 @@ test("a run is neither overwritten nor continued as another one", async () => {
   expect((await run("begun", { resume: true, recipe })).steps).toBe(12);
 });
 
+test("a run that cannot begin leaves nothing behind", async () => {
+  for (const set of [["data.tokenizer.train=10"], ["data.heldOut={share: 1e-9}"], ["batch=4000"]]) {
+    await refusal(run("impossible", { set }));
+    expect(existsSync(join(folder, "impossible"))).toBe(false);
+  }
+});
+
+test("two processes do not train in one folder", async () => {
+  const controller = new AbortController();
+  const stop = { signal: controller.signal, onProgress: () => controller.abort(new Error("stop")) };
+  const out = join(folder, "shared");
+  await expect(train({ recipe: tinyRecipe(text, "float"), out, backend }, stop)).rejects.toThrow("stop");
+  const lock = join(out, "work", "process");
+  expect(existsSync(lock)).toBe(false);
+  writeFileSync(lock, String(process.ppid));
+  expect(await refusal(run("shared", { resume: true }))).toBe(
+    `shared: process ${process.ppid} trains in it; wait for it, stop it, or choose another folder`,
+  );
+  writeFileSync(lock, "4194999"); // more than a process can have: one that was killed
+  expect((await run("shared", { resume: true })).steps).toBe(12);
+});
+
 test("a finished run gives its record when it is resumed, and is not overwritten", async () => {
   const first = await run("done");
   const bits = bitsOf(join(folder, "done"));

@@ -4,6 +4,7 @@ import { readSnapshots, type SnapshotEntry, writeFileAtomic, writeModel } from "
 import { paths } from "../files/node.ts";
 import { baseName, startRecord } from "../record/make.ts";
 import type { Job, Record } from "../record/record.ts";
+import { InputError, ShapeError, UnsupportedError } from "../tensor/tensor.ts";
 import type { Reached } from "../training/checkpoint.ts";
 import { modelFiles } from "../training/finish.ts";
 import { readEvents, readLog } from "../training/log.ts";
@@ -13,11 +14,13 @@ import { forRecord, openRecipe } from "../training/recipe-file.ts";
 import { trainingReport } from "../training/report.ts";
 import { runTraining, type Trained } from "../training/run.ts";
 import {
+  abandonRunFolder,
   closeRunFolder,
   contentsOf,
   type Identity,
   openRunFolder,
   type RunFolder,
+  unlockRunFolder,
 } from "../training/run-folder.ts";
 import { openStart } from "../training/start.ts";
 import { findSources, vocabularyOf } from "../training/text.ts";
@@ -68,6 +71,7 @@ export async function train(
   const start = await openStart(recipe, base, job);
   let teacher: Loaded | undefined;
   let backend: Backend | undefined;
+  let folder: (RunFolder & { readonly finished?: unknown }) | undefined;
   try {
     const contents = await contentsOf(recipe, [...sources.data, ...teachers], start?.fingerprints);
     const { of: _, ...identity } = contents;
@@ -76,9 +80,9 @@ export async function train(
     backend = opened;
     const room = roomFor(backend, options.memory);
     const predicted = await checkFits(recipe, await vocabularyOf(recipe, sources), room, counted);
-    const folder = await openRunFolder(out, contents, resume);
+    folder = await openRunFolder(out, contents, resume);
     if (folder.finished) return folder.finished as Record<TrainResult>;
-    await writeFileAtomic(join(out, "recipe.yaml"), new TextEncoder().encode(stringify(recipe)));
+    await writeFileAtomic(join(out, "recipe.yaml"), new TextEncoder().encode(stringify(forRecord(recipe))));
     if (teacherSpec) teacher = await load(teacherSpec, backend, {}, job);
     const inputs = {
       models: [...(start?.fingerprints ?? []), ...teachers],
@@ -105,11 +109,19 @@ export async function train(
     reached?.("model written");
     await closeRunFolder(folder);
     return record;
+  } catch (error) {
+    if (folder && isBadInput(error)) await abandonRunFolder(folder);
+    throw error;
   } finally {
+    if (folder) await unlockRunFolder(folder);
     await teacher?.free();
     backend?.dispose();
     await start?.file.close();
   }
+}
+
+function isBadInput(error: unknown): boolean {
+  return [InputError, ShapeError, UnsupportedError].some((kind) => error instanceof kind);
 }
 
 /** The page that shows how the run went. */
