@@ -3,8 +3,10 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { generator } from "../tensor/random.ts";
+import { InputError } from "../tensor/tensor.ts";
 import { findCorpus, type SourceFile } from "./corpus.ts";
 import { documents, type Part, type Reading } from "./documents.ts";
+import { parquetRows } from "./parquet.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "lowbit-documents-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -146,6 +148,24 @@ describe("Parquet (files of pyarrow, test/golden/parquet)", () => {
       "none.parquet: cannot be read as Parquet",
     );
   });
+});
+
+test("a Parquet file with any byte of its footer damaged gives all its rows or is refused, and ends", async () => {
+  const bytes = readFileSync(golden("plain.parquet"));
+  const footer = bytes.length - 8 - bytes.readUInt32LE(bytes.length - 8);
+  for (let at = footer; at < bytes.length - 8; at++) {
+    const damaged = Uint8Array.from(bytes);
+    damaged[at] += 1 + 3 * (at % 2); // the lowest bit, or the third
+    const source = {
+      name: "damaged.parquet",
+      byteLength: damaged.length,
+      slice: async (from: number, to: number) => damaged.slice(from, to),
+      close: async () => {},
+    };
+    const found = await collected(parquetRows(source, "text")).catch((error: Error) => error);
+    if (found instanceof Error) expect(found, `byte ${at}`).toBeInstanceOf(InputError);
+    else expect(found.length, `byte ${at}`).toBe(40);
+  }
 });
 
 describe("folders", () => {

@@ -39,8 +39,10 @@ export async function* parquetRows(
       throw new InputError(`${source.name}: cannot be read as Parquet (${why}); damaged?`);
     }
   };
-  const metadata = await reading(() => parquetMetadataAsync(file));
-  const columns = parquetSchema(metadata).children;
+  // Looking for geography never ends in a damaged schema.
+  const metadata = await reading(() => parquetMetadataAsync(file, { geoparquet: false }));
+  const schema = await reading(async () => parquetSchema(metadata));
+  const columns = schema.children;
   const found = columns.find(({ element }) => element.name === column);
   if (found === undefined) {
     const names = columns.map(({ element }) => element.name);
@@ -48,8 +50,21 @@ export async function* parquetRows(
       `${source.name}: needs a column ${JSON.stringify(column)}, has ${names.slice(0, 8).join(", ")}; set data.field`,
     );
   }
+  // Of lists, and of what it does not know, hyparquet makes rows without end.
+  const { repetition_type: each = "" } = found.element;
+  if (schema.element.repetition_type === "REPEATED" || !["REQUIRED", "OPTIONAL"].includes(each)) {
+    throw new InputError(
+      `${source.name}: needs one text a row in ${JSON.stringify(column)}, met lists; set data.field`,
+    );
+  }
   const isText = (value: unknown) => typeof value === "string" || value === null || value === undefined;
-  const total = Math.max(1, Number(metadata.num_rows));
+  const inGroups = metadata.row_groups.reduce((sum, group) => sum + Number(group.num_rows), 0);
+  if (inGroups !== Number(metadata.num_rows)) {
+    throw new InputError(
+      `${source.name}: its groups have ${inGroups} rows, its header says ${metadata.num_rows}; damaged?`,
+    );
+  }
+  const total = Math.max(1, inGroups);
   let row = 0;
   for (const group of metadata.row_groups) {
     const rows = Number(group.num_rows);
@@ -69,6 +84,11 @@ export async function* parquetRows(
       const to = Math.min(end, row + at);
       const from = row;
       const values = await reading(() => scan.readColumn({ column, rowStart: from, rowEnd: to }));
+      if (values.length !== to - from) {
+        throw new InputError(
+          `${source.name}: rows ${from} … ${to - 1} hold ${values.length} values, ${to - from} are needed; damaged?`,
+        );
+      }
       for (const [i, value] of Array.from(values).entries()) {
         if (!isText(value)) {
           throw new InputError(
