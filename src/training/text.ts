@@ -231,9 +231,12 @@ function throttled<A extends [done: number, ...rest: unknown[]]>(
   progress: (...values: A) => Parameters<NonNullable<Job["onProgress"]>>[0],
 ): (...values: A) => void {
   let last = Number.NEGATIVE_INFINITY;
+  let over = false; // many documents may end in the last bytes
   return (...values) => {
     const event = progress(...values);
-    if (performance.now() - last < BETWEEN_REPORTS && event.done < event.total) return;
+    const ends = event.done >= event.total && !over;
+    if (performance.now() - last < BETWEEN_REPORTS && !ends) return;
+    over ||= ends;
     last = performance.now();
     onProgress?.(event);
   };
