@@ -5,6 +5,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import type { RecipeInput } from "../src/training/recipe.ts";
 import { convert } from "../src/verbs/convert.ts";
 import { generate } from "../src/verbs/generate.ts";
+import { planTraining } from "../src/verbs/plan-training.ts";
 import { train } from "../src/verbs/train.ts";
 import { tinyRecipe, writeTinyText } from "./tiny-training.ts";
 
@@ -55,18 +56,55 @@ test.each(ways)("%s: from a text to a model that generates as it was trained", a
   expect(JSON.parse(readFileSync(at(`${family}-copy/config.json`), "utf8")).lowbit).toEqual(config.lowbit);
 });
 
+test("a4.8 goes on from b1.58, with its norms and activation; what these norms are missing in is refused", async () => {
+  const plain = { formats: { linear: "int2" }, validateEvery: 9 } as const;
+  const first = { ...plain, options: { squaredRelu: true }, snapshots: { steps: [2], state: true } };
+  await train({ recipe: recipeOf("bitnet-b1.58", first), out: at("first"), backend });
+  const second = { ...plain, from: `${at("first")}@2`, keepOptimizer: true };
+  const { steps } = await train({ recipe: recipeOf("bitnet-a4.8", second), out: at("second"), backend });
+  expect(steps).toBe(3);
+  const loss = (name: string, line: number) =>
+    JSON.parse(readFileSync(join(at(name), "log.jsonl"), "utf8").split("\n")[line]).loss;
+  expect(loss("second", 0)).toBeLessThan(loss("first", 0)); // it begins where the other one was
+  await expect(
+    train({ recipe: recipeOf("trilm", { ...plain, from: at("first") }), out: at("third"), backend }),
+  ).rejects.toThrow(
+    "from: first is another model than the recipe's: ffnActivation relu2 → none, subNorm true → none",
+  );
+});
+
+test("bitnet-a4.8 goes on from bitnet-b1.58 as its paper says; a model with other norms is another model", async () => {
+  const data = { text, heldOut: ["held.txt"], tokenizer: { file: at("bitnet-b1.58/tokenizer.json") } };
+  const second = (options: Record<string, unknown>) =>
+    recipeOf("bitnet-a4.8", { data, formats: { linear: "int2" }, from: at("bitnet-b1.58"), options });
+  const { models, steps } = await train({ recipe: second({}), out: at("later"), backend });
+  expect([models.length, steps]).toEqual([1, 3]);
+  await expect(train({ recipe: second({ subNorm: false }), out: at("other"), backend })).rejects.toThrow(
+    /^from: bitnet-b1\.58 is another model than the recipe's: subNorm true → /,
+  );
+});
+
 test("a teacher beside: its hash is recorded, one of another vocabulary is refused", async () => {
   const data = { text, heldOut: ["held.txt"], tokenizer: { file: at("teacher/tokenizer.json") } };
-  const loss = { teacher: at("teacher"), soft: { rule: "topk", k: 20 }, states: { share: 0.1 } } as const;
+  const soft = { rule: "topk", k: 20 } as const;
+  const loss = { teacher: at("teacher"), labels: 0, soft, states: { share: 0.1 } };
   const out = at("taught");
-  const record = await train({ recipe: recipeOf("llm-qat", { data, loss }), out, backend });
+  const recipe = recipeOf("llm-qat", { data, loss });
+  const plan = await planTraining({ recipe, backend });
+  expect(plan.memory.teacher).toBeGreaterThan(0);
+  const record = await train({ recipe, out, backend });
+  const { available: _, ...predicted } = plan.memory;
+  expect(record.memory.predicted).toEqual(predicted);
+  expect(JSON.stringify([plan, record])).not.toContain(folder);
   expect(record.models).toEqual([
     expect.objectContaining({ sha256: expect.stringMatching(/^[0-9a-f]{64}$/) }),
   ]);
   const other = { ...data, tokenizer: { train: 270 } };
   await expect(
     train({ recipe: recipeOf("llm-qat", { data: other, loss }), out: at("other"), backend }),
-  ).rejects.toThrow(/^teacher: has \d+ tokens, the model \d+; take a teacher of the same vocabulary/);
+  ).rejects.toThrow(
+    /^teacher: has \d+ rows in its output matrix, the model \d+; take a teacher of the same vocabulary/,
+  );
 });
 
 test("a run does not continue under another teacher", async () => {

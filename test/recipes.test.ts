@@ -1,51 +1,51 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { expect, test } from "vitest";
-import { parse } from "yaml";
-import { trainedMethods } from "../src/methods/index.ts";
-import { parseYaml, readRecipe } from "../src/training/recipe.ts";
+import { afterAll, describe, expect, test } from "vitest";
+import { openRecipe } from "../src/training/recipe-file.ts";
+import { identityOf } from "../src/training/run-folder.ts";
+import { openStart } from "../src/training/start.ts";
+import { planTraining } from "../src/verbs/plan-training.ts";
 
-const root = join(import.meta.dirname, "..");
-const text = (path: string) => readFileSync(join(root, path), "utf8");
-const yamlIn = (path: string) => /```yaml\n([\s\S]*?)```/.exec(text(path))![1];
+const folder = join(import.meta.dirname, "../recipes");
+const temporary = mkdtempSync(join(tmpdir(), "lowbit-recipes-"));
+afterAll(() => rmSync(temporary, { recursive: true, force: true }));
+const names = readdirSync(folder).filter((name) => name.endsWith(".yaml") && name !== "spectra.yaml");
+const text = join(import.meta.dirname, "../../shared/data/text-classics");
 
-test("the recipes that the documents show are recipes", () => {
-  for (const path of ["README.md", "docs/training.md"]) readRecipe(parseYaml(yamlIn(path), path), path);
-});
-
-test("docs/training.md has every key of a recipe", () => {
-  const shown = parse(yamlIn("docs/training.md"));
-  const full = readRecipe(shown, "full");
-  expect(Object.keys(shown).sort()).toEqual(Object.keys(full).sort());
-  for (const key of ["model", "optimizer", "schedule", "spikes", "formats"] as const)
-    expect(Object.keys(shown[key]).sort()).toEqual(Object.keys(full[key] as object).sort());
-});
-
-test("README's tables have every way to train with its options and defaults, and every optimizer", () => {
-  const rows = new Map(
-    [...text("README.md").matchAll(/^\| `([\w.-]+)`[^|]*\|[^|]*\|([^|]*)\|/gm)].map(([, name, rest]) => [
-      name,
-      rest,
-    ]),
+test("there is a recipe for each way to begin with", () => {
+  expect(names.sort()).toEqual(
+    ["bilm", "bitnet-a4.8", "bitnet-b1.58", "continual", "float", "llm-qat", "matquant", "onebit", "paretoq"]
+      .concat("trilm")
+      .map((name) => `${name}.yaml`),
   );
-  for (const [name, { options }] of Object.entries(trainedMethods)) {
-    const row = rows.get(name);
-    expect(row, name).toBeDefined();
-    const filled = options.parse(name === "continual" ? { from: 1 } : {}) as object;
-    const named = [...row!.matchAll(/`(\w+)`/g)].map(([, option]) => option);
-    expect(named.sort(), name).toEqual(Object.keys(filled).sort());
-    for (const [option, value] of Object.entries(filled)) {
-      if (typeof value !== "object" && !(name === "continual" && option === "from") && option !== "density")
-        expect(row, name).toMatch(new RegExp(`\`${option}\`[^\`]*\\(${value}\\b`));
-    }
-  }
-  for (const name of ["adamw", "adamw8", "adamw4", "collage", "muon"])
-    expect([...rows.keys()]).toContain(name);
 });
 
-test("the recipes that come along are recipes", () => {
-  for (const name of readdirSync(join(root, "recipes")).filter((name) => name.endsWith(".yaml"))) {
-    const recipe = parseYaml(text(`recipes/${name}`), name) as object;
-    if (!("study" in recipe)) readRecipe(recipe, name);
+test("the recipes of the bundled models are those that these were trained with", async () => {
+  const hashes = {
+    float: "4b9cfa92c0389dcb7e025f15f8d9811f8fbc92dc0bc157b03d290e847a747ff3",
+    trilm: "3dfb5d763ccd54f6906d38f002e9816ae33d7abf2e82197c3583c60a83a83723",
+  };
+  for (const [name, hash] of Object.entries(hashes)) {
+    const { recipe } = await openRecipe(join(folder, `${name}.yaml`));
+    expect((await identityOf(recipe, [])).recipe).toBe(hash);
   }
+});
+
+describe("each recipe passes a dry run, and starts from a model of its sizes", () => {
+  test.skipIf(!existsSync(text)).each(names)("%s (needs ../shared/data/text-classics)", async (name) => {
+    const path = join(folder, name);
+    const { steps, memory } = await planTraining({
+      recipe: path,
+      set: ["steps=10"],
+      trial: false,
+      backend: "reference",
+    });
+    expect(steps).toBe(10);
+    expect(memory.total).toBeLessThan(4e9);
+    const { recipe, base } = await openRecipe(path);
+    if (!recipe.from?.startsWith("bundled:")) return;
+    const start = await openStart(recipe, base, {});
+    await start?.file.close();
+  });
 });

@@ -242,9 +242,10 @@ export function backendSuite(name: string, open: (options: BackendOptions) => Pr
     const results: Elements[][] = [];
     for (const threads of [1, 2, 3, 5]) {
       const backend = await open({ threads });
-      results.push(await largeResults(backend));
+      const has = threads <= backend.threads; // else it has one thread whatever is wanted
+      if (has) results.push(await largeResults(backend));
       backend.dispose();
-      if (threads > backend.threads) break; // has one thread whatever is wanted
+      if (!has) break;
     }
     for (const others of results.slice(1)) {
       for (const [i, one] of results[0].entries()) expect(sameBits(one, others[i]), `result ${i}`).toBe(true);

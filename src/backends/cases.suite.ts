@@ -768,7 +768,7 @@ export function wrongShapes(): Case<KernelName | ProcedureName>[] {
     ["nested", t(6), 4, 0],
     ["roundRows", t(2, 6), 1, 0, 0, 1, 0],
     ["roundRows", t(2, 6), 17, 0, 0, 1, 0],
-    ["roundRows", t(2, 6), 8, 3, 0, 1, 0],
+    ["roundRows", t(2, 6), 8, 4, 0, 1, 0],
     ["roundRows", t(2, 6), 8, 0, 4, 1, 0],
     ["roundRows", t(2, 6), 8, 0, 0, 0, 0],
     ["roundRows", t(2, 6), 8, 0, 0, 1, -1],

@@ -59,16 +59,31 @@ async function watched<R>(out: string, port: number | true, work: () => Promise<
 }
 
 function show(record: Record<TrainResult>): string {
-  const { steps, tokens, tokensPerSecond, trainingSeconds, optimizer, validation, rollbacks, memory } =
-    record;
+  const {
+    steps,
+    tokens,
+    tokensPerSecond,
+    trainingSeconds,
+    optimizer,
+    validation,
+    rollbacks,
+    memory,
+    generated,
+    chosen,
+  } = record;
   const { loss, lossStandardError } = validation;
   const error = lossStandardError === null ? "" : ` ± ${lossStandardError.toFixed(4)}`;
   const peak = memory.peak === undefined ? "" : `, ${size(memory.peak)} of tensors`;
   return [
     `${steps} steps, ${count(tokens)} tokens in ${duration(trainingSeconds)} (${tokensPerSecond.toFixed(0)} tokens/s${peak})`,
+    ...(generated
+      ? [`text of ${count(generated.tokens)} tokens in ${count(generated.texts)} parts, written by a model`]
+      : []),
+    ...(chosen ? [`only these learned: ${chosen.map(({ name }) => name).join(", ")}`] : []),
     ...rollbacks.map(({ at, to, why }) => `step ${at}: ${why}; went back to step ${to}`),
     `optimizer ${optimizer.name}, ${optimizer.stateBytesPerParameter.toFixed(2)} bytes of state per parameter`,
     `validation loss ${loss.toFixed(4)}${error} nats per token, measured on the model as stored`,
+    ...(validation.widths ?? []).map(({ bits, loss: at }) => `  read at ${bits} bits ${at.toFixed(4)}`),
   ].join("\n");
 }
 
@@ -84,7 +99,7 @@ function showPlan(record: Record<PlanResult>): string {
     `parameters  ${count(total)}: ${parts.map(([role, some]) => `${count(some)} ${role}`).join(", ")}`,
     `stored      ${size(storedBytes)}, ${bits.linear.toFixed(3)} bits per linear weight, ${bits.total.toFixed(3)} per weight`,
     `memory      ${size(memory.total)} at most of ${size(memory.available)}: weights ${size(memory.weights)}, gradients ${size(memory.gradients)}, ` +
-      `optimizer ${size(memory.optimizerStates)}, ${memory.teacher > 0 ? `teacher ${size(memory.teacher)}, ` : ""}activations ${size(memory.activations)} (a block ${size(memory.block)}), ` +
+      `optimizer ${size(memory.optimizerStates)}, ${memory.teacher === undefined ? "" : `teacher ${size(memory.teacher)}, `}activations ${size(memory.activations)} (a block ${size(memory.block)}), ` +
       `scratch ${size(memory.scratch)}, checkpoint ${size(memory.checkpoint)}`,
     `training    ${count(steps)} steps, ${count(tokens)} tokens`,
     `time        ${time}`,

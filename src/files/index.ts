@@ -12,6 +12,7 @@ import { llama2cOutput, tokenizerBeside } from "./llama2c-output.ts";
 import type { Convertible, ModelOutput } from "./output.ts";
 import { snapshotFolder, splitSnapshot } from "./snapshots.ts";
 import { openTokenizer, tokenizerFilesFrom } from "./tokenizer-files.ts";
+import { atWidth, splitWidth } from "./widths.ts";
 
 export { checkTensors, checkVocabulary } from "./checks.ts";
 export { claimFolder, isOurs, readText, writeFileAtomic } from "./disk.ts";
@@ -29,6 +30,7 @@ export { type ModelContents, modelWriter, type WriterOptions, writeModel } from 
 export interface OpenOptions extends HubOptions {
   /** File of the tokenizer, wherever a model comes without one; takes the place of its own. */
   readonly tokenizer?: string;
+  readonly onWarning?: (message: string) => void;
 }
 
 /**
@@ -40,11 +42,12 @@ export interface OpenOptions extends HubOptions {
  *   bundled:NAME        a model that comes with lowbit
  *   hf:OWNER/NAME[@REV] a model of the Hugging Face hub, from the cache or downloaded
  *   FOLDER@STEP         a snapshot that the model's training kept, bundled:NAME@STEP too; @last is the last one
+ *   MODEL@4bit          a model that was trained to be read at several widths, at this one; FOLDER@STEP@4bit too
  *
  * Throws an InputError of one line when it is none of these or damaged.
  */
 export async function openModel(spec: string, options: OpenOptions = {}): Promise<ModelFile> {
-  const model = await openOwn(spec, options);
+  const model = await openAtWidth(spec, options);
   const { tokenizer } = options;
   if (tokenizer === undefined) return model;
   try {
@@ -55,6 +58,20 @@ export async function openModel(spec: string, options: OpenOptions = {}): Promis
     };
   } catch (error) {
     await model.close();
+    throw error;
+  }
+}
+
+async function openAtWidth(spec: string, options: OpenOptions): Promise<ModelFile> {
+  const { model, bits } = splitWidth(spec) ?? {};
+  if (model === undefined || bits === undefined || (await whatIs(spec)) !== "nothing") {
+    return openOwn(spec, options);
+  }
+  const whole = await openOwn(model, options);
+  try {
+    return atWidth(whole, bits, options.onWarning);
+  } catch (error) {
+    await whole.close();
     throw error;
   }
 }

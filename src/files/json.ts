@@ -34,7 +34,7 @@ export function parseJson(bytes: Uint8Array, where: string): JsonObject {
 }
 
 /** Whether a JSON value is an object, no list and not null. */
-export function isObject(value: Json | undefined): value is JsonObject {
+export function isObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 

@@ -17,6 +17,8 @@ export interface SnapshotEntry {
   readonly loss: number;
   /** Mean loss over windows of the held-out text, nats per token, where it was measured. */
   readonly validationLoss?: number;
+  /** The same at each width of a model that is trained at several. */
+  readonly widthLosses?: readonly { readonly bits: number; readonly loss: number }[];
   /** Of the weights' files; the hash is the one that records give for the model. */
   readonly bytes: number;
   readonly sha256: string;

@@ -115,6 +115,16 @@ export function groupSize(format: Format, rows: number, cols: number): number {
   }
 }
 
+/** Whether whole groups of a format fill a row of a matrix. */
+export function fillsRow(format: Format, cols: number): boolean {
+  try {
+    format.parts(1, cols);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** Parameters of every group of W (rows, cols), row by row; `importance` (cols) is that of a column. */
 export function fitGroups(format: GroupFormat, W: Matrix, importance?: Float32Array): Parameters[] {
   return Array.from(groupsOf(format, W, importance), ({ w, m }) => format.fitGroup(w, m));

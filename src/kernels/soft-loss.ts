@@ -4,7 +4,6 @@ import { topK } from "./top-k.ts";
 
 /** What a student's distribution is compared by, by the number that `softLoss` takes. */
 export const softRules = ["forward", "reverse", "topk"] as const;
-export type SoftRule = (typeof softRules)[number];
 
 /**
  * How far a student's distribution q is from a teacher's p, per token, in nats.

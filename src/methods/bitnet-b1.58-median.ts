@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { everywhere } from "../models/model.ts";
 import { packOneScale } from "./exact-levels.ts";
 import type { TrainedMethod, TrainedRounding } from "./method.ts";
 import { fade, rampAt } from "./ramp.ts";
@@ -35,7 +36,6 @@ export const bitnetB158Median: TrainedMethod<z.infer<typeof options>> = {
   paper,
   options,
   with({ ramp, activations }) {
-    const eight = { bits: 8, rule: "absmax" } as const;
     const rounding: TrainedRounding = {
       kind: "trained",
       name: "bitnet-b1.58-median",
@@ -47,7 +47,7 @@ export const bitnetB158Median: TrainedMethod<z.infer<typeof options>> = {
         modelChanges: (config) => ({
           ...config,
           subNorm: true,
-          activations: { attention: eight, attentionOutput: eight, ffn: eight, ffnOutput: eight },
+          activations: everywhere({ bits: 8, rule: "absmax" }),
         }),
       }),
       export: (W, format, { backend }) => packOneScale(rounding, "ternary", W, [EPSILON, 1], format, backend),

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { Activation } from "../models/model.ts";
+import { everywhere } from "../models/model.ts";
 import { packOneScale } from "./exact-levels.ts";
 import type { TrainedMethod, TrainedRounding } from "./method.ts";
 
@@ -34,7 +34,6 @@ export const bitnetB158: TrainedMethod<z.output<typeof options>> = {
   paper,
   options,
   with({ activations: bits, subNorm, squaredRelu }) {
-    const input: Activation = { bits, rule: "absmax" };
     const rounding: TrainedRounding = {
       kind: "trained",
       name: "bitnet-b1.58",
@@ -45,9 +44,7 @@ export const bitnetB158: TrainedMethod<z.output<typeof options>> = {
         ...config,
         subNorm,
         ...(squaredRelu ? { ffnActivation: "relu2" } : {}),
-        ...(bits === 16
-          ? {}
-          : { activations: { attention: input, attentionOutput: input, ffn: input, ffnOutput: input } }),
+        ...(bits === 16 ? {} : { activations: everywhere({ bits, rule: "absmax" }) }),
       }),
       export: (W, format, { backend }) => packOneScale(rounding, "ternary", W, [EPSILON], format, backend),
     };

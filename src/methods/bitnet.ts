@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { Activation } from "../models/model.ts";
+import { everywhere } from "../models/model.ts";
 import { packOneScale } from "./exact-levels.ts";
 import type { TrainedMethod, TrainedRounding } from "./method.ts";
 
@@ -28,7 +28,6 @@ export const bitnet: TrainedMethod<z.output<typeof options>> = {
   paper,
   options,
   with({ activations: bits, subNorm }) {
-    const input: Activation = { bits, rule: "absmax" };
     const rounding: TrainedRounding = {
       kind: "trained",
       name: "bitnet",
@@ -38,9 +37,7 @@ export const bitnet: TrainedMethod<z.output<typeof options>> = {
       modelChanges: (config) => ({
         ...config,
         subNorm,
-        ...(bits === 16
-          ? {}
-          : { activations: { attention: input, attentionOutput: input, ffn: input, ffnOutput: input } }),
+        ...(bits === 16 ? {} : { activations: everywhere({ bits, rule: "absmax" }) }),
       }),
       export: (W, format, { backend }) => packOneScale(rounding, "binary", W, [], format, backend),
     };

@@ -25,7 +25,9 @@ const options = z.strictObject({
  *
  * Nielsen et al., 2025 (https://arxiv.org/abs/2502.11895), who compare points
  * of transition, keeping the optimizer's states and fading the rounding in.
- * Weights only. `export` always gives Ŵ, also while λ is below 1.
+ * Weights alone, with TriLM's γ: their layer, that of bitnet-b1.58-median.ts,
+ * rounds its inputs too, and which of its measures of the scale they took could
+ * not be checked. `export` always gives Ŵ, also while λ is below 1.
  */
 export const continual: TrainedMethod<z.infer<typeof options>> = {
   name: "continual",

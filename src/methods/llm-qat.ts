@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { roundingRules, storedScale } from "../kernels/round-rows.ts";
-import type { Activation } from "../models/model.ts";
+import { type Activation, everywhere } from "../models/model.ts";
 import { matrix, row } from "../tensor/tensor.ts";
 import { outputsOf, packLevels } from "./exact-levels.ts";
 import type { TrainedMethod, TrainedRounding } from "./method.ts";
@@ -41,7 +41,6 @@ export const llmQat: TrainedMethod<z.output<typeof options>> = {
   options,
   with({ weights, activations, cache }) {
     const how = (width: number): Activation => ({ bits: width, rule: "minmax", limit: LIMIT });
-    const input = how(activations);
     const rounding: TrainedRounding = {
       kind: "trained",
       name: "llm-qat",
@@ -50,9 +49,7 @@ export const llmQat: TrainedMethod<z.output<typeof options>> = {
       forward: (ops, W) => ops.roundRows(W, weights, STORED, 0, 1, LIMIT),
       modelChanges: (config) => ({
         ...config,
-        ...(activations === 16
-          ? {}
-          : { activations: { attention: input, attentionOutput: input, ffn: input, ffnOutput: input } }),
+        ...(activations === 16 ? {} : { activations: everywhere(how(activations)) }),
         ...(cache === 16 ? {} : { cacheRounding: how(cache) }),
       }),
       async export(W, format, { backend }) {

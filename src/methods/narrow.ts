@@ -1,14 +1,9 @@
 import { z } from "zod";
-import type { GroupFormat } from "../formats/format.ts";
-import { formatByName, integer } from "../formats/index.ts";
-import { halfEven, halfUp } from "../tensor/rounding.ts";
-import { InputError, matrix } from "../tensor/tensor.ts";
-import { onlyPart, packedWeight, type Weight } from "../tensor/weight.ts";
+import type { IntegerBits } from "../formats/integer.ts";
+import { widths } from "../formats/narrow.ts";
+import { matrix } from "../tensor/tensor.ts";
 import { outputsOf, packLevels } from "./exact-levels.ts";
 import type { TrainedMethod, TrainedRounding } from "./method.ts";
-
-/** Widths that have a format. */
-const WIDTHS = [8, 6, 4, 3, 2] as const;
 
 /** How the codes of one stored matrix become those of fewer bits: rules of `nested` (kernels/nested.ts). */
 type Rule = 0 | 1;
@@ -17,9 +12,9 @@ type Rule = 0 | 1;
 export function nestedMethod(
   { name, paper }: { readonly name: string; readonly paper: string },
   rule: Rule,
-  defaults: readonly (readonly [bits: 8 | 6 | 4 | 3 | 2, share: number])[],
+  defaults: readonly (readonly [bits: IntegerBits, share: number])[],
 ): TrainedMethod<{ widths: readonly { bits: number; share: number }[] }> {
-  const width = z.strictObject({ bits: z.literal(WIDTHS), share: z.number().positive().default(1) });
+  const width = z.strictObject({ bits: z.literal(widths), share: z.number().positive().default(1) });
   const options = z
     .strictObject({
       /** Widths that are trained together, and what the loss of each counts. */
@@ -54,31 +49,4 @@ export function nestedMethod(
       return rounding;
     },
   };
-}
-
-/**
- * A matrix that was stored in `int8-offset` (rule 0) or `int8` (rule 1), as a
- * matrix of fewer bits: exactly what `nested` gave at that width in training.
- */
-export function narrowed(weight: Weight, bits: 8 | 6 | 4 | 3 | 2): Weight {
-  const { format: name, parts } = onlyPart(weight);
-  const offset = name === "int8-offset";
-  if (!offset && name !== "int8") {
-    throw new InputError(
-      `narrowed: reads matrices of int8 and int8-offset at fewer bits, got ${name}; pack it as one of these`,
-    );
-  }
-  const [rows, cols] = weight.shape;
-  const wide = formatByName(name) as GroupFormat;
-  const format = integer(bits, { offset });
-  const size = 2 ** (8 - bits);
-  const { codes, parameters } = wide.unpack(parts, rows, cols);
-  // The middle of the codes of both widths is the level 0 where there is no offset.
-  const [middle, own] = offset ? [0, 0] : [128, 2 ** (bits - 1)];
-  const round = offset ? halfUp : halfEven;
-  const coded = {
-    codes: codes.map((code) => Math.min(2 ** bits - 1, round((code - middle) / size) + own)),
-    parameters: parameters.map((group) => ({ scale: group.scale * size, offset: group.offset })),
-  };
-  return packedWeight(weight.shape, format.name, format.pack(coded, rows, cols));
 }

@@ -7,6 +7,7 @@ import { native } from "../backends/native.ts";
 import { openReference } from "../backends/reference.ts";
 import type { GroupFormat } from "../formats/format.ts";
 import { decodeWeight, formatByName } from "../formats/index.ts";
+import { narrowed } from "../formats/narrow.ts";
 import { roundF16 } from "../tensor/half.ts";
 import { generator, normals } from "../tensor/random.ts";
 import { type HostTensor, hostTensor, type Matrix, matrix } from "../tensor/tensor.ts";
@@ -14,7 +15,6 @@ import { bits as storedBits } from "../tensor/weight.ts";
 import { randomTrits } from "./frozen-ternary.ts";
 import { trainedMethods } from "./index.ts";
 import type { Moment, TrainedMethod, TrainedRounding } from "./method.ts";
-import { narrowed } from "./narrow.ts";
 import { rampAt } from "./ramp.ts";
 import { rankOne } from "./rank-one.ts";
 

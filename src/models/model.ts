@@ -26,6 +26,11 @@ export interface Activations {
   readonly ffnOutput?: Activation;
 }
 
+/** The same rounding in all four places. */
+export function everywhere(how: Activation): Activations {
+  return { attention: how, attentionOutput: how, ffn: how, ffnOutput: how };
+}
+
 /** Numbers that shape a decoder, in our own words; `describe` reads them from a config in Hugging Face's words. */
 export interface ModelConfig {
   readonly architecture: "llama";

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { openReference } from "../backends/reference.ts";
 import { hostTensor } from "../tensor/tensor.ts";
-import { AdamW } from "./adamw.ts";
+import { adamw } from "./adamw.ts";
 
 const options = { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, clip: 0 };
 
@@ -10,11 +10,11 @@ test("the first step moves every weight by the rate against its gradient's sign,
   const tensor = (...values: number[]) =>
     backend.upload(hostTensor([values.length], Float32Array.from(values)));
   const [matrix, norm] = [tensor(2, -4), tensor(8)];
-  const optimizer = new AdamW(
+  const optimizer = adamw(
     backend,
     [
-      { tensor: matrix, decays: true },
-      { tensor: norm, decays: false },
+      { tensor: matrix, decays: true, role: "linear" },
+      { tensor: norm, decays: false, role: "norm" },
     ],
     options,
   );
@@ -29,20 +29,24 @@ test("the first step moves every weight by the rate against its gradient's sign,
 test("the gradient's norm is taken over all parameters, and limits the step's moments", async () => {
   const backend = openReference();
   const tensor = (value: number) => backend.upload(hostTensor([1], Float32Array.of(value)));
-  const parameters = [tensor(0), tensor(0)].map((t) => ({ tensor: t, decays: true }));
-  const optimizer = new AdamW(backend, parameters, { ...options, clip: 1 });
+  const parameters = [tensor(0), tensor(0)].map((t) => ({
+    tensor: t,
+    decays: true,
+    role: "linear" as const,
+  }));
+  const optimizer = adamw(backend, parameters, { ...options, clip: 1 });
   optimizer.step([tensor(3), tensor(4)], 1, 0.1, 0);
   expect(Math.sqrt((await backend.read(optimizer.squaredNorm))[0])).toBeCloseTo(5, 6);
   // Clipped from (3, 4) to (0.6, 0.8).
-  expect((await backend.read(optimizer.first[0]))[0]).toBeCloseTo(0.1 * 0.6, 6);
-  expect((await backend.read(optimizer.second[1]))[0]).toBeCloseTo(0.05 * 0.64, 6);
+  expect((await backend.read(new Map(optimizer.state(0)).get("first")!))[0]).toBeCloseTo(0.1 * 0.6, 6);
+  expect((await backend.read(new Map(optimizer.state(1)).get("second")!))[0]).toBeCloseTo(0.05 * 0.64, 6);
 });
 
 test("it ends at the minimum of a bowl, and gives back its memory", async () => {
   const backend = openReference();
   const w = backend.keep(backend.upload(hostTensor([2], Float32Array.of(3, -2))));
   const before = backend.bytesInUse;
-  const optimizer = new AdamW(backend, [{ tensor: w, decays: true }], options);
+  const optimizer = adamw(backend, [{ tensor: w, decays: true, role: "linear" }], options);
   for (let step = 1; step <= 400; step++) {
     const [x, y] = await backend.read(w);
     const gradient = backend.upload(hostTensor([2], Float32Array.of(2 * (x - 1), 20 * (y - 0.5))));

@@ -1,5 +1,5 @@
 import type { Backend } from "../backends/backend.ts";
-import { AdamW } from "./adamw.ts";
+import { adamw } from "./adamw.ts";
 import { adamw4 } from "./adamw4.ts";
 import { adamw8 } from "./adamw8.ts";
 import { Collage } from "./collage.ts";
@@ -15,7 +15,7 @@ export const optimizers: {
     options: Extract<OptimizerOptions, { name?: Name }>,
   ) => Optimizer;
 } = {
-  adamw: (backend, parameters, options) => new AdamW(backend, parameters, options),
+  adamw,
   adamw8,
   adamw4,
   collage: (backend, parameters, options) => new Collage(backend, parameters, options),

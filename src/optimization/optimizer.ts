@@ -21,10 +21,10 @@ export interface CommonOptions {
 /** Moves parameters against their gradients, and remembers what it needs for the next step. */
 export interface Optimizer {
   /**
-   * Moves the parameters; `gradients` in their order, `step` counted from 1.
+   * Moves the parameters; `gradients` in their order, `step` counted from 1. One without a gradient stays as it is.
    * When the gradients' squared norm is not finite, parameters and states stay as they are.
    */
-  step(gradients: readonly Tensor[], step: number, rate: number, decay: number): void;
+  step(gradients: readonly (Tensor | undefined)[], step: number, rate: number, decay: number): void;
   /** Squared norm of the last step's gradients, all parameters together, before clipping (1). */
   readonly squaredNorm: Tensor;
   /** What is remembered of parameter i, by name: a checkpoint keeps `NAME/PARAMETER`. */
@@ -78,12 +78,12 @@ export class RuleOptimizer implements Optimizer {
   readonly squaredNorm: Tensor;
   readonly bytesPerParameter: number;
   protected readonly backend: Backend;
-  readonly #parameters: readonly Omit<Parameter, "role">[];
+  readonly #parameters: readonly Parameter[];
   readonly #rules: readonly Rule[];
   readonly #states: readonly (readonly { readonly name: string; readonly tensor: Tensor }[])[];
 
   /** `rules` in the order of the parameters. */
-  constructor(backend: Backend, parameters: readonly Omit<Parameter, "role">[], rules: readonly Rule[]) {
+  constructor(backend: Backend, parameters: readonly Parameter[], rules: readonly Rule[]) {
     this.backend = backend;
     this.#parameters = parameters;
     this.#rules = rules;
@@ -100,12 +100,14 @@ export class RuleOptimizer implements Optimizer {
     this.#begin();
   }
 
-  step(gradients: readonly Tensor[], step: number, rate: number, decay: number): void {
+  step(gradients: readonly (Tensor | undefined)[], step: number, rate: number, decay: number): void {
     const { backend, squaredNorm: norm } = this;
-    for (const [i, gradient] of gradients.entries()) backend.squaredNorm(norm, gradient, i > 0 ? 1 : 0);
+    const met = gradients.filter((gradient) => gradient !== undefined);
+    for (const [i, gradient] of met.entries()) backend.squaredNorm(norm, gradient, i > 0 ? 1 : 0);
     for (const [i, { tensor, decays }] of this.#parameters.entries()) {
+      const gradient = gradients[i];
       const at = { step, rate, decay: decays ? decay : 0, norm };
-      this.#rules[i].move(backend, tensor, gradients[i], this.#tensors(i), at);
+      if (gradient) this.#rules[i].move(backend, tensor, gradient, this.#tensors(i), at);
     }
   }
 

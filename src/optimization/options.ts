@@ -2,11 +2,13 @@ import { z } from "zod";
 
 const positive = z.number().positive();
 const share = z.number().min(0).max(1);
+/** What is left of a moment after a step; 1 would never let a gradient in. */
+const forgetting = z.number().min(0).lt(1);
 const warmup = z.int().min(0);
 
 const common = {
-  beta1: share.default(0.9),
-  beta2: share.default(0.95),
+  beta1: forgetting.default(0.9),
+  beta2: forgetting.default(0.95),
   epsilon: positive.default(1e-8),
   /** Of matrices; norms never decay. */
   weightDecay: z.number().min(0).default(0.1),
@@ -27,7 +29,7 @@ export const optimizerSchema = z
     }),
     z.strictObject({
       name: z.literal("muon"),
-      momentum: share.default(0.95),
+      momentum: forgetting.default(0.95),
       nesterov: z.boolean().default(true),
       iterations: z.int().min(1).max(20).default(5),
       scale: z.enum(["rms", "shape"]).default("rms"),

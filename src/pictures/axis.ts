@@ -14,8 +14,9 @@ export function linearAxis(low: number, high: number, from: number, to: number, 
   const step = niceStep(span / Math.max(1, wanted));
   const ticks: number[] = [];
   const first = Math.ceil(start / step - 1e-9);
-  // Counted in whole steps, so that 0.1 + 0.2 is written 0.3.
-  for (let k = first; k * step <= start + span + 1e-9 * step; k++) ticks.push(k * step);
+  const count = Math.floor((start + span) / step + 1e-9) - first + 1;
+  // Counted in whole steps, so that 0.1 + 0.2 is written 0.3; from 0, for beyond 2⁵³ adding 1 to one of them is lost.
+  for (let k = 0; k < count; k++) ticks.push((first + k) * step);
   const decimals = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   return {
     at: (value) => from + ((value - start) / span) * (to - from),

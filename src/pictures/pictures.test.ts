@@ -42,6 +42,17 @@ describe("axes", () => {
     expect(text(0, 4e-5)).toEqual(["0", "1e-5", "2e-5", "3e-5", "4e-5"]);
   });
 
+  test("values of any size end in few ticks", () => {
+    for (const [low, high] of [
+      [1e17, 1e17 + 64],
+      [0, 5e-324],
+      [-1e308, 1e308],
+      [0, Number.POSITIVE_INFINITY],
+    ]) {
+      expect(linearAxis(low, high, 0, 100, 4).ticks.length).toBeLessThan(20);
+    }
+  });
+
   test("one value has a place too", () => {
     for (const axis of [
       linearAxis(0, 0, 0, 10, 3),

@@ -2,6 +2,7 @@
 import type { Picture } from "../pictures/svg.ts";
 import { duration } from "../record/words.ts";
 import {
+  eventsInWords,
   factsOf,
   flattened,
   histogramsOf,
@@ -40,7 +41,9 @@ async function ask(): Promise<void> {
     const isSame = answer.revision === news?.revision;
     log = isSame ? [...log, ...answer.log] : answer.log;
     samples = isSame ? [...samples, ...answer.samples] : answer.samples;
-    const isNew = !news || !isSame || answer.log.length > 0 || answer.samples.length > 0;
+    const told = news?.events.length;
+    const isNew =
+      !isSame || answer.log.length > 0 || answer.samples.length > 0 || answer.events.length !== told;
     news = answer;
     if (isNew) show();
     showState();
@@ -57,7 +60,7 @@ async function ask(): Promise<void> {
 }
 
 function seen(): Seen {
-  return { log, samples, header: news?.header, clip: news?.clip };
+  return { log, samples, events: news?.events, header: news?.header, clip: news?.clip };
 }
 
 function showState(): void {
@@ -85,13 +88,15 @@ function show(): void {
   });
   byId("facts").replaceChildren(...rows);
   (byId("progress") as HTMLProgressElement).value = (log.at(-1)?.step ?? 0) / lastStep(all);
-  byId("recipe").replaceChildren(
-    ...flattened(news?.recipe).map(([name, value]) => {
-      const row = document.createElement("tr");
-      row.append(text("td", name), text("td", value));
-      return row;
-    }),
-  );
+  const rowOf = ([name, value]: readonly [string, string]) => {
+    const row = document.createElement("tr");
+    row.append(text("td", name), text("td", value));
+    return row;
+  };
+  const events = eventsInWords(all);
+  byId("events").hidden = events.length === 0;
+  byId("happened").replaceChildren(...events.map(rowOf));
+  byId("recipe").replaceChildren(...flattened(news?.recipe).map(rowOf));
   const panels = panelsOf(all);
   for (const panel of panels) {
     const known = canvases.get(panel.id);

@@ -27,6 +27,10 @@ export function pageHtml(name: string, extension: string): string {
 </fieldset>
 <p class="note" id="hint" aria-live="polite"></p>
 </div>
+<section id="events" hidden>
+<h2>What happened</h2>
+<table id="happened"></table>
+</section>
 <main class="panels" id="panels"></main>
 <section id="weights" hidden>
 <h2>Weights</h2>

@@ -8,23 +8,35 @@ const LONGEST_LINE = 1 << 24;
  * The lines of a JSONL file that grows, is cut off and grows again, as a run
  * that is interrupted and resumed writes it. Only what is new is read.
  */
-export class Tail<Line extends { readonly step: number }> {
+export class Tail<Line extends { readonly step: number }, Aside = never> {
   readonly #path: string;
   readonly #parse: (value: unknown) => Line | undefined;
+  readonly #parseAside: (value: unknown) => Aside | undefined;
   #lines: Line[] = [];
+  #asides: Aside[] = [];
   #revision = 0;
   /** Bytes whose lines are known. */
   #bytes = 0;
 
-  /** `parse` says undefined to what is not a line. */
-  constructor(path: string, parse: (value: unknown) => Line | undefined) {
+  /** `parse` says undefined to what is not a line, `aside` to what is none of those that stand between them. */
+  constructor(
+    path: string,
+    parse: (value: unknown) => Line | undefined,
+    aside: (value: unknown) => Aside | undefined = () => undefined,
+  ) {
     this.#path = path;
     this.#parse = parse;
+    this.#parseAside = aside;
   }
 
   /** In the order of their steps. */
   get lines(): readonly Line[] {
     return this.#lines;
+  }
+
+  /** What stands between the lines. */
+  get asides(): readonly Aside[] {
+    return this.#asides;
   }
 
   /** Another number whenever lines that were known before are no longer so. */
@@ -51,6 +63,7 @@ export class Tail<Line extends { readonly step: number }> {
     if (this.#bytes > 0) this.#revision++;
     this.#bytes = 0;
     this.#lines = [];
+    this.#asides = [];
   }
 
   /** Reads whole lines up to `size`; false when they do not follow from what is known, unless `anyhow`. */
@@ -76,14 +89,20 @@ export class Tail<Line extends { readonly step: number }> {
     return true;
   }
 
-  /** Whether a line is one, of a later step than those before. */
+  /** Whether a line is one, of a later step than those before, or stands between them. */
   #take(text: string): boolean {
-    let line: Line | undefined;
+    let value: unknown;
     try {
-      line = this.#parse(JSON.parse(text));
+      value = JSON.parse(text);
     } catch {
       return false;
     }
+    const aside = this.#parseAside(value);
+    if (aside !== undefined) {
+      this.#asides.push(aside);
+      return true;
+    }
+    const line = this.#parse(value);
     if (!line || line.step <= (this.#lines.at(-1)?.step ?? -2)) return false;
     this.#lines.push(line);
     return true;

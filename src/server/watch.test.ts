@@ -65,6 +65,12 @@ test("a run that begins, is cut back and goes on; damaged files", async () => {
     expect(back.log.map(({ step }) => step)).toEqual([1, 2, 3]);
     expect(back.revision).not.toBe(next.revision);
 
+    const event = { event: "rollback", at: 6, why: "a jump", to: 3, skipped: [4, 5] };
+    appendFileSync(path, `${JSON.stringify(event)}\n${lines[3]}\n`);
+    const went = await news(url, `revision=${back.revision}&log=3&samples=-1`);
+    expect(went).toMatchObject({ revision: back.revision, events: [event] });
+    expect(went.log.map(({ step }) => step)).toEqual([4]);
+
     writeFileSync(join(begun, "recipe.yaml"), "a: [&a [*a], !!js/function x");
     writeFileSync(
       join(begun, "weights.jsonl"),

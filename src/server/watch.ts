@@ -2,7 +2,7 @@ import { readFile, stat } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { basename, extname, join, resolve } from "node:path";
 import { parse } from "yaml";
-import { type TimedLine, timedLine } from "../training/log.ts";
+import { type EventLine, eventLine, type TimedLine, timedLine } from "../training/log.ts";
 import { layout } from "../training/report.ts";
 import {
   isHeader,
@@ -34,6 +34,8 @@ export interface News {
   readonly header?: WeightsHeader;
   readonly log: readonly TimedLine[];
   readonly samples: readonly WeightsSample[];
+  /** All of them. */
+  readonly events: readonly EventLine[];
   /** Ask again at once. */
   readonly more: boolean;
 }
@@ -154,14 +156,14 @@ async function script(stem: string): Promise<string> {
 class RunOnDisk {
   readonly name: string;
   readonly #out: string;
-  readonly #log: Tail<TimedLine>;
+  readonly #log: Tail<TimedLine, EventLine>;
   readonly #weights: Tail<WeightsSample | (WeightsHeader & { readonly step: -1 })>;
   #reading: Promise<void> = Promise.resolve();
 
   constructor(out: string) {
     this.#out = out;
     this.name = basename(resolve(out));
-    this.#log = new Tail(join(out, "log.jsonl"), timedLine);
+    this.#log = new Tail(join(out, "log.jsonl"), timedLine, eventLine);
     this.#weights = new Tail(join(out, "weights.jsonl"), (value) => {
       const line = parseWeightsLine(value);
       return line && isHeader(line) ? { ...line, step: -1 } : line;
@@ -196,6 +198,7 @@ class RunOnDisk {
       ...(first?.step === -1 ? { header: first as WeightsHeader } : {}),
       log: log.slice(0, LINES),
       samples: samples.slice(0, LINES),
+      events: this.#log.asides,
       more: log.length > LINES || samples.length > LINES,
     };
   }

@@ -1,8 +1,10 @@
-import { readSmall, remove, whatIs } from "../files/disk.ts";
+import { remove, whatIs } from "../files/disk.ts";
 import { paths } from "../files/node.ts";
+import { fillsRow } from "../formats/format.ts";
 import { formatByName } from "../formats/index.ts";
 import type { Job, Record } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
+import { readJson } from "../training/run-folder.ts";
 import { type CompressResult, compress } from "../verbs/compress.ts";
 import { type BackendChoice, openChecked } from "../verbs/load.ts";
 import type { Named } from "./texts.ts";
@@ -37,7 +39,7 @@ export async function derive(
   let sha256: string;
   try {
     const rows = model.tensors.filter(({ role }) => role === "linear").map(({ shape }) => shape[1]);
-    format = formats.find((format) => rows.every((cols) => fills(format, cols)));
+    format = formats.find((format) => rows.every((cols) => fillsRow(formatByName(format), cols)));
     if (format === undefined) {
       throw new InputError(
         `${name}: none of ${formats.join(", ")} has groups that fill rows of ${[...new Set(rows)].join(" and ")}; add one that does`,
@@ -63,9 +65,7 @@ async function isMade(
 ): Promise<boolean> {
   const path = paths().join(folder, "record.json");
   if ((await whatIs(path)) !== "file") return false;
-  const record = JSON.parse(
-    new TextDecoder().decode(await readSmall(path, 1 << 28)),
-  ) as Record<CompressResult>;
+  const record = (await readJson(path)) as Record<CompressResult>;
   const made = record.options as {
     readonly [key: string]: unknown;
     readonly windows?: { readonly count: number; readonly seed: number };
@@ -80,14 +80,4 @@ async function isMade(
     made.windows?.seed === seed &&
     Object.entries(options).every(([key, value]) => same(key, value))
   );
-}
-
-/** Whether whole groups of a format fill a row. */
-function fills(format: string, cols: number): boolean {
-  try {
-    formatByName(format).parts(1, cols);
-    return true;
-  } catch {
-    return false;
-  }
 }

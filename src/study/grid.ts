@@ -1,10 +1,12 @@
-import { readSmall, remove, whatIs } from "../files/disk.ts";
+import { remove, whatIs } from "../files/disk.ts";
 import { fs, paths } from "../files/node.ts";
 import type { Job, Progress } from "../record/record.ts";
+import { matchesPattern } from "../tensor/pattern.ts";
 import { InputError } from "../tensor/tensor.ts";
-import { parseYaml, type Recipe, type RecipeInput, readRecipe } from "../training/recipe.ts";
-import { type Identity, identityOf } from "../training/run-folder.ts";
-import { findSources, type Sources } from "../training/text.ts";
+import { type Recipe, type RecipeInput, readRecipe } from "../training/recipe.ts";
+import { readYaml } from "../training/recipe-file.ts";
+import { type Identity, identityOf, readJson } from "../training/run-folder.ts";
+import { findSources, type Sources, vocabularyOf } from "../training/text.ts";
 import type { BackendChoice } from "../verbs/load.ts";
 import { type TrainResult, train } from "../verbs/train.ts";
 import { learnTokenizer } from "./texts.ts";
@@ -48,16 +50,11 @@ export interface GridOptions extends BackendChoice {
 const BYTES_PER_TOKEN = 3.3;
 /** Operations a second of training on a laptop; only until a run of the grid has finished. */
 const SPEED = 1.5e11;
-const JSON_LIMIT = 1 << 28;
 
 /** Whether a name is one of the patterns of `only`. */
 export function chosen(name: string, only: string | undefined): boolean {
   if (only === undefined) return true;
-  return only.split(",").some((pattern) => {
-    const pieces = pattern.trim().split("*");
-    const escaped = pieces.map((piece) => piece.replace(/[.+?^${}()|[\]\\]/g, "\\$&"));
-    return new RegExp(`^${escaped.join(".*")}$`).test(name);
-  });
+  return only.split(",").some((pattern) => matchesPattern(name, pattern.trim()));
 }
 
 /** Trainable numbers of a recipe's model: in its linear layers, and in embedding and head. Norms are left out, as Spectra does. */
@@ -101,6 +98,10 @@ export async function planGrid(
     );
   }
   const read = meant.map((run) => ({ ...run, full: readRecipe(run.recipe, `run ${run.name}`) }));
+  for (const { name, full } of read) {
+    if (full.from !== undefined || full.loss.teacher !== undefined)
+      throw new InputError(`run ${name}: a study's runs have neither from nor loss.teacher; leave them out`);
+  }
   const planned: (Omit<PlannedRun, "seconds"> & { readonly result?: TrainResult })[] = [];
   for (const run of read) {
     const { name, recipe, full } = run;
@@ -112,9 +113,8 @@ export async function planGrid(
     const sources = found.get(key) ?? (await findSources({ ...full, data }, "."));
     found.set(key, sources);
     const identity = hasTokenizer ? await identityOf(full, sources.data) : undefined;
-    const { state, result } = await stateOf(folder, full, identity);
-    const vocabulary =
-      full.data.tokenizer.train ?? (hasTokenizer ? await vocabularySize(file!) : (run.vocabulary ?? 0));
+    const { state, result } = await stateOf(folder, identity);
+    const vocabulary = hasTokenizer ? await vocabularyOf(full, sources) : (run.vocabulary ?? 0);
     const perStep = full.batch * full.model.context;
     const guess = full.steps === undefined ? sources.trainingBytes / BYTES_PER_TOKEN : full.steps * perStep;
     const known = planned.find((p) => p.result && p.full.steps === undefined && full.steps === undefined);
@@ -144,14 +144,15 @@ export async function planGrid(
  */
 async function stateOf(
   folder: string,
-  full: Recipe,
   identity: Identity | undefined,
 ): Promise<{ state: PlannedRun["state"]; result?: TrainResult }> {
   const { join } = paths();
-  const begun = (await readJson(join(folder, "work", "run.json"))) as Identity | undefined;
-  const finished = (await readJson(join(folder, "record.json"))) as
-    | (TrainResult & { readonly verb?: string })
-    | undefined;
+  const read = async (name: string) => {
+    const path = join(folder, name);
+    return (await whatIs(path)) === "file" ? readJson(path) : undefined;
+  };
+  const begun = (await read(join("work", "run.json"))) as Identity | undefined;
+  const finished = (await read("record.json")) as (TrainResult & { readonly verb?: string }) | undefined;
   if (!begun && !finished) return { state: "new" };
   if (!identity) return { state: "other" };
   const same = (other: Identity | undefined) =>
@@ -161,44 +162,8 @@ async function stateOf(
   if (same(finished!.identity)) return { state: "finished", result: finished };
   const kept = join(folder, "recipe.yaml");
   if ((await whatIs(kept)) !== "file" || finished!.identity.data !== identity.data) return { state: "other" };
-  const text = new TextDecoder().decode(await readSmall(kept, 1 << 20));
-  const again = parseYaml(text, kept);
-  return contentOf(readRecipe(again, kept)) === contentOf(full)
-    ? { state: "finished", result: finished }
-    : { state: "other" };
-}
-
-/** Keys of a recipe's data that say where something is, not what. */
-const PLACES = ["text", "tokenizer", "cache"];
-
-/** What a recipe says, whatever the order of its keys and the place of its files. */
-function contentOf({ data, ...rest }: Recipe): string {
-  const others = Object.fromEntries(Object.entries(data).filter(([key]) => !PLACES.includes(key)));
-  return JSON.stringify({ ...rest, data: { ...others, train: data.tokenizer.train } }, (_, value) =>
-    typeof value === "object" && value !== null && !Array.isArray(value)
-      ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
-      : value,
-  );
-}
-
-async function readJson(path: string): Promise<unknown> {
-  if ((await whatIs(path)) !== "file") return undefined;
-  try {
-    return JSON.parse(new TextDecoder().decode(await readSmall(path, JSON_LIMIT)));
-  } catch {
-    throw new InputError(`${path}: is not JSON; the folder is damaged, remove it`);
-  }
-}
-
-/** Entries of a tokenizer.json. */
-async function vocabularySize(file: string): Promise<number> {
-  const json = (await readJson(file)) as {
-    model?: { vocab?: object };
-    added_tokens?: readonly { content: string }[];
-  };
-  const names = new Set(Object.keys(json?.model?.vocab ?? {}));
-  for (const { content } of json?.added_tokens ?? []) names.add(content);
-  return names.size;
+  const again = await identityOf(readRecipe(await readYaml(kept), kept), []);
+  return again.recipe === identity.recipe ? { state: "finished", result: finished } : { state: "other" };
 }
 
 /**
@@ -209,7 +174,7 @@ export function withSharedTokenizer(runs: readonly GridRun[], out: string): Grid
   const { join } = paths();
   const file = join(out, "tokenizer", "tokenizer.json");
   return runs.map(({ name, recipe }) => {
-    const vocabulary = recipe.data.tokenizer.train;
+    const vocabulary = recipe.data.tokenizer?.train;
     const data = { ...recipe.data, cache: recipe.data.cache ?? join(out, "tokens") };
     if (vocabulary === undefined) return { name, recipe: { ...recipe, data } };
     return { name, recipe: { ...recipe, data: { ...data, tokenizer: { file } } }, vocabulary };
@@ -220,7 +185,7 @@ export function withSharedTokenizer(runs: readonly GridRun[], out: string): Grid
 export async function shareTokenizer(runs: readonly GridRun[], out: string, job: Job): Promise<void> {
   const learning = runs
     .map(({ recipe }) => recipe.data)
-    .filter(({ tokenizer }) => tokenizer.train !== undefined);
+    .filter(({ tokenizer }) => tokenizer?.train !== undefined);
   if (learning.length === 0) return;
   const [first] = learning;
   if (learning.some((data) => JSON.stringify(data) !== JSON.stringify(first))) {

@@ -1,3 +1,4 @@
+import { escaped } from "../pictures/svg.ts";
 import type { Record } from "../record/record.ts";
 
 /** A page that opens offline: a title, what was measured and on what, the body (HTML), and the record behind every number. */
@@ -8,7 +9,7 @@ export function page(title: string, record: Record, body: string): string {
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>lowbit report: ${htmlText(title.toLowerCase())}</title>
+<title>lowbit report: ${escaped(title.toLowerCase())}</title>
 <style>
   body { font: 15px/1.5 system-ui, sans-serif; color: #111827; max-width: 82rem; margin: 2rem auto; padding: 0 1rem; }
   h1 { font-size: 1.5rem; margin-bottom: 0.25rem; }
@@ -28,13 +29,13 @@ export function page(title: string, record: Record, body: string): string {
 </style>
 </head>
 <body>
-<h1>${htmlText(title)}</h1>
-<p class="note">lowbit ${htmlText(environment.lowbit)}, ${htmlText(started.slice(0, 10))}, ${htmlText(environment.backend)} backend, ${environment.threads} threads, ${htmlText(environment.platform)}</p>
+<h1>${escaped(title)}</h1>
+<p class="note">lowbit ${escaped(environment.lowbit)}, ${escaped(started.slice(0, 10))}, ${escaped(environment.backend)} backend, ${environment.threads} threads, ${escaped(environment.platform)}</p>
 ${body}
 
 <h2>The record</h2>
 <details><summary>Everything above, as data</summary>
-<pre>${htmlText(JSON.stringify(record, null, 2))}</pre>
+<pre>${escaped(JSON.stringify(record, null, 2))}</pre>
 </details>
 </body>
 </html>
@@ -48,7 +49,7 @@ export function htmlTable(
   { classOf = () => "", words = false }: { classOf?: (row: number) => string; words?: boolean } = {},
 ): string {
   const cells = (row: readonly string[], tag: string) =>
-    row.map((cell) => `<${tag}>${htmlText(cell)}</${tag}>`).join("");
+    row.map((cell) => `<${tag}>${escaped(cell)}</${tag}>`).join("");
   const body = rows.map((row, i) => {
     const named = classOf(i);
     return `<tr${named === "" ? "" : ` class="${named}"`}>${cells(row, "td")}</tr>`;
@@ -59,8 +60,4 @@ export function htmlTable(
 ${body.join("\n")}
 </tbody>
 </table></div>`;
-}
-
-export function htmlText(text: string): string {
-  return text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]!);
 }

@@ -10,9 +10,9 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { refusal } from "../../test/refusal.ts";
 import { writeTinyText } from "../../test/tiny-training.ts";
 import type { Job, Progress } from "../record/record.ts";
-import { InputError } from "../tensor/tensor.ts";
 import { evaluate } from "../verbs/evaluate.ts";
 import { train } from "../verbs/train.ts";
 import { type StudyOptions, study } from "./spectra.ts";
@@ -39,15 +39,6 @@ const interrupted = async (when: (event: Progress) => boolean, options: Partial<
     if (when(event)) controller.abort(reason);
   };
   await expect(run(options, { signal: controller.signal, onProgress })).rejects.toBe(reason);
-};
-const refusal = async (work: Promise<unknown>) => {
-  const error = await work.then(
-    () => new Error("was not refused"),
-    (reason: Error) => reason,
-  );
-  expect(error).toBeInstanceOf(InputError);
-  expect(error.message).not.toContain("\n");
-  return error.message;
 };
 const at = (...names: string[]) => join(out, ...names);
 const json = (...names: string[]) => JSON.parse(readFileSync(at(...names), "utf8"));

@@ -1,11 +1,11 @@
-import { readSmall } from "../files/disk.ts";
 import { writeFileAtomic } from "../files/index.ts";
 import { paths } from "../files/node.ts";
 import { baseName, type RanOn, startRecord } from "../record/make.ts";
 import type { Fingerprint, Job, Record } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { readLog } from "../training/log.ts";
-import { parseYaml, readRecipe } from "../training/recipe.ts";
+import { readRecipe } from "../training/recipe.ts";
+import { readYaml } from "../training/recipe-file.ts";
 import { findSources, type Sources } from "../training/text.ts";
 import { backendFor } from "../verbs/load.ts";
 import { type AblationRun, ablationOf, type Cell, type Fit, fitOf, gapsOf } from "./analysis.ts";
@@ -45,8 +45,6 @@ export interface StudyResult extends Findings {
   readonly written: readonly string[];
 }
 
-const LARGEST_RECIPE = 1 << 20;
-
 /** A model to be measured: a trained one, or one made from it. */
 interface Item {
   readonly name: string;
@@ -73,8 +71,7 @@ interface MeasuredItem extends Item {
 export async function study(options: StudyOptions, job: Job = {}): Promise<Record<StudyResult>> {
   const { resolve, dirname } = paths();
   const where = baseName(options.recipe);
-  const text = new TextDecoder().decode(await readSmall(options.recipe, LARGEST_RECIPE));
-  const suite = readSuite(parseYaml(text, where), where);
+  const suite = readSuite(await readYaml(options.recipe), where);
   const finish = startRecord("study", {
     suite: { ...suite, base: withoutPaths(suite.base) },
     ...(options.only === undefined ? {} : { only: options.only }),
@@ -211,7 +208,8 @@ async function measureAll(
         measured.push({ ...item, measurement });
       } else {
         const measurement = await readMeasurement(file);
-        if (measurement?.text === text.sha256) measured.push({ ...item, measurement });
+        if (measurement?.text === text.sha256 && measurement.context === text.context)
+          measured.push({ ...item, measurement });
       }
     }
   } finally {
@@ -255,7 +253,7 @@ async function find(suite: Suite, items: readonly MeasuredItem[]): Promise<Findi
   const families = [...new Set(cells.map(({ family }) => family))];
   const fits = families.flatMap((family) =>
     (["total", "linear"] as const).flatMap((by) =>
-      [true, false].flatMap((offset): Fit[] => [fitOf(cells, family, by, offset, replicates) ?? []].flat()),
+      [true, false].flatMap((offset): Fit | Fit[] => fitOf(cells, family, by, offset, replicates) ?? []),
     ),
   );
   const pairs = [

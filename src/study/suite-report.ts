@@ -1,8 +1,9 @@
 import { differenceText } from "../evaluation/words.ts";
+import { escaped } from "../pictures/svg.ts";
 import type { Record } from "../record/record.ts";
 import type { Ablation, Cell, Fit, Gap } from "./analysis.ts";
 import type { Claim } from "./claims.ts";
-import { htmlTable, htmlText, page } from "./page.ts";
+import { htmlTable, page } from "./page.ts";
 import type { Estimated } from "./replicates.ts";
 import { bitsChart, type Curve, curvesChart, gapChart, sizeChart } from "./suite-charts.ts";
 
@@ -149,13 +150,13 @@ export async function suiteHtml(record: Record<Findings>): Promise<string> {
       "Loss over windows of the held-out text, of the weights as the layers see them.",
     ],
   ];
-  let body = protocol.map((sentence) => `<p class="note">${htmlText(sentence)}</p>`).join("\n");
+  let body = protocol.map((sentence) => `<p class="note">${escaped(sentence)}</p>`).join("\n");
   for (const [title, there, draw, note] of pictures) {
     if (there)
-      body += `\n\n<h2>${title}</h2>\n<div class="wide">${await draw()}</div>\n<p class="note">${htmlText(note)}</p>`;
+      body += `\n\n<h2>${title}</h2>\n<div class="wide">${await draw()}</div>\n<p class="note">${escaped(note)}</p>`;
   }
   for (const { title, header, rows, note, words } of sections(record)) {
-    body += `\n\n<h2>${htmlText(title)}</h2>\n${htmlTable(header, rows, { words })}\n<p class="note">${htmlText(note)}</p>`;
+    body += `\n\n<h2>${escaped(title)}</h2>\n${htmlTable(header, rows, { words })}\n<p class="note">${escaped(note)}</p>`;
   }
   return page("The Spectra suite", record, body);
 }

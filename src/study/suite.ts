@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { isObject } from "../files/json.ts";
 import { paths } from "../files/node.ts";
 import { nearestName } from "../tensor/nearest-name.ts";
 import { InputError } from "../tensor/tensor.ts";
@@ -224,10 +225,8 @@ function recipeOf(suite: Suite, base: string, family: string, size: string, own:
 
 /** b over a: objects key by key, everything else in place of what was there. */
 function merged(a: unknown, b: unknown): unknown {
-  const isObject = (value: unknown): value is { [key: string]: unknown } =>
-    typeof value === "object" && value !== null && !Array.isArray(value);
   if (!isObject(a) || !isObject(b)) return b;
-  const result = { ...a };
+  const result: { [key: string]: unknown } = { ...a };
   for (const [key, value] of Object.entries(b)) result[key] = merged(a[key], value);
   return result;
 }

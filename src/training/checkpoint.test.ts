@@ -2,12 +2,12 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
+import { refusal } from "../../test/refusal.ts";
 import { bitsOf, tinyRecipe, writeTinyText } from "../../test/tiny-training.ts";
 import { openBackend } from "../backends/index.ts";
 import { encodeSafetensors } from "../files/safetensors.ts";
-import { InputError } from "../tensor/tensor.ts";
 import { type TrainOptions, train } from "../verbs/train.ts";
-import { type Checkpoint, readCheckpoint, removeOld, writeCheckpoint } from "./checkpoint.ts";
+import { type Checkpoint, readCheckpoint, readState, removeOld, writeCheckpoint } from "./checkpoint.ts";
 import { differences } from "./differences.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "lowbit-checkpoint-"));
@@ -35,15 +35,6 @@ async function begin(out: string, at: number, options: Partial<TrainOptions> = {
   );
   await expect(run).rejects.toBe(reason);
 }
-const refusal = async (work: Promise<unknown>) => {
-  const error = await work.then(
-    () => new Error("was not refused"),
-    (reason: Error) => reason,
-  );
-  expect(error).toBeInstanceOf(InputError);
-  expect(error.message).not.toContain("\n");
-  return error.message;
-};
 
 test("a checkpoint comes back as it was; the two newest and the newest that were due stay", async () => {
   const work = mkdtempSync(join(folder, "work-"));
@@ -68,6 +59,16 @@ test("a checkpoint comes back as it was; the two newest and the newest that were
   expect(await readCheckpoint(work)).toEqual(at(35));
   await removeOld(work, { every: 10, due: 1 });
   expect(steps()).toEqual([30, 33, 35]);
+});
+
+test("a state of other numbers than ours is damaged, in one line", async () => {
+  const path = join(folder, "foreign.safetensors");
+  const part = { dtype: "f16", shape: [3], bytes: new Uint8Array(6) } as const;
+  const metadata = { lowbit: "checkpoint", version: "2", about: "{}", sha256: "" };
+  writeFileSync(path, encodeSafetensors(new Map([["a", part]]), metadata));
+  expect(await refusal(readState(path))).toMatch(
+    /^foreign\.safetensors: damaged \(.*\): tensor a is F16, not F32 or I32$/,
+  );
 });
 
 test("a run that was begun before checkpoints had a hash goes on", async () => {

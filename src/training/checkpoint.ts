@@ -204,8 +204,9 @@ async function decodeCheckpoint(source: ByteSource): Promise<Checkpoint> {
   const parts = new Map<string, Part>();
   const tensors = new Map<string, Elements>();
   for (const { name, dtype, shape, from, to } of stored.values()) {
-    const bytes = Uint8Array.from(await source.slice(from, to)); // at the start of its buffer
     const isFloat = dtype === "F32";
+    if (!isFloat && dtype !== "I32") throw new DamageError(`tensor ${name} is ${dtype}, not F32 or I32`);
+    const bytes = Uint8Array.from(await source.slice(from, to)); // at the start of its buffer
     parts.set(name, { dtype: isFloat ? "f32" : "i32", shape, bytes });
     tensors.set(name, isFloat ? new Float32Array(bytes.buffer) : new Int32Array(bytes.buffer));
   }

@@ -18,19 +18,24 @@ export interface SourceFile {
 export interface Corpus {
   readonly files: readonly SourceFile[];
   readonly heldOut: DataRecipe["heldOut"];
+  /** Files before this one are the text, those from it on are of another text that is held out. */
+  readonly own: number;
 }
 
 /**
- * The files of a file, a folder or a data set, sorted by name (by code units);
- * an InputError when there are none, or a name that is held out is not among
+ * The files of a file, a folder or a data set, sorted by name (by code units),
+ * and behind them those of another that is held out. No text has no files. An
+ * InputError when there are none, or a name that is held out is not among
  * them. Hidden files and folders, whose names begin with a dot, are left out.
  */
 export async function findCorpus(
-  text: string,
+  text: string | undefined,
   heldOut: DataRecipe["heldOut"],
   options: HubOptions = {},
 ): Promise<Corpus> {
-  const files = await filesOf(text, options);
+  const own = text === undefined ? [] : await filesOf("data.text", text, options);
+  const others = "text" in heldOut ? await filesOf("data.heldOut.text", heldOut.text, options) : [];
+  const files = [...own, ...others];
   if (Array.isArray(heldOut)) {
     const named = heldOut.map((name) => ({ name, files: files.filter((file) => isNamed(file, name)) }));
     for (const { name, files: found } of named) {
@@ -41,7 +46,7 @@ export async function findCorpus(
       throw new InputError(`data.heldOut: all files of ${text} are held out; leave some to train on`);
     }
   }
-  return { files, heldOut };
+  return { files, heldOut, own: own.length };
 }
 
 /**
@@ -49,8 +54,9 @@ export async function findCorpus(
  * the first 8 bytes of the SHA-256 of its text as a fraction of 2⁶⁴, is below
  * the share.
  */
-export function isHeldOut({ files, heldOut }: Corpus): (file: number, place: number) => boolean {
-  if (!Array.isArray(heldOut)) return (_, place) => place < heldOut.share;
+export function isHeldOut({ files, heldOut, own }: Corpus): (file: number, place: number) => boolean {
+  if ("share" in heldOut) return (_, place) => place < heldOut.share;
+  if ("text" in heldOut) return (file) => file >= own;
   const held = files.map((file) => heldOut.some((name) => isNamed(file, name)));
   return (file) => held[file];
 }
@@ -58,7 +64,7 @@ export function isHeldOut({ files, heldOut }: Corpus): (file: number, place: num
 /** Files of which nothing is held out come first, as records list them. */
 export function trainingFirst(corpus: Corpus): readonly SourceFile[] {
   const { files, heldOut } = corpus;
-  if (!Array.isArray(heldOut)) return files;
+  if ("share" in heldOut) return files;
   const held = isHeldOut(corpus);
   const of = (side: boolean) => files.filter((_, f) => held(f, 0) === side);
   return [...of(false), ...of(true)];
@@ -68,17 +74,17 @@ function isNamed(file: SourceFile, name: string): boolean {
   return file.name === name || paths().basename(file.path) === name;
 }
 
-async function filesOf(text: string, options: HubOptions): Promise<SourceFile[]> {
+async function filesOf(where: string, text: string, options: HubOptions): Promise<SourceFile[]> {
   const { basename } = paths();
   if (text.startsWith("hf:")) {
     const found = await hubDataset(text, options);
     return found.map(({ path, name }) => ({ path, name, kind: kindOf(name) }));
   }
   const found = await whatIs(text);
-  if (found === "nothing") throw new InputError(`data.text: ${text} does not exist`);
+  if (found === "nothing") throw new InputError(`${where}: ${text} does not exist`);
   if (found === "file") return [{ path: text, name: basename(text), kind: kindOf(text) }];
   const files = await filesBelow(text, "");
-  if (files.length === 0) throw new InputError(`data.text: folder ${text} holds no files`);
+  if (files.length === 0) throw new InputError(`${where}: folder ${text} holds no files`);
   return files.sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 

@@ -32,7 +32,7 @@ test("a share takes the place of names, also when it is set alone", () => {
 test("what is held out is said in one way or the other", () => {
   for (const heldOut of [{ shar: 0.1 }, "held.txt", 5, {}]) {
     expect(failure({ heldOut })).toBe(
-      "r.yaml: data.heldOut: needs a list of names of files, or a share between 0 and 1 like { share: 0.01 }",
+      "r.yaml: data.heldOut: needs a list of names of files, a share between 0 and 1 like { share: 0.01 }, or another text like { text: FILE }",
     );
   }
   expect(failure({ heldOut: [] })).toContain("r.yaml: data.heldOut");

@@ -14,10 +14,9 @@ export function differences(before: unknown, now: unknown): string {
 }
 
 function* changes(path: string, before: unknown, now: unknown): Generator<string> {
-  if (isObject(before as never) && isObject(now as never)) {
-    const [a, b] = [before as Record<string, unknown>, now as Record<string, unknown>];
-    for (const key of new Set([...Object.keys(a), ...Object.keys(b)])) {
-      yield* changes(path === "" ? key : `${path}.${key}`, a[key], b[key]);
+  if (isObject(before) && isObject(now)) {
+    for (const key of new Set([...Object.keys(before), ...Object.keys(now)])) {
+      yield* changes(path === "" ? key : `${path}.${key}`, before[key], now[key]);
     }
   } else if (JSON.stringify(before) !== JSON.stringify(now)) {
     yield `${path} ${word(before)} → ${word(now)}`;

@@ -1,7 +1,8 @@
 import type { Backend } from "../backends/backend.ts";
 import type { JsonObject, NamedBytes } from "../files/index.ts";
+import { WIDTHS_KEY } from "../files/widths.ts";
 import { encode, formatByName } from "../formats/index.ts";
-import type { Moment, TrainedRounding } from "../methods/method.ts";
+import type { Moment, TrainedRounding, Width } from "../methods/method.ts";
 import { configJson } from "../models/index.ts";
 import type { Model } from "../models/model.ts";
 import type { Job } from "../record/record.ts";
@@ -16,13 +17,23 @@ export interface ModelFiles {
   readonly tokenizerFiles: readonly NamedBytes[];
 }
 
-export function modelFiles(model: Model, { tokenizer, files }: Vocabulary): ModelFiles {
+/** `widths` are those at which the model was trained to be read. */
+export function modelFiles(
+  model: Model,
+  { tokenizer, files }: Vocabulary,
+  widths: readonly Width[] = [],
+): ModelFiles {
   const { bos, eos } = tokenizer;
   const generation = {
     ...(bos === undefined ? {} : { bos_token_id: bos }),
     ...(eos === undefined ? {} : { eos_token_id: eos }),
   };
-  return { config: { ...configJson(model.config), ...generation }, generation, tokenizerFiles: files };
+  const several: JsonObject = widths.length === 0 ? {} : { [WIDTHS_KEY]: widths.map(({ bits }) => bits) };
+  return {
+    config: { ...configJson(model.config), ...generation, ...several },
+    generation,
+    tokenizerFiles: files,
+  };
 }
 
 /** The weights of a trained model as they will be stored, in the model's order. */

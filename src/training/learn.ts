@@ -16,9 +16,9 @@ import {
   writeCheckpoint,
 } from "./checkpoint.ts";
 import { modelFiles } from "./finish.ts";
-import { type EventLine, Log, readLog } from "./log.ts";
+import { type Chosen, Log, type Rollback, readLog } from "./log.ts";
 import type { Windows } from "./packing.ts";
-import type { Recipe } from "./recipe.ts";
+import { type Recipe, roundingOf } from "./recipe.ts";
 import type { RunFolder } from "./run-folder.ts";
 import { cutSnapshots, type Snapshot, snapshotSteps, writeSnapshot } from "./snapshots.ts";
 import { batchOf, DIVERGED_STEPS, hasDiverged, spikeOf } from "./spikes.ts";
@@ -46,6 +46,8 @@ export interface Run {
   readonly trainer: Trainer;
   /** The weights as they would be stored after so many steps. */
   readonly stored: (step: number) => Promise<Map<string, Weight>>;
+  /** The layers that learn, where they were measured. */
+  readonly chosen?: Chosen["layers"];
   readonly recordOf: RecordOf;
   readonly job: Job;
   readonly reached: Reached;
@@ -92,6 +94,7 @@ export async function learn(run: Run): Promise<void> {
   try {
     const journal = { log, watch: await WeightsWatch.open(folder.out, trainer, recipe, steps, checkpoint) };
     let at: Position = { step: from, skipped, rollbacks, spikeAt, losses: await lossesIn(folder) };
+    if (!checkpoint && run.chosen) await log.append({ event: "chosen", layers: run.chosen });
     if (!checkpoint && recipe.spikes) await save(run, at, journal); // a rollback may go there
     const began = performance.now();
     for (let taken = 0; at.step < steps; ) {
@@ -155,14 +158,18 @@ async function writeDown(
   const tokensPerStep = tokensPerStepOf(run);
   const isValidated = step % recipe.validateEvery === 0 && step < steps;
   const someWindows = spread(windowCount(text.heldOut.length, context), VALIDATION_WINDOWS);
-  const validation = isValidated
-    ? await validationLoss(trainer.running({ step, steps }), text.heldOut, someWindows, {})
-    : undefined;
+  const lossAt = async (bits?: number) =>
+    (await validationLoss(trainer.running({ step, steps, bits }), text.heldOut, someWindows, {})).mean;
+  const validation = isValidated ? await lossAt() : undefined;
+  const widthLosses = [];
+  for (const { bits } of (isValidated && roundingOf(recipe)?.widths) || [])
+    widthLosses.push({ bits, loss: await lossAt(bits) });
   const here = {
     step,
     tokens: Math.round(step * tokensPerStep),
     loss,
-    ...(validation ? { validationLoss: validation.mean } : {}),
+    ...(validation === undefined ? {} : { validationLoss: validation }),
+    ...(widthLosses.length === 0 ? {} : { widthLosses }),
   };
   const timing = { seconds, tokensPerSecond: tokensPerStep / seconds };
   await log.append({ ...here, rate, weightDecay, gradientNorm, timing });
@@ -225,7 +232,7 @@ async function rollBack(
   );
   await removeLater(folder.work, target.step);
   const before = await journal.log.cut(target.logBytes);
-  const event: EventLine = { event: "rollback", at: step, why: trouble, to: target.step, skipped: offending };
+  const event: Rollback = { event: "rollback", at: step, why: trouble, to: target.step, skipped: offending };
   for (const line of [...before, event]) await journal.log.append(line);
   journal.watch = await WeightsWatch.open(folder.out, trainer, recipe, run.steps, target);
   await cutSnapshots(folder.out, target.step);
@@ -286,7 +293,7 @@ async function keep(
   await writeSnapshot(folder.out, {
     ...at,
     weights: await stored(at.step),
-    files: modelFiles(model, text.vocabulary),
+    files: modelFiles(model, text.vocabulary, roundingOf(recipe)?.widths),
     record: recordOf(at),
     ...(recipe.snapshots?.state ? { state: await state() } : {}),
   });

@@ -18,6 +18,8 @@ export interface LogLine {
   readonly gradientNorm: number;
   /** Mean loss over windows of the held-out text, nats per token, where it was measured. */
   readonly validationLoss?: number;
+  /** The same at each width of a model that is trained at several. */
+  readonly widthLosses?: readonly { readonly bits: number; readonly loss: number }[];
 }
 
 /** A line as it is written: `timing` differs from run to run, all else is the same bits on one backend. */
@@ -34,8 +36,11 @@ export function timedLine(value: unknown): TimedLine | undefined {
   return all.every((number) => typeof number === "number") ? (value as TimedLine) : undefined;
 }
 
-/** Something that happened between two steps: the run went back to a checkpoint. */
-export interface EventLine {
+/** Something that happened between two steps. */
+export type EventLine = Rollback | Chosen;
+
+/** The run went back to a checkpoint. */
+export interface Rollback {
   readonly event: "rollback";
   /** Step at which it happened, and why. */
   readonly at: number;
@@ -43,6 +48,31 @@ export interface EventLine {
   /** Step of the checkpoint from which the run goes on, and the batches that it leaves out then, from 0. */
   readonly to: number;
   readonly skipped: readonly number[];
+}
+
+/** The layers that rounding hurts most were found; they alone learn. */
+export interface Chosen {
+  readonly event: "chosen";
+  /** The most damaged first: what rounding a layer alone adds to the loss, nats per token. */
+  readonly layers: readonly { readonly name: string; readonly damage: number }[];
+}
+
+/** A line of a log that tells of an event; undefined when it does not. */
+export function eventLine(value: unknown): EventLine | undefined {
+  const line = value as Partial<Omit<Rollback, "event"> & Omit<Chosen, "event">> & { event?: string };
+  const isNumber = (some: unknown) => typeof some === "number";
+  const isRollback =
+    line?.event === "rollback" &&
+    isNumber(line.at) &&
+    isNumber(line.to) &&
+    typeof line.why === "string" &&
+    Array.isArray(line.skipped) &&
+    line.skipped.every(isNumber);
+  const isChosen =
+    line?.event === "chosen" &&
+    Array.isArray(line.layers) &&
+    line.layers.every((layer) => typeof layer?.name === "string" && isNumber(layer.damage));
+  return isRollback || isChosen ? (value as EventLine) : undefined;
 }
 
 /** The steps of a log, without its events. */
@@ -59,7 +89,13 @@ function parseLog(text: string): (TimedLine | EventLine)[] {
   return text
     .split("\n")
     .filter(Boolean)
-    .map((line) => JSON.parse(line));
+    .map((line, i) => {
+      try {
+        return JSON.parse(line);
+      } catch {
+        throw new InputError(`log.jsonl: line ${i + 1} is not JSON; the log is damaged`);
+      }
+    });
 }
 
 /** log.jsonl, one line a step. */

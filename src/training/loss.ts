@@ -66,7 +66,8 @@ export interface Lesson {
  *   labels·(−ln q_target) + soft.share·D(p, q) + states.share·Σ_blocks ‖a/‖a‖ − b/‖b‖‖²
  *
  * q and a (tokens, dim) are the learner's distribution and its states before each block, p and b the teacher's; D as
- * in kernels/soft-loss.ts. Without a teacher −ln q_target alone. The teacher gets no gradient.
+ * in kernels/soft-loss.ts. Without a teacher −ln q_target alone. The teacher gets no gradient. Where a target is −1
+ * only the labels' term is 0: who adds the losses up leaves these tokens out.
  */
 export function tokenLosses(
   ops: Operations,
@@ -147,21 +148,22 @@ export interface Teacher {
   readonly tokenizer: Tokenizer;
 }
 
-/**
- * Throws an InputError where a teacher cannot teach a model: another vocabulary, fewer positions than the model's, or
- * for hidden states another width or number of blocks.
- */
+/** Throws an InputError where a teacher cannot teach a model: another vocabulary, or sizes that do not go together. */
 export function checkTeacher(
   teacher: Teacher,
   learner: { readonly model: Model; readonly tokenizer: Tokenizer },
   loss: LossOptions,
 ): void {
   checkSameVocabulary(learner.tokenizer, teacher.tokenizer, "teacher");
-  checkTeacherSizes(teacher.running.model.config, learner.model.config, loss);
+  checkTeacherSizes(teacher.running.model, learner.model, loss);
 }
 
-/** The same without the tokenizers, which a recipe alone does not tell. */
-export function checkTeacherSizes(theirs: Model["config"], ours: Model["config"], loss: LossOptions): void {
+/**
+ * Throws an InputError for a teacher of fewer words or positions than the model's, and for hidden states of another
+ * width or number of blocks.
+ */
+export function checkTeacherSizes(teacher: Model, learner: Model, loss: LossOptions): void {
+  const [theirs, ours] = [teacher.config, learner.config];
   const needs = (fits: boolean, what: string) => {
     if (!fits) throw new InputError(`teacher: ${what}`);
   };

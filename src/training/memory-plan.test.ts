@@ -1,6 +1,10 @@
 import { afterAll, describe, expect, test } from "vitest";
+import type { Backend } from "../backends/backend.ts";
+import { openCounting } from "../backends/counting.ts";
 import type { HeapBackend } from "../backends/heap.ts";
 import { openBackend } from "../backends/index.ts";
+import { ropeTable } from "../models/rope-table.ts";
+import type { Running } from "../models/run.ts";
 import { InputError, sizeOf } from "../tensor/tensor.ts";
 import { checkFits, planMemory } from "./memory-plan.ts";
 import { modelOf } from "./model.ts";
@@ -42,10 +46,10 @@ afterAll(() => {
 });
 
 /** Peak of two steps as the backend counts it. */
-async function measured(backend: HeapBackend, recipe: Recipe): Promise<number> {
+async function measured(backend: HeapBackend, recipe: Recipe, teacher?: Running): Promise<number> {
   const before = backend.bytesInUse();
   const model = modelOf(recipe, VOCABULARY);
-  const trainer = new Trainer(backend, model, recipe, { steps: 2, rounding: roundingOf(recipe) });
+  const trainer = new Trainer(backend, model, recipe, { steps: 2, rounding: roundingOf(recipe), teacher });
   const ids = Int32Array.from(
     { length: recipe.batch * recipe.model.context },
     (_, i) => (7 * i) % VOCABULARY,
@@ -111,7 +115,7 @@ test("a recipe that does not fit is refused with the largest change that would",
   const whole = await need({});
   expect((await checkFits(recipe, VOCABULARY, { backend: whole, machine: whole })).total).toBe(whole);
   expect(await refused(await need({ microBatch: 2 }))).toMatch(
-    /^memory: training needs \d+\.\d MiB \(\d+\.\d MiB of them whatever the batch\), \d+\.\d MiB are there; microBatch: 2 would fit$/,
+    /^memory: training needs \S+ MB \(\S+ MB of them whatever the batch\), \S+ MB are there; microBatch: 2 would fit$/,
   );
   expect(await refused(await need({ microBatch: 1 }))).toContain("; microBatch: 1 would fit");
   expect(await refused((await need({ microBatch: 1 })) - 1)).toContain("with recompute: true would fit");
@@ -123,3 +127,35 @@ test("a recipe that does not fit is refused with the largest change that would",
   expect(await refused((await layers(4)) - 1)).toContain("; model.layers: 3 with");
   expect(await refused(1e6)).toContain("no number of layers would fit");
 });
+
+test.skipIf(!native).each([{ labels: 0 }, { labels: 1, states: {} }])(
+  "the peak beside a teacher is as predicted: %o",
+  async (more) => {
+    const loss = { teacher: "t", soft: {}, ...more };
+    const recipe = recipeOf(shapes[0], { loss });
+    const counting = openCounting();
+    const counted = { ...teacherOn(counting), backend: counting };
+    const plan = await planMemory(recipe, VOCABULARY, counted);
+    expect(await planMemory(recipe, VOCABULARY, counted)).toEqual(plan);
+    const before = native!.bytesInUse();
+    const teacher = teacherOn(native!);
+    expect(plan.teacher).toBe(native!.bytesInUse() - before);
+    const peak = plan.teacher! + (await measured(native!, recipe, teacher));
+    for (const t of [...teacher.weights.values(), teacher.rope]) native!.free(t);
+    expect(Math.abs(plan.peak / peak - 1)).toBeLessThan(0.02);
+  },
+);
+
+/** A model of the first shape with weights of zeros. */
+function teacherOn(backend: Backend) {
+  const model = modelOf(recipeOf(shapes[0]), VOCABULARY);
+  const weights = new Map(
+    model.tensors.map(({ name, shape }) => [name, backend.keep(backend.zeros(shape))] as const),
+  );
+  return {
+    model,
+    backend,
+    weights,
+    rope: backend.keep(backend.upload(ropeTable(model.config, model.config.context))),
+  };
+}

@@ -4,10 +4,12 @@ import { type CountingBackend, openCounting } from "../backends/counting.ts";
 import type { Operations } from "../kernels/index.ts";
 import type { Model } from "../models/model.ts";
 import type { Running } from "../models/run.ts";
+import { size } from "../record/words.ts";
 import { type HostTensor, hostTensor, InputError, sizeOf } from "../tensor/tensor.ts";
 import { checkTeacherSizes } from "./loss.ts";
 import { modelOf } from "./model.ts";
 import { type Recipe, roundingOf } from "./recipe.ts";
+import { largestChosen } from "./sensitive.ts";
 import { Trainer } from "./trainer.ts";
 
 /** Scratch of the largest kernels, mostly a tile of logits (kernels/cross-entropy.cpp); of the backend, not of tensors. */
@@ -19,8 +21,8 @@ export interface MemoryPlan {
   readonly weights: number;
   readonly gradients: number;
   readonly optimizerStates: number;
-  /** Weights of the model that teaches this one; 0 without one. */
-  readonly teacher: number;
+  /** Weights of the teacher, where the loss asks one. */
+  readonly teacher?: number;
   /** All else that is alive at the peak: what the backward pass needs, and rounded weights. */
   readonly activations: number;
   /** What one block leaves for the backward pass of a micro-batch; with `recompute` one block's is alive at a time. */
@@ -34,46 +36,31 @@ export interface MemoryPlan {
   readonly total: number;
 }
 
-/** Puts the teacher that a recipe names on a backend. */
-export type OpenTeacher = (backend: Backend) => Promise<Running & { free(): Promise<void> }>;
+/** A recipe's teacher on a backend that only counts. */
+export interface CountedTeacher extends Running {
+  readonly backend: CountingBackend;
+}
 
 /**
  * The memory of training by a recipe: one step of its own model, family, loss
- * and optimizer, run on a backend that only counts (backends/counting.ts).
- * It is what the native backend measures.
+ * and optimizer, run on a backend that only counts (backends/counting.ts),
+ * that of the `teacher` where the loss asks one. It is what the native backend
+ * measures. Throws an InputError for a teacher whose sizes do not fit the model's.
  */
 export async function planMemory(
   recipe: Recipe,
   vocabulary: number,
-  openTeacher?: OpenTeacher,
-): Promise<MemoryPlan> {
-  const backend = openCounting();
-  const teacher = await openTeacher?.(backend);
-  try {
-    return await count(recipe, taughtVocabulary(recipe, vocabulary, teacher), backend, teacher);
-  } finally {
-    await teacher?.free();
-  }
-}
-
-/** Ids that a model will have: those of its teacher where its tokenizer is yet to be trained, since another one is refused. */
-export function taughtVocabulary({ data }: Recipe, vocabulary: number, teacher?: Running): number {
-  return data.tokenizer.file === undefined ? (teacher?.model.config.vocabulary ?? vocabulary) : vocabulary;
-}
-
-async function count(
-  recipe: Recipe,
-  vocabulary: number,
-  backend: CountingBackend,
-  teacher: Running | undefined,
+  teacher?: CountedTeacher,
 ): Promise<MemoryPlan> {
   const { batch, microBatch, model: sizes } = recipe;
   const model = modelOf(recipe, vocabulary);
-  if (teacher) checkTeacherSizes(teacher.model.config, model.config, recipe.loss);
-  const teacherBytes = backend.bytesInUse();
+  if (teacher) checkTeacherSizes(teacher.model, model, recipe.loss);
+  const backend = teacher?.backend ?? openCounting();
+  const before = backend.bytesInUse();
+  backend.takePeakBytes();
   // A second micro-batch adds its gradients to those of the first; more of them take no more.
   const sequences = Math.min(batch, 2 * microBatch);
-  const trainer = new Trainer(backend, model, recipe, {
+  const trainer = new Trainer(backend, model, largestChosen(recipe, model), {
     steps: 1,
     rounding: roundingOf(recipe),
     start: zerosOf(model),
@@ -83,13 +70,14 @@ async function count(
   const ids = new Int32Array(sequences * sizes.context);
   await trainer.step({ sequences, inputs: ids, targets: ids }, 1, 0, 0);
   const peak = backend.takePeakBytes();
+  trainer.dispose();
   const checkpoint = 2 * (weights + states);
   return {
     weights,
     gradients,
     optimizerStates: states,
-    teacher: teacherBytes,
-    activations: peak - weights - gradients - states - teacherBytes,
+    ...(teacher ? { teacher: before } : {}),
+    activations: peak - before - weights - gradients - states,
     block: blockBytes(model, microBatch),
     peak,
     scratch: SCRATCH,
@@ -147,15 +135,15 @@ export async function checkFits(
   recipe: Recipe,
   vocabulary: number,
   room: Room,
-  openTeacher?: OpenTeacher,
+  teacher?: CountedTeacher,
 ): Promise<MemoryPlan> {
-  const plan = await planMemory(recipe, vocabulary, openTeacher);
+  const plan = await planMemory(recipe, vocabulary, teacher);
   if (fits(plan, room)) return plan;
   const has = Math.min(room.backend, room.machine);
-  const always = plan.weights + plan.gradients + plan.optimizerStates + plan.teacher;
+  const fixed = plan.weights + plan.gradients + plan.optimizerStates + (plan.teacher ?? 0);
   throw new InputError(
-    `memory: training needs ${size(plan.total)} (${size(always)} of them whatever the batch), ` +
-      `${size(has)} are there; ${await whatWouldFit(recipe, vocabulary, room, openTeacher)}`,
+    `memory: training needs ${size(plan.total)} (${size(fixed)} of them whatever the batch), ` +
+      `${size(has)} are there; ${await whatWouldFit(recipe, vocabulary, room, teacher)}`,
   );
 }
 
@@ -163,11 +151,11 @@ async function whatWouldFit(
   recipe: Recipe,
   vocabulary: number,
   room: Room,
-  openTeacher?: OpenTeacher,
+  teacher: CountedTeacher | undefined,
 ): Promise<string> {
   const would = async (change: Partial<Recipe>) =>
-    fits(await planMemory({ ...recipe, ...change }, vocabulary, openTeacher), room);
-  const { batch, model, loss } = recipe;
+    fits(await planMemory({ ...recipe, ...change }, vocabulary, teacher), room);
+  const { batch, model } = recipe;
   const parts = Array.from({ length: recipe.microBatch }, (_, i) => recipe.microBatch - i).filter(
     (n) => batch % n === 0,
   );
@@ -177,8 +165,7 @@ async function whatWouldFit(
       if (await would({ microBatch, recompute })) return `microBatch: ${microBatch}${also} would fit`;
     }
   }
-  if (loss.states)
-    return "nothing smaller with these hidden states to match would fit; take a smaller teacher";
+  if (recipe.loss.states) return "no microBatch would fit; take a smaller teacher and model";
   const smallest = { microBatch: 1, recompute: true };
   let least = 0; // layers that fit, and those that do not
   let most = model.layers;
@@ -190,8 +177,4 @@ async function whatWouldFit(
   return least > 0
     ? `model.layers: ${least} with microBatch: 1 and recompute: true would fit`
     : "no number of layers would fit; make model.dim, model.ffn or the vocabulary smaller";
-}
-
-function size(bytes: number): string {
-  return bytes < 2 ** 30 ? `${(bytes / 2 ** 20).toFixed(1)} MiB` : `${(bytes / 2 ** 30).toFixed(2)} GiB`;
 }

@@ -3,7 +3,7 @@ import { histogram } from "../pictures/histogram.ts";
 import { type Line, lineChart, type Point } from "../pictures/line-chart.ts";
 import type { Picture } from "../pictures/svg.ts";
 import { duration, size } from "../record/words.ts";
-import type { TimedLine } from "./log.ts";
+import type { EventLine, TimedLine } from "./log.ts";
 import type { MatrixSample, WeightsHeader, WeightsSample } from "./weights-log.ts";
 
 /** What is known of a run, finished or not. */
@@ -11,6 +11,7 @@ export interface Seen {
   readonly log: readonly TimedLine[];
   readonly header?: WeightsHeader;
   readonly samples: readonly WeightsSample[];
+  readonly events?: readonly EventLine[];
   /** Norm to which gradients are clipped. */
   readonly clip?: number;
 }
@@ -39,81 +40,93 @@ const SMOOTHED = 50;
 const HEIGHT = 215;
 
 /** The pictures of a run, in the order in which they are looked at. */
-export function panelsOf({ log, header, samples, clip }: Seen): Panel[] {
+export function panelsOf(seen: Seen): Panel[] {
+  return [...runPanels(seen), ...weightPanels(seen)];
+}
+
+/** A panel of lines; `look` is what sets them apart from plain ones. */
+function chart(
+  id: string,
+  title: string,
+  lines: readonly Line[],
+  {
+    note,
+    ...look
+  }: { note?: string; logarithmic?: boolean; zero?: boolean; text?: (value: number) => string } = {},
+): Panel {
+  return {
+    id,
+    title,
+    note,
+    draw: (view) => lineChart({ label: title, lines, height: HEIGHT, ...look, ...view }),
+  };
+}
+
+/** What is logged at each step. */
+function runPanels({ log, samples, clip, events = [] }: Seen): Panel[] {
   const series = (value: (line: TimedLine) => number | undefined): Point[] =>
     log.flatMap((line): Point[] => {
       const y = value(line);
       return y === undefined ? [] : [[line.step, y]];
     });
-  const chart = (
-    id: string,
-    title: string,
-    lines: readonly Line[],
-    more: { note?: string; logarithmic?: boolean; zero?: boolean; text?: (value: number) => string } = {},
-  ): Panel => {
-    const { note, ...look } = more;
-    return {
-      id,
-      title,
-      note,
-      draw: (view) => lineChart({ label: title, lines, height: HEIGHT, ...look, ...view }),
-    };
-  };
-  const both = (label: string, points: readonly Point[], color = 0): Line[] => [
-    { label, color, points, look: "band" },
-    { label: `${label}, smoothed`, color, points: smoothed(points) },
+  const both = (label: string, points: readonly Point[]): Line[] => [
+    { label, color: 0, points, look: "band" },
+    { label: `${label}, smoothed`, color: 0, points: smoothed(points) },
   ];
   const loss = series(({ loss }) => loss);
   const held = series(({ validationLoss }) => validationLoss);
+  const rates = series(({ rate }) => rate);
+  const decays = series(({ weightDecay }) => weightDecay);
   const norms = series(({ gradientNorm }) => gradientNorm);
+  const speeds = series(({ timing }) => timing.tokensPerSecond);
+  const memory = samples.flatMap(({ step, timing }): Point[] =>
+    timing.memoryBytes === undefined ? [] : [[step, timing.memoryBytes / 1e6]],
+  );
   const edges = [log[0]?.step ?? 0, log.at(-1)?.step ?? 0];
   const clipLine: Line[] =
     clip === undefined || log.length === 0
       ? []
       : [{ label: "clipped at", color: 1, look: "dashed", points: edges.map((step) => [step, clip]) }];
-  const panels = [
+  // Where a run went back its steps begin anew: the mark stands at the step that it went back to.
+  const returns = events.flatMap((event): Point[] => {
+    const line = event.event === "rollback" ? log.find(({ step }) => step >= event.to) : undefined;
+    return line ? [[line.step, line.loss]] : [];
+  });
+  const whole = { zero: true, text: (value: number) => value.toFixed(0) };
+  return [
     chart("loss", "Loss, nats per token", [
       ...both("training", loss),
       { label: "validation", color: 1, points: held, look: "marks" },
+      ...widthsIn(log).map((bits, w): Line => {
+        const points = series(({ widthLosses }) => widthLosses?.find((width) => width.bits === bits)?.loss);
+        return { label: `at ${bits} bits`, color: 3 + (w % 4), points, look: "marks" };
+      }),
+      ...(returns.length === 0
+        ? []
+        : [{ label: "went back to", color: 2, points: returns, look: "marks" } as Line]),
     ]),
-    chart("rate", "Learning rate", [{ label: "rate", color: 0, points: series(({ rate }) => rate) }], {
-      zero: true,
-    }),
-    chart(
-      "decay",
-      "Weight decay",
-      [{ label: "decay", color: 0, points: series(({ weightDecay }) => weightDecay) }],
-      { zero: true },
-    ),
+    chart("rate", "Learning rate", [{ label: "rate", color: 0, points: rates }], { zero: true }),
+    chart("decay", "Weight decay", [{ label: "decay", color: 0, points: decays }], { zero: true }),
     chart("gradient", "Norm of the gradient, before clipping", [...both("norm", norms), ...clipLine], {
       logarithmic: true,
     }),
-    chart(
-      "speed",
-      "Tokens per second",
-      both(
-        "training",
-        series(({ timing }) => timing.tokensPerSecond),
-      ),
-      {
-        zero: true,
-        text: (value) => value.toFixed(0),
-      },
-    ),
+    chart("speed", "Tokens per second", both("training", speeds), whole),
+    ...(memory.length === 0
+      ? []
+      : [
+          chart(
+            "memory",
+            "Memory of the process, MB",
+            [{ label: "resident", color: 0, points: memory }],
+            whole,
+          ),
+        ]),
   ];
-  const memory = samples.flatMap(({ step, timing }): Point[] =>
-    timing.memoryBytes === undefined ? [] : [[step, timing.memoryBytes / 1e6]],
-  );
-  if (memory.length > 0) {
-    panels.push(
-      chart("memory", "Memory of the process, MB", [{ label: "resident", color: 0, points: memory }], {
-        zero: true,
-        text: (value) => value.toFixed(0),
-      }),
-    );
-  }
-  if (!header || samples.length === 0) return panels;
+}
 
+/** What was measured of the weights from time to time. */
+function weightPanels({ header, samples }: Seen): Panel[] {
+  if (!header || samples.length === 0) return [];
   const byKind = (value: (all: readonly MatrixSample[], weights: number) => number | undefined): Line[] =>
     kindsOf(header).map(({ kind, members }, k) => {
       const weights = members.reduce((sum, m) => sum + weightsIn(header, m), 0);
@@ -148,7 +161,6 @@ export function panelsOf({ log, header, samples, clip }: Seen): Panel[] {
       : (100 * all.reduce((sum, matrix) => sum + matrix[field]!, 0)) / weights;
   const normOf = (all: readonly MatrixSample[]) => Math.hypot(...all.map(({ norm }) => norm));
   return [
-    ...panels,
     chart("norms", "Norm of the trained weights, by kind", byKind(normOf), { zero: true }),
     ...known.map(({ field, title, note }) =>
       chart(field, `${title}, by kind`, byKind(shareOf(field)), { note, text: percent }),
@@ -193,7 +205,7 @@ export function histogramsOf(
 }
 
 /** What a run has come to, in words. */
-export function factsOf({ log, header, samples }: Seen): [name: string, value: string][] {
+export function factsOf({ log, header, samples, events = [] }: Seen): [name: string, value: string][] {
   const last = log.at(-1);
   const facts: [string, string][] = [];
   const say = (name: string, value: string | undefined) => {
@@ -227,6 +239,8 @@ export function factsOf({ log, header, samples }: Seen): [name: string, value: s
     say("optimizer", `${size(header.stateBytes)}, ${perParameter} bytes a parameter`);
     say("in linear layers", grouped(header.matrices.reduce((sum, { rows, cols }) => sum + rows * cols, 0)));
   }
+  const rollbacks = events.filter(({ event }) => event === "rollback").length;
+  say("rollbacks", rollbacks === 0 ? undefined : grouped(rollbacks));
   const sample = samples.at(-1);
   if (header && sample?.matrices.every(({ zeros }) => zeros !== undefined)) {
     const zeros = sample.matrices.reduce((sum, matrix) => sum + matrix.zeros!, 0);
@@ -241,6 +255,19 @@ export function factsOf({ log, header, samples }: Seen): [name: string, value: s
     say("measuring weights", `${((100 * measuring) / seconds).toPrecision(2)} % of the time`);
   }
   return facts;
+}
+
+/** When something happened beside the steps, and what. */
+export function eventsInWords({ events = [] }: Pick<Seen, "events">): [when: string, what: string][] {
+  return events.map((event) => {
+    if (event.event === "chosen") {
+      const names = event.layers.map(({ name, damage }) => `${name} (+${damage.toPrecision(2)})`);
+      return ["before the first step", `only what rounding hurts most learns: ${names.join(", ")}`];
+    }
+    const { at, why, to, skipped } = event;
+    const batches = `${skipped.length === 1 ? "batch" : "batches"} ${skipped.join(", ")}`;
+    return [`step ${grouped(at)}`, `${why}; went back to step ${grouped(to)} and left out ${batches}`];
+  });
 }
 
 /** A recipe, or anything else that was read as data, as names and values: `model.dim` 256. */
@@ -286,6 +313,11 @@ function grouped(value: number): string {
 function shortName(name: string): string {
   const [, block, kind] = /(?:^|\.)layers\.(\d+)\.(?:.*\.)?([^.]+)\.weight$/.exec(name) ?? [];
   return block === undefined ? name : `${block} ${kind}`;
+}
+
+/** Widths at which losses were measured. */
+function widthsIn(log: readonly TimedLine[]): number[] {
+  return log.find(({ widthLosses }) => widthLosses !== undefined)?.widthLosses?.map(({ bits }) => bits) ?? [];
 }
 
 function weightsIn(header: WeightsHeader, m: number): number {

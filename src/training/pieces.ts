@@ -61,12 +61,16 @@ export async function* pieces(
     }
     if (last) {
       const digest = hash.digest();
-      const place = (digest.readUInt32BE(0) + digest.readUInt32BE(4) / 2 ** 32) / 2 ** 32;
-      yield { file, text: empty ? "" : pending, read, end: { place, empty } };
+      yield { file, text: empty ? "" : pending, read, end: { place: placeOf(digest), empty } };
       hash = createHash("sha256");
       pending = "";
       searched = 0;
       empty = true;
     }
   }
+}
+
+/** A hash's first 8 bytes, big-endian, as a fraction of 2⁶⁴. */
+export function placeOf(digest: Buffer): number {
+  return (digest.readUInt32BE(0) + digest.readUInt32BE(4) / 2 ** 32) / 2 ** 32;
 }

@@ -105,6 +105,7 @@ test("overrides reach nested keys, are YAML, and leave the input alone", () => {
   expect(recipe.optimizer.clip).toBe(0);
   expect(recipe.data.heldOut).toEqual(["x", "y"]);
   expect(minimal.schedule).toMatchObject({ peak: 0.001 });
+  expect(failure({}, ["data.text=null"])).toContain("data.text: needs a file"); // null takes a key away
   expect(failure({}, ["peak"])).toContain("needs key=value");
 });
 

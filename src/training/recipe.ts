@@ -1,6 +1,6 @@
 import { parse } from "yaml";
 import { z } from "zod";
-import type { Format } from "../formats/format.ts";
+import { fillsRow } from "../formats/format.ts";
 import { formatByName } from "../formats/index.ts";
 import { trainedMethods } from "../methods/index.ts";
 import type { TrainedMethod, TrainedRounding } from "../methods/method.ts";
@@ -39,8 +39,25 @@ const schema = z.strictObject({
   }),
   data: dataSchema,
   loss: lossSchema,
-  /** Names of the only tensors that learn, `*` for any text: `*.down_proj.weight`. Default: all. */
-  only: z.array(z.string().min(1)).min(1).optional(),
+  /**
+   * The only tensors that learn. Names, `*` for any text: `*.down_proj.weight`; or so many linear layers, those whose
+   * rounding hurts the model of `from` most. Default: all.
+   */
+  only: z
+    .union(
+      [
+        z.array(z.string().min(1)).min(1),
+        z.strictObject({
+          sensitive: count,
+          /** Windows of the training text on which each layer is measured. */
+          windows: count.default(16),
+          /** How a layer is rounded to be measured: `int4-g64`. Default: as the family does it, when the run ends. */
+          format: z.string().optional(),
+        }),
+      ],
+      { error: "needs a list of names, or { sensitive: a number of layers }" },
+    )
+    .optional(),
   /** Sequences of `context` tokens in a step. */
   batch: count,
   /** Sequences computed at once; a divisor of `batch`. Gradients are added up in other parts: other bits. Default: all. */
@@ -138,6 +155,7 @@ export function readRecipe(input: unknown, where: string, set: readonly string[]
   );
   needs(batch % microBatch === 0, `microBatch ${microBatch} must divide batch ${batch}`);
 
+  checkOnly(recipe, needs);
   const method: TrainedMethod | undefined = trainedMethods[family as keyof typeof trainedMethods];
   // Some options have no default, so that none at all is as wrong as an empty object.
   const options = method?.options.safeParse(recipe.options ?? {});
@@ -150,7 +168,7 @@ export function readRecipe(input: unknown, where: string, set: readonly string[]
 
   const packs = method?.with(options!.data).formats ?? ["f16", "bf16", "f32"];
   const fits = (format: string) =>
-    [model.dim, model.ffn].every((cols) => rowsFit(formatByName(format), cols));
+    [model.dim, model.ffn].every((cols) => fillsRow(formatByName(format), cols));
   const linear = formats.linear ?? packs.find(fits) ?? packs[0];
   needs(
     packs.includes(linear),
@@ -163,14 +181,23 @@ export function readRecipe(input: unknown, where: string, set: readonly string[]
   return { ...recipe, model: { ...model, kvHeads }, microBatch, formats: { ...formats, linear } };
 }
 
-/** Whether whole groups of a format fill a row. */
-function rowsFit(format: Format, cols: number): boolean {
-  try {
-    format.parts(1, cols);
-    return true;
-  } catch {
-    return false;
-  }
+function checkOnly(
+  { only, from, family, model }: Checked,
+  needs: (fits: boolean, what: string) => void,
+): void {
+  if (only === undefined || Array.isArray(only)) return;
+  const { sensitive, format: name } = only;
+  const layers = 7 * model.layers;
+  needs(sensitive <= layers, `only.sensitive ${sensitive} is more than the ${layers} linear layers`);
+  needs(from !== undefined, "only.sensitive: needs from, a trained model whose layers are measured");
+  needs(
+    family !== "float" || name !== undefined,
+    "only.sensitive: family float rounds nothing; give only.format",
+  );
+  if (name === undefined) return;
+  const format = formatByName(name);
+  const fits = [model.dim, model.ffn].every((cols) => fillsRow(format, cols));
+  needs(fits, `only.format ${name} cannot hold rows of ${model.dim} (dim) and ${model.ffn} (ffn) weights`);
 }
 
 function assign(raw: unknown, assignment: string): void {
@@ -185,7 +212,9 @@ function assign(raw: unknown, assignment: string): void {
     if (typeof inner !== "object" || inner === null || Array.isArray(inner)) at[key] = {};
     at = at[key] as Record<string, unknown>;
   }
-  at[path[path.length - 1]] = value;
+  if (value === null)
+    delete at[path[path.length - 1]]; // as in a recipe that extends another
+  else at[path[path.length - 1]] = value;
 }
 
 /** What is wrong with a value that a schema refused, in words; `above` are the keys that lead to it. */

@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { tinyRecipe, writeTinyText } from "../../test/tiny-training.ts";
 import { train } from "../verbs/train.ts";
-import { readLog, type TimedLine } from "./log.ts";
-import { factsOf, flattened, panelsOf, smoothed } from "./panels.ts";
+import { eventLine, readLog, type TimedLine } from "./log.ts";
+import { eventsInWords, factsOf, flattened, panelsOf, smoothed } from "./panels.ts";
 import { trainingReport } from "./report.ts";
 import { parseWeightsLine } from "./weights-log.ts";
 import { readWeightsLog } from "./weights-watch.ts";
@@ -52,6 +52,44 @@ test("smooth lines are exponential means: of a constant itself, of a step the fo
   const β = 1 - 2 / 11; // ten points
   const [, y] = smoothed(at((i) => Number(i >= 400)))[499];
   expect(y).toBeCloseTo((1 - β ** 100) / (1 - β ** 500), 12);
+});
+
+test("what happened beside the steps is told in words, and marked where the run went back to", () => {
+  const step = (n: number) => ({ step: n, tokens: n, loss: n / 7, rate: 1, weightDecay: 0, gradientNorm: 1 });
+  const log = [1, 2, 3].map((n) => ({ ...step(n), timing: { seconds: 1, tokensPerSecond: 1 } }));
+  const rollback = { event: "rollback", at: 5, why: "the loss is <NaN>", to: 2, skipped: [3, 4] } as const;
+  const chosen = { event: "chosen", layers: [{ name: "a.weight", damage: 0.25 }] } as const;
+  const seen = { log, samples: [], events: [chosen, rollback] };
+  expect(eventsInWords(seen)).toEqual([
+    ["before the first step", "only what rounding hurts most learns: a.weight (+0.25)"],
+    ["step 5", "the loss is <NaN>; went back to step 2 and left out batches 3, 4"],
+  ]);
+  expect(factsOf(seen)).toContainEqual(["rollbacks", "1"]);
+  const [loss] = panelsOf(seen);
+  expect(JSON.stringify(loss.draw({ width: 400, from: 0, to: 3 }))).toContain("went back to 0.2857");
+  const environment = { lowbit: "1", backend: "b", threads: 1, platform: "p" };
+  const validation = { loss: 1, lossStandardError: null, trainedLoss: 1, tokens: 1 };
+  const html = trainingReport(
+    "run",
+    { environment, started: "2026", options: {}, validation } as never,
+    seen,
+  );
+  expect(html).toContain("the loss is &lt;NaN&gt;; went back to step 2");
+  expect(
+    trainingReport("run", { environment, started: "2026", options: {}, validation } as never, {
+      ...seen,
+      events: [],
+    }),
+  ).not.toContain("What happened");
+  for (const line of seen.events) expect(eventLine(line)).toBe(line);
+  for (const bad of [
+    null,
+    {},
+    { ...rollback, skipped: "3" },
+    { ...rollback, why: 1 },
+    { ...chosen, layers: [{}] },
+  ])
+    expect(eventLine(bad)).toBeUndefined();
 });
 
 test("runs without anything measured yet have their pictures", () => {

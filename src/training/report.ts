@@ -1,6 +1,6 @@
 import { escaped, markup, style } from "../pictures/svg.ts";
 import type { Record } from "../record/record.ts";
-import { factsOf, flattened, histogramsOf, lastStep, panelsOf, type Seen } from "./panels.ts";
+import { eventsInWords, factsOf, flattened, histogramsOf, lastStep, panelsOf, type Seen } from "./panels.ts";
 
 /** How a page of pictures is laid out; the live page and the report share it. */
 export const layout = `${style}
@@ -39,6 +39,11 @@ interface Result {
     readonly lossStandardError: number | null;
     readonly trainedLoss: number;
     readonly tokens: number;
+    readonly widths?: readonly {
+      readonly bits: number;
+      readonly loss: number;
+      readonly lossStandardError: number | null;
+    }[];
   };
 }
 
@@ -51,10 +56,12 @@ export function trainingReport(name: string, record: Record<Result>, seen: Seen)
   const view = { from: 0, to: lastStep(seen) };
   const { environment, started, options, validation } = record;
   const { recipe } = options as { readonly recipe?: unknown };
-  const { loss, lossStandardError, trainedLoss, tokens } = validation;
-  const error = lossStandardError === null ? "" : ` ± ${lossStandardError.toFixed(4)}`;
+  const { trainedLoss, tokens, widths = [] } = validation;
+  const withError = ({ loss, lossStandardError }: Pick<Result["validation"], "loss" | "lossStandardError">) =>
+    `${loss.toFixed(4)}${lossStandardError === null ? "" : ` ± ${lossStandardError.toFixed(4)}`} nats per token`;
   const results: [string, string][] = [
-    ["loss of the model as it is stored", `${loss.toFixed(4)}${error} nats per token`],
+    ["loss of the model as it is stored", withError(validation)],
+    ...widths.map((width): [string, string] => [`read at ${width.bits} bits`, withError(width)]),
     ["before its weights were rounded to their formats", `${trainedLoss.toFixed(4)} nats per token`],
     ["measured on", `${tokens.toLocaleString("en-US")} tokens`],
   ];
@@ -64,6 +71,7 @@ export function trainingReport(name: string, record: Record<Result>, seen: Seen)
     return `<section class="panel${wide ? " wide" : ""}"><h3>${escaped(title)}</h3><div${wide ? ' class="scrolled"' : ""}>${picture}</div>${below}</section>`;
   });
   const histograms = histogramsOf(seen, 160).map(markup);
+  const events = eventsInWords(seen);
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -79,7 +87,7 @@ export function trainingReport(name: string, record: Record<Result>, seen: Seen)
 ${factList(factsOf(seen))}
 <h2>Result on held-out text</h2>
 ${pairs(results)}
-<h2>The run</h2>
+${events.length === 0 ? "" : `<h2>What happened</h2>\n${pairs(events)}\n`}<h2>The run</h2>
 <div class="panels">
 ${panels.join("\n")}
 </div>

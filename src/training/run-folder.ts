@@ -30,7 +30,8 @@ export async function contentsOf(
 ): Promise<Contents> {
   const { from: _, ...own } = recipe;
   const { teacher, ...loss } = recipe.loss;
-  const { text: __, cache: ___, tokenizer, ...rest } = recipe.data;
+  const { text: __, cache: ___, tokenizer, generate, heldOut, ...rest } = recipe.data;
+  const { model: ____, ...writing } = generate ?? {};
   const hashes = (prints: readonly Fingerprint[]) =>
     Object.fromEntries(prints.map(({ name, sha256 }) => [name, sha256]));
   const of = {
@@ -38,7 +39,13 @@ export async function contentsOf(
       JSON.stringify({
         ...own,
         loss: { ...loss, taught: teacher !== undefined },
-        data: { ...rest, train: tokenizer.train ?? null, sample: tokenizer.train ? tokenizer.sample : null },
+        data: {
+          ...rest,
+          heldOut: "text" in heldOut ? { text: true } : heldOut,
+          ...(generate && { generate: writing }),
+          train: tokenizer.train ?? null,
+          sample: tokenizer.train ? tokenizer.sample : null,
+        },
       }),
     ),
     data: hashes(data),
@@ -212,7 +219,8 @@ async function removeTemporaries(folder: string): Promise<void> {
   }
 }
 
-async function readJson(path: string): Promise<unknown> {
+/** What a JSON file of ours says; an InputError when it is damaged. */
+export async function readJson(path: string): Promise<unknown> {
   const text = new TextDecoder().decode(await readSmall(path, JSON_LIMIT));
   try {
     return JSON.parse(text);

@@ -3,10 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { stringify } from "yaml";
+import { refusal } from "../../test/refusal.ts";
 import { bitsOf, tinyRecipe, writeTinyText } from "../../test/tiny-training.ts";
 import { openModel } from "../files/index.ts";
 import { decodeWeight } from "../formats/index.ts";
-import { InputError } from "../tensor/tensor.ts";
 import { convert } from "../verbs/convert.ts";
 import { train } from "../verbs/train.ts";
 import { readState } from "./checkpoint.ts";
@@ -40,15 +40,6 @@ const run = (name: string, change: object, set: string[] = []) =>
     set,
     backend,
   });
-const refusal = async (work: Promise<unknown>) => {
-  const error = await work.then(
-    () => new Error("was not refused"),
-    (reason: Error) => reason,
-  );
-  expect(error).toBeInstanceOf(InputError);
-  expect(error.message).not.toContain("\n");
-  return error.message;
-};
 
 /** One step without weight decay whose learning rate is nearly 0, so that its loss is that of the start. */
 const still = { steps: 1, schedule: { kind: "cosine", peak: 1e-20, warmup: 0 } };

@@ -14,6 +14,7 @@ import { type Checkpoint, readState, STATE_FILE } from "./checkpoint.ts";
 import { differences } from "./differences.ts";
 import { modelOf } from "./model.ts";
 import type { Recipe } from "./recipe.ts";
+import { placed } from "./recipe-file.ts";
 import type { Trainer } from "./trainer.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 
@@ -34,14 +35,13 @@ export interface Start {
 export async function openStart(recipe: Recipe, base: string, job: Job): Promise<Start | undefined> {
   const { from, keepOptimizer } = recipe;
   if (from === undefined) return undefined;
-  const { resolve, join } = paths();
-  const spec = /^(hf|bundled):/.test(from) ? from : resolve(base, from);
+  const spec = placed(from, base);
   const file = await openModel(spec, job);
   try {
     const model = naming(file.name, () => describe(file.config));
     checkSizes(file.name, model.config, modelOf(recipe, model.config.vocabulary).config);
     const snapshot = await snapshotOf(spec);
-    const path = snapshot && join(snapshot.folder, STATE_FILE);
+    const path = snapshot && paths().join(snapshot.folder, STATE_FILE);
     const state = path !== undefined && (await whatIs(path)) === "file" ? await readState(path) : undefined;
     if (keepOptimizer && !state) {
       throw new InputError(
@@ -70,23 +70,27 @@ async function fingerprintsOf(file: ModelFile, state: Checkpoint | undefined): P
 }
 
 /**
- * The context may be another one, and how inputs, keys and values are rounded: no weight depends on it. What a family
- * adds to a model it adds to the start's too; what the start has beyond that it must have as well.
+ * The context may be another one: no weight depends on it. Norms, relu² and roundings that a family adds to a model it
+ * adds to the start's too; norms and relu² that the start has stay, roundings may change.
  */
 function checkSizes(name: string, start: ModelConfig, own: ModelConfig): void {
-  const sizes = ({ normEpsilon, ropeBase, ...rest }: ModelConfig) => {
-    const { context: _, ropePairing: __, activations: ___, cacheRounding: ____, ...others } = rest;
-    const { ffnActivation, subNorm, outputNorm, ...weights } = others;
-    return {
-      ...weights,
-      ...(start.ffnActivation === undefined ? {} : { ffnActivation }),
-      ...(start.subNorm ? { subNorm } : {}),
-      ...(start.outputNorm ? { outputNorm } : {}),
-      normEpsilon: Math.fround(normEpsilon), // as GGUF keeps them
-      ropeBase: Math.fround(ropeBase),
-    };
-  };
-  const met = differences(sizes(start), sizes(own));
+  const sizes = ({
+    context: _,
+    ropePairing: __,
+    activations: ___,
+    cacheRounding: ____,
+    ...rest
+  }: ModelConfig) => ({
+    ...rest,
+    normEpsilon: Math.fround(rest.normEpsilon), // as GGUF keeps them
+    ropeBase: Math.fround(rest.ropeBase),
+  });
+  const before = sizes(start);
+  const now: { -readonly [Key in keyof typeof before]?: unknown } = sizes(own);
+  for (const key of ["ffnActivation", "subNorm", "outputNorm"] as const) {
+    if (before[key] === undefined) delete now[key];
+  }
+  const met = differences(before, now);
   if (met !== "") throw new InputError(`from: ${name} is another model than the recipe's: ${met}`);
 }
 

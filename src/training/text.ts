@@ -13,23 +13,26 @@ import {
 } from "./corpus.ts";
 import type { DataRecipe } from "./data.ts";
 import { documents, type Reading } from "./documents.ts";
+import { findWriter, generatedFrom, generateTokens, type OpenWriter, type Writer } from "./generated.ts";
 import { pieces } from "./pieces.ts";
 import type { Recipe } from "./recipe.ts";
 import { sample } from "./sample.ts";
 import { openTokens, removeTokens, type StoredTokens, type TokenFile, writeTokens } from "./token-file.ts";
 import { readVocabulary, trainVocabulary, type Vocabulary } from "./vocabulary.ts";
 
-/** The files that a recipe names. */
+/** What a recipe's text is made of. */
 export interface Sources {
   readonly corpus: Corpus;
   /** Of the corpus' files, in their order. */
   readonly prints: readonly Fingerprint[];
   readonly tokenizer: string | undefined;
+  /** Who writes the text, where it is not read; files are then only held out. */
+  readonly writer: Writer | undefined;
   /** Where tokenized text is kept for other runs. */
   readonly cache: string | undefined;
   /** Bytes of the files, less what is held out. */
   readonly trainingBytes: number;
-  /** All of them by content: training files, held-out files, tokenizer. */
+  /** All of them by content: who writes, training files, held-out files, tokenizer. */
   readonly data: readonly Fingerprint[];
 }
 
@@ -37,7 +40,13 @@ export interface Sources {
 export async function findSources(recipe: Recipe, base: string, job: Job = {}): Promise<Sources> {
   const { resolve, basename } = paths();
   const { text, heldOut, cache } = recipe.data;
-  const corpus = await findCorpus(text.startsWith("hf:") ? text : resolve(base, text), heldOut, job);
+  const writer = await findWriter(recipe, base, job);
+  const at = (place: string) => (place.startsWith("hf:") ? place : resolve(base, place));
+  const corpus = await findCorpus(
+    text === undefined ? undefined : at(text),
+    "text" in heldOut ? { text: at(heldOut.text) } : heldOut,
+    job,
+  );
   const { file } = recipe.data.tokenizer;
   const tokenizer = file === undefined ? undefined : resolve(base, file);
   const prints = await fingerprints(corpus.files, job);
@@ -48,12 +57,15 @@ export async function findSources(recipe: Recipe, base: string, job: Job = {}): 
   return {
     corpus,
     prints,
-    trainingBytes: Array.isArray(heldOut)
-      ? bytes(prints.filter((_, f) => !held(f, 0)))
-      : Math.ceil(bytes(prints) * (1 - heldOut.share)),
+    trainingBytes:
+      "share" in heldOut
+        ? Math.ceil(bytes(prints) * (1 - heldOut.share))
+        : bytes(prints.filter((_, f) => !held(f, 0))),
     tokenizer,
+    writer,
     cache: cache === undefined ? undefined : resolve(base, cache),
     data: [
+      ...(writer ? [writer.print] : []),
       ...trainingFirst(corpus).map((source) => printOf.get(source)!),
       ...(await fingerprints(others, job)),
     ],
@@ -61,7 +73,8 @@ export async function findSources(recipe: Recipe, base: string, job: Job = {}): 
 }
 
 /** Ids that the recipe's tokenizer will have: those of its file, or as many as are trained. */
-export async function vocabularyOf({ data }: Recipe, { tokenizer }: Sources): Promise<number> {
+export async function vocabularyOf({ data }: Recipe, { tokenizer, writer }: Sources): Promise<number> {
+  if (writer) return writer.vocabulary.tokenizer.vocabulary;
   return data.tokenizer.train ?? (await readVocabulary(tokenizer!)).tokenizer.vocabulary;
 }
 
@@ -72,6 +85,8 @@ export interface TokenizedText {
   readonly heldOut: TokenFile;
   /** Documents that were skipped because they are empty or white space. */
   readonly emptyDocuments: number;
+  /** What was written by a model. */
+  readonly generated?: { readonly tokens: number; readonly texts: number; readonly sha256: string };
   close(): Promise<void>;
 }
 
@@ -79,25 +94,25 @@ export interface TokenizedText {
  * Trains or reads the tokenizer and encodes all files with it, once: what the
  * cache of the recipe holds already, or else `folder`, is used when it is of
  * the same content. Damaged files there are made anew, and a warning says so.
+ * Text that a model writes is written once in the same way, with the model
+ * that `openWriter` gives.
  */
 export async function openText(
   { data }: Pick<Recipe, "data">,
   sources: Sources,
   folder: string,
   job: Job,
+  openWriter?: OpenWriter,
 ): Promise<TokenizedText> {
-  const { corpus, prints, cache = folder } = sources;
+  const { corpus, prints, cache = folder, writer } = sources;
   const reading = readingOf(data);
   await makeFolder(cache);
+  if (writer) return openGenerated({ data }, sources, writer, cache, job, openWriter!);
   const vocabulary =
     sources.tokenizer === undefined
       ? await trainedVocabulary({ data }, sources, folder, job)
       : await readVocabulary(sources.tokenizer);
-  const key = hash(["tokens", 1, contents(corpus.files, prints), reading, vocabulary.sha256]);
-  const path = paths().join(cache, `tokens-${key.slice(0, 16)}`);
-  const stored =
-    (await opened(path, key, job)) ??
-    (await encoded(path, key, { corpus, prints, reading, vocabulary }, job));
+  const stored = await tokenized(cache, { corpus, prints, reading, vocabulary }, job);
   try {
     const holds = isHeldOut(corpus);
     const heldOut = stored.select(holds);
@@ -109,13 +124,13 @@ export async function openText(
       [heldOut, "keeps nothing for validation"],
     ] as const) {
       if (side.length > 0) continue;
-      const what = Array.isArray(data.heldOut) ? data.heldOut.join(", ") : `a share of ${data.heldOut.share}`;
-      const advice =
-        data.separator === undefined && !Array.isArray(data.heldOut) && corpus.files.every(isText)
-          ? 'a text file is one document unless data.separator, like "\\n\\n", says where others begin'
-          : "choose another";
+      const isOneFile = data.separator === undefined && "share" in data.heldOut && corpus.files.every(isText);
+      const advice = isOneFile
+        ? 'a text file is one document unless data.separator, like "\\n\\n", says where others begin'
+        : "choose another";
+      const documents = count === 1 ? "document" : "documents";
       throw new InputError(
-        `data.heldOut: ${what} of ${count} ${count === 1 ? "document" : "documents"} ${remedy}; ${advice}`,
+        `data.heldOut: ${heldOutWords(data)} of ${count} ${documents} ${remedy}; ${advice}`,
       );
     }
     return {
@@ -135,6 +150,60 @@ function isText({ kind }: SourceFile): boolean {
   return kind === "text";
 }
 
+function heldOutWords({ heldOut }: DataRecipe): string {
+  if (Array.isArray(heldOut)) return heldOut.join(", ");
+  return "text" in heldOut ? heldOut.text : `a share of ${heldOut.share}`;
+}
+
+/** A text that a model writes, and what is held out: a share of it, or a text that is read. */
+async function openGenerated(
+  { data }: Pick<Recipe, "data">,
+  { corpus, prints }: Sources,
+  writer: Writer,
+  folder: string,
+  job: Job,
+  open: OpenWriter,
+): Promise<TokenizedText> {
+  const { vocabulary } = writer;
+  const key = hash(generatedFrom(writer));
+  const path = paths().join(folder, `generated-${key.slice(0, 16)}`);
+  const about = { key, sources: [writer.print], tokenizer: vocabulary.sha256 };
+  const written = async () => {
+    await generateTokens(path, about, writer, open, job);
+    return (await openTokens(path, key))!;
+  };
+  const own = (await opened(path, key, job)) ?? (await written());
+  const stores = [own];
+  const close = async () => {
+    for (const store of stores) await store.close();
+  };
+  try {
+    const { heldOut } = data;
+    const isHeld = (place: number) => "share" in heldOut && place < heldOut.share;
+    const training = own.select((_, place) => !isHeld(place));
+    if (!("share" in heldOut))
+      stores.push(await tokenized(folder, { corpus, prints, reading: readingOf(data), vocabulary }, job));
+    const held = stores[1]?.select(() => true) ?? own.select((_, place) => isHeld(place));
+    if (training.length === 0 || held.length === 0) {
+      throw new InputError(
+        `data.heldOut: ${heldOutWords(data)} leaves ${training.length} generated ids to train on and keeps ${held.length} for validation; choose another, or more data.generate.tokens`,
+      );
+    }
+    const { ids, documents: count, sha256 } = own.header;
+    return {
+      vocabulary,
+      training,
+      heldOut: held,
+      emptyDocuments: stores[1]?.header.empty ?? 0,
+      generated: { tokens: ids, texts: count, sha256: sha256.ids },
+      close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
 function readingOf({ field, separator }: DataRecipe): Reading {
   return { field, separator };
 }
@@ -152,7 +221,7 @@ export async function trainedVocabulary(
   const { heldOut, tokenizer } = data;
   const { train, sample: most } = tokenizer;
   const reading = readingOf(data);
-  const byName = Array.isArray(heldOut);
+  const byName = !("share" in heldOut);
   const isHeld = isHeldOut(corpus);
   const chosen = [...corpus.files.keys()].filter((f) => !byName || !isHeld(f, 0));
   const files = chosen.map((f) => corpus.files[f]);
@@ -182,12 +251,21 @@ async function opened(path: string, key: string, job: Job): Promise<StoredTokens
   }
 }
 
-async function encoded(
-  path: string,
-  key: string,
-  text: Pick<Sources, "corpus" | "prints"> & { readonly reading: Reading; readonly vocabulary: Vocabulary },
-  job: Job,
-): Promise<StoredTokens> {
+/** Files to be encoded, and how. */
+type Encoded = Pick<Sources, "corpus" | "prints"> & {
+  readonly reading: Reading;
+  readonly vocabulary: Vocabulary;
+};
+
+/** Files as ids, from `folder` where they are there. */
+async function tokenized(folder: string, text: Encoded, job: Job): Promise<StoredTokens> {
+  const { corpus, prints, reading, vocabulary } = text;
+  const key = hash(["tokens", 1, contents(corpus.files, prints), reading, vocabulary.sha256]);
+  const path = paths().join(folder, `tokens-${key.slice(0, 16)}`);
+  return (await opened(path, key, job)) ?? (await encoded(path, key, text, job));
+}
+
+async function encoded(path: string, key: string, text: Encoded, job: Job): Promise<StoredTokens> {
   const { corpus, prints, reading, vocabulary } = text;
   const { tokenizer, encode, cuts, sha256 } = vocabulary;
   const total = prints.reduce((sum, { bytes }) => sum + bytes, 0);
@@ -200,7 +278,11 @@ async function encoded(
     path,
     { key, sources: prints, tokenizer: sha256 },
     pieces(documents(corpus.files, reading, job), cuts),
-    { vocabulary: tokenizer.vocabulary, start: tokenizer.bos ?? tokenizer.eos, encode },
+    {
+      vocabulary: tokenizer.vocabulary,
+      start: tokenizer.bos ?? tokenizer.eos,
+      encode: ({ text }) => encode(text),
+    },
     ({ read }, ids) => {
       job.signal?.throwIfAborted();
       report(read, ids);

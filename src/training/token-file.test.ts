@@ -15,12 +15,16 @@ const encoding = (vocabulary: number) => ({
   start: vocabulary - 1,
   encode: (text: string) => Int32Array.from(text, (character) => character.codePointAt(0)!),
 });
+const forPieces = ({ encode, ...rest }: ReturnType<typeof encoding>) => ({
+  ...rest,
+  encode: ({ text }: { readonly text: string }) => encode(text),
+});
 async function* documents(...texts: string[]) {
   for (const [file, text] of texts.entries()) yield { file, text, last: true, read: 0 };
 }
 const about = { key: "k".repeat(64), sources: [], tokenizer: "t" };
 const write = (path: string, vocabulary: number, ...texts: string[]) =>
-  writeTokens(path, about, pieces(documents(...texts), undefined), encoding(vocabulary));
+  writeTokens(path, about, pieces(documents(...texts), undefined), forPieces(encoding(vocabulary)));
 const all = async (file: TokenFile) => [...(await file.slice(0, file.length))];
 
 test("ids are stored in 16 bits where they fit, in 32 where not, the start token before each document", async () => {
@@ -74,9 +78,9 @@ test("a text that breaks off leaves nothing", async () => {
     throw new Error("the text broke off");
   };
   const path = join(folder, "broken");
-  await expect(writeTokens(path, about, pieces(failing(), undefined), encoding(300))).rejects.toThrow(
-    "broke off",
-  );
+  await expect(
+    writeTokens(path, about, pieces(failing(), undefined), forPieces(encoding(300))),
+  ).rejects.toThrow("broke off");
   expect(readdirSync(folder).filter((name) => name.includes("broken"))).toEqual([]);
   expect(await openTokens(path, about.key)).toBeUndefined();
 });

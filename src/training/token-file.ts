@@ -59,20 +59,20 @@ const LARGEST_INDEX = 2 ** 31;
 /** What is known of a text before it is encoded. */
 export type About = Pick<StoredHeader, "key" | "sources" | "tokenizer">;
 
-export interface Encoding {
+export interface Encoding<P> {
   readonly vocabulary: number;
   /** Stands before each document. */
   readonly start?: number;
-  readonly encode: (text: string) => Int32Array;
+  readonly encode: (piece: P) => ArrayLike<number>;
 }
 
 /** Encodes documents and stores them as `path`.ids, .docs and .json. */
-export async function writeTokens(
+export async function writeTokens<P extends Pick<Piece, "file" | "end">>(
   path: string,
   about: About,
-  pieces: AsyncIterable<Piece>,
-  { vocabulary, start, encode }: Encoding,
-  onPiece: (piece: Piece, ids: number) => void = () => {},
+  pieces: AsyncIterable<P>,
+  { vocabulary, start, encode }: Encoding<P>,
+  onPiece: (piece: P, ids: number) => void = () => {},
 ): Promise<void> {
   const { createHash } = process.getBuiltinModule("node:crypto");
   const Ids = vocabulary <= 0x10000 ? Uint16Array : Int32Array;
@@ -99,7 +99,7 @@ export async function writeTokens(
     const [starts, places, files]: number[][] = [[], [], []];
     let begun = false;
     for await (const piece of pieces) {
-      const { text, end } = piece;
+      const { end } = piece;
       if (end?.empty) empty++;
       else {
         if (!begun) {
@@ -107,7 +107,7 @@ export async function writeTokens(
           files.push(piece.file);
           if (start !== undefined) await append([start]);
         }
-        await append(encode(text));
+        await append(encode(piece));
         begun = end === undefined;
         if (end) places.push(end.place);
       }
@@ -186,7 +186,14 @@ function headerFrom(name: string, bytes: Uint8Array): StoredHeader {
   } catch {
     throw new InputError(`${name}.json: is not JSON`);
   }
-  if (header?.tokens !== "lowbit" || typeof header.key !== "string" || header.version !== 1)
+  const { tokens, key, version, width, sha256 } = header ?? {};
+  if (
+    tokens !== "lowbit" ||
+    typeof key !== "string" ||
+    version !== 1 ||
+    !sha256 ||
+    (width !== 2 && width !== 4)
+  )
     throw new InputError(`${name}.json: is not of this version of lowbit`);
   return header as StoredHeader;
 }

@@ -8,6 +8,7 @@ import { ropeTable } from "../models/rope-table.ts";
 import type { Running } from "../models/run.ts";
 import { openOptimizer } from "../optimization/index.ts";
 import type { Optimizer } from "../optimization/optimizer.ts";
+import { matchesPattern } from "../tensor/pattern.ts";
 import { generator } from "../tensor/random.ts";
 import {
   type Elements,
@@ -119,10 +120,15 @@ export class Trainer {
     this.#rounding = rounding;
     this.#teacher = teacher;
     this.#optimizerSteps = optimizerSteps;
+    checkOnly(model, recipe);
     const values = start ?? new Map(initialize(model, generator(recipe.seed)));
     for (const { name, role } of model.tensors) this.#add(name, role, values.get(name)!);
     const learning = this.#learning().map(([, trained]) => trained);
-    this.#checkOnly();
+    if (learning.length === 0) {
+      throw new InputError(
+        `only: nothing that it names learns in the family ${recipe.family}; name other tensors`,
+      );
+    }
     this.#optimizer = openOptimizer(
       backend,
       learning.map(({ tensor, role }) => ({ tensor, decays: role !== "norm", role })),
@@ -136,25 +142,9 @@ export class Trainer {
     this.#rope = backend.keep(backend.upload(ropeTable(model.config, model.config.context)));
   }
 
-  /** Throws an InputError for names in `only` that no tensor has, and where nothing learns. */
-  #checkOnly(): void {
-    const names = this.#model.tensors.map(({ name }) => name);
-    for (const pattern of this.#recipe.only ?? []) {
-      if (names.some((name) => matches(name, pattern))) continue;
-      throw new InputError(
-        `only: no tensor is called ${pattern}; they are called like ${names[1]}, and * is any text`,
-      );
-    }
-    if (this.#learning().length === 0) {
-      throw new InputError(
-        `only: nothing learns, ${this.#recipe.family} keeps all of it as it is; name more`,
-      );
-    }
-  }
-
   #add(name: string, role: Role, value: HostTensor): void {
     const { only } = this.#recipe;
-    const chosen = only === undefined || only.some((pattern) => matches(name, pattern));
+    const chosen = !Array.isArray(only) || only.some((pattern) => matchesPattern(name, pattern));
     const keep = (t: HostTensor) => this.#backend.keep(this.#backend.upload(t));
     if (role !== "linear" || !this.#rounding) {
       this.#trained.set(name, { tensor: keep(value), role, learns: chosen });
@@ -179,22 +169,12 @@ export class Trainer {
     const sum = await this.#gradients(batch, step);
     const finite = Number.isFinite(sum);
     if (finite) {
-      this.#moveParameters(this.#learnedGradients(), step, rate, decay);
+      const gradients = this.#learning().map(([, { tensor }]) => this.#tape.gradients.get(tensor));
+      this.#moveParameters(gradients, step, rate, decay);
     }
     this.#tape.clear();
     const [squaredNorm] = finite ? await this.#backend.read(this.#optimizer.squaredNorm) : [Number.NaN];
     return { loss: sum / predicted(batch), gradientNorm: Math.sqrt(squaredNorm) };
-  }
-
-  /** Of all that learns; an InputError where the loss does not reach a part of it, as hidden states alone never reach the head. */
-  #learnedGradients(): Tensor[] {
-    return this.#learning().map(([name, { tensor }]) => {
-      const gradient = this.#tape.gradients.get(tensor);
-      if (gradient) return gradient;
-      throw new InputError(
-        `loss: ${name} does not count in it and cannot learn; add loss.labels or loss.soft, or name what learns with only`,
-      );
-    });
   }
 
   /** Leaves a batch's gradients on the tape; gives the sum of its losses. */
@@ -206,7 +186,9 @@ export class Trainer {
       for (const { bits, share } of widths) {
         const at = { step: step - 1, steps: this.#steps, bits };
         const losses = this.#backend.scope(() => this.#forwardAndBackward(part, at, share / tokens));
-        for (const loss of await this.#backend.read(losses)) sum += share * loss;
+        for (const [i, loss] of (await this.#backend.read(losses)).entries()) {
+          if (part.targets[i] >= 0) sum += share * loss;
+        }
         this.#backend.free(losses);
       }
     }
@@ -242,7 +224,9 @@ export class Trainer {
       await this.#gradients(batch, step);
       let largest = { name: "", norm: -1 };
       for (const [name, { tensor }] of this.#learning().reverse()) {
-        this.#backend.squaredNorm(squaredNorm, this.#tape.gradients.get(tensor)!, 0);
+        const gradient = this.#tape.gradients.get(tensor);
+        if (!gradient) continue;
+        this.#backend.squaredNorm(squaredNorm, gradient, 0);
         const [norm] = await this.#backend.read(squaredNorm);
         if (!Number.isFinite(norm)) return `gradient of ${name}`;
         if (norm > largest.norm) largest = { name, norm };
@@ -294,7 +278,12 @@ export class Trainer {
   }
 
   /** The optimizer's step; where the family lets its states begin anew, its steps are counted anew too. */
-  #moveParameters(gradients: readonly Tensor[], step: number, rate: number, decay: number): void {
+  #moveParameters(
+    gradients: readonly (Tensor | undefined)[],
+    step: number,
+    rate: number,
+    decay: number,
+  ): void {
     const resetsAt = this.#rounding?.resetsOptimizerAt ?? Number.POSITIVE_INFINITY;
     if (step - 1 === resetsAt) this.#optimizer.reset();
     this.#optimizer.step(gradients, this.optimizerSteps(step), rate, decay);
@@ -306,7 +295,7 @@ export class Trainer {
     return step > resetsAt ? step - resetsAt : step + this.#optimizerSteps;
   }
 
-  /** Losses (tokens) of some sequences; the tape adds up their gradients times `share`. */
+  /** Losses (tokens) of some sequences; the tape adds up the gradients of those that are predicted, times `share`. */
   #forwardAndBackward({ sequences, inputs, targets }: Batch, at: Moment, share: number): Tensor {
     const backend = this.#backend;
     const upload = (values: Int32Array) => backend.upload(hostTensor([values.length], values));
@@ -319,9 +308,8 @@ export class Trainer {
       this.#recipe.recompute ? (body) => this.#tape.segment(body) : (body) => body(),
       { loss: this.#recipe.loss, teacher: this.#teacher },
     );
-    const seed = backend.zeros(losses.shape);
-    backend.fill(seed, share);
-    this.#tape.backward(losses, seed);
+    const seed = Float32Array.from(targets, (target) => (target < 0 ? 0 : share));
+    this.#tape.backward(losses, backend.upload(hostTensor(losses.shape, seed)));
     return losses;
   }
 
@@ -430,6 +418,7 @@ export class Trainer {
       }
       this.#backend.write(t, value);
     }
+    if (what === "parameters") this.#optimizer.reset(); // some of its states belong to the parameters before
   }
 
   /** What the optimizer is, keeps, and says of its work. */
@@ -459,10 +448,14 @@ export class Trainer {
   }
 }
 
-/** Whether a name is what a pattern says, `*` standing for any text. */
-function matches(name: string, pattern: string): boolean {
-  const escaped = pattern.split("*").map((piece) => piece.replace(/[.+?^${}()|[\]\\]/g, "\\$&"));
-  return new RegExp(`^${escaped.join(".*")}$`).test(name);
+/** Throws an InputError for a pattern of `only` that no tensor is called by. */
+function checkOnly({ tensors }: Model, { only = [] }: Recipe): void {
+  if (!Array.isArray(only))
+    throw new Error("trainer: needs the names of what learns; the most sensitive layers are found before");
+  const unknown = only.find((pattern) => !tensors.some(({ name }) => matchesPattern(name, pattern)));
+  if (unknown === undefined) return;
+  const some = tensors.slice(0, 3).map(({ name }) => name);
+  throw new InputError(`only: no tensor is called ${unknown}; there are ${some.join(", ")}, …`);
 }
 
 /** A batch in parts of `sequences` sequences. */

@@ -4,6 +4,7 @@ import type { Job } from "../record/record.ts";
 import { generator } from "../tensor/random.ts";
 import { modelOf } from "./model.ts";
 import { type Recipe, roundingOf } from "./recipe.ts";
+import { largestChosen } from "./sensitive.ts";
 import { Trainer } from "./trainer.ts";
 
 /** Steps of a trial; the first, which pays for fresh memory, does not count. */
@@ -20,8 +21,8 @@ export async function tryTraining(
   recipe: Recipe,
   vocabulary: number,
   backend: Backend,
+  teacher: Running | undefined,
   { signal, onProgress }: Job,
-  teacher?: Running,
 ): Promise<Trial> {
   const random = generator(recipe.seed);
   const ids = Int32Array.from({ length: recipe.batch * recipe.model.context }, () =>
@@ -29,7 +30,8 @@ export async function tryTraining(
   );
   const batch = { sequences: recipe.batch, inputs: ids, targets: ids };
   backend.takePeakBytes?.();
-  const trainer = new Trainer(backend, modelOf(recipe, vocabulary), recipe, {
+  const model = modelOf(recipe, vocabulary);
+  const trainer = new Trainer(backend, model, largestChosen(recipe, model), {
     steps: TRIAL_STEPS,
     rounding: roundingOf(recipe),
     teacher,

@@ -1,9 +1,10 @@
 import { readSmall, remove, whatIs, writeFileAtomic } from "../files/disk.ts";
-import type { NamedBytes } from "../files/index.ts";
+import type { ModelFile, NamedBytes } from "../files/index.ts";
 import { openTokenizer } from "../files/index.ts";
 import { paths } from "../files/node.ts";
 import { tokenizerFilesFrom, tokenizerFilesOf } from "../files/tokenizer-files.ts";
 import type { Job } from "../record/record.ts";
+import { InputError } from "../tensor/tensor.ts";
 import { type Cuts, cutsOf, trainerCuts } from "../tokenizers/cuts.ts";
 import { type Tokenizer, tokenizerFrom, trainByteLevelBpe } from "../tokenizers/index.ts";
 import { wordCache } from "../tokenizers/word-cache.ts";
@@ -29,6 +30,21 @@ export async function readVocabulary(file: string): Promise<Vocabulary> {
     tokenizer,
     encode: (text) => tokenizer.encode(text),
     cuts: cutsOf(data),
+    files,
+    sha256: sha256(files.flatMap(({ name, bytes }) => [name, bytes])),
+  };
+}
+
+/** The tokenizer that comes with a model; an InputError when none does. */
+export async function vocabularyOfModel(file: ModelFile): Promise<Vocabulary> {
+  if (!file.tokenizer)
+    throw new InputError(`${file.name}: comes without a tokenizer; needs a model whose own is known`);
+  const tokenizer = tokenizerFrom(file.tokenizer);
+  const files = await file.tokenizerFiles();
+  return {
+    tokenizer,
+    encode: (text) => tokenizer.encode(text),
+    cuts: cutsOf(file.tokenizer),
     files,
     sha256: sha256(files.flatMap(({ name, bytes }) => [name, bytes])),
   };

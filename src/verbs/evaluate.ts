@@ -293,8 +293,9 @@ async function smallestContext(
   job: Job,
 ): Promise<number> {
   let smallest = Number.POSITIVE_INFINITY;
+  const quiet = { ...job, onWarning: undefined }; // they come when the models are loaded
   for (const spec of specs) {
-    const { file, model } = await openChecked(spec, options, job);
+    const { file, model } = await openChecked(spec, options, quiet);
     await file.close();
     smallest = Math.min(smallest, model.config.context);
   }

@@ -84,10 +84,11 @@ export interface Opened {
 export async function openChecked(
   spec: ModelSpec,
   { tokenizer }: { readonly tokenizer?: string } = {},
-  { signal, onProgress }: Job = {},
+  { signal, onProgress, onWarning }: Job = {},
 ): Promise<Opened> {
   signal?.throwIfAborted();
-  const file = typeof spec === "string" ? await openModel(spec, { tokenizer, signal, onProgress }) : spec;
+  const file =
+    typeof spec === "string" ? await openModel(spec, { tokenizer, signal, onProgress, onWarning }) : spec;
   try {
     const model = naming(file.name, () => describe(file.config));
     checkTensors(file.name, file.source, model.tensors);

@@ -5,15 +5,16 @@ import { type StoredBits, storedBits } from "../models/stored.ts";
 import { startRecord } from "../record/make.ts";
 import type { Job, Record } from "../record/record.ts";
 import { sizeOf } from "../tensor/tensor.ts";
-import { BatchOrder } from "../training/batches.ts";
-import { checkFits, type MemoryPlan, roomFor, taughtVocabulary } from "../training/memory-plan.ts";
+import { BatchOrder, windowCount } from "../training/batches.ts";
+import { checkFits, type MemoryPlan, roomFor } from "../training/memory-plan.ts";
 import { modelOf } from "../training/model.ts";
 import { windowsOf } from "../training/packing.ts";
 import type { Recipe, RecipeInput } from "../training/recipe.ts";
-import { forRecord, openRecipe, teacherOf } from "../training/recipe-file.ts";
+import { forRecord, openRecipe } from "../training/recipe-file.ts";
 import { findSources, openText, type Sources, vocabularyOf } from "../training/text.ts";
 import { type Trial, tryTraining } from "../training/trial.ts";
 import { type BackendChoice, backendFor, loadWeights } from "./load.ts";
+import { countTeacher, teacherOf } from "./teacher.ts";
 
 export interface PlanOptions extends BackendChoice {
   /** A recipe's YAML file; or a recipe itself, whose paths then start from the current folder. */
@@ -58,27 +59,19 @@ export async function planTraining(options: PlanOptions, job: Job = {}): Promise
   const sources = await findSources(recipe, base, job);
   const finish = startRecord("train", { dryRun: true, recipe: forRecord(recipe) });
   const vocabulary = await vocabularyOf(recipe, sources);
+  const teacherSpec = teacherOf(recipe, base);
+  const { counted, fingerprint } = teacherSpec ? await countTeacher(teacherSpec, job) : {};
   const backend = await backendFor(options, job);
   try {
     const room = roomFor(backend, options.memory);
     const available = Math.min(room.backend, room.machine);
-    const teacherSpec = teacherOf(recipe, base);
-    const openTeacher =
-      teacherSpec === undefined ? undefined : (on: Backend) => loadWeights(teacherSpec, on, {}, job);
-    const memory = { ...(await checkFits(recipe, vocabulary, room, openTeacher)), available };
+    const memory = { ...(await checkFits(recipe, vocabulary, room, counted)), available };
     const steps = recipe.steps ?? (await stepsOfOnePass(recipe, sources, job));
-    const tried = async (on: Backend) => {
-      const teacher = await openTeacher?.(on);
-      try {
-        return await tryTraining(recipe, taughtVocabulary(recipe, vocabulary, teacher), on, job, teacher);
-      } finally {
-        await teacher?.free();
-      }
-    };
-    const trial = options.trial === false ? undefined : await tried(backend);
+    const trial =
+      options.trial === false ? undefined : await tried(recipe, vocabulary, backend, teacherSpec, job);
     return finish(
       backend,
-      { data: sources.data, seed: recipe.seed },
+      { models: fingerprint ? [fingerprint] : [], data: sources.data, seed: recipe.seed },
       {
         ...sizesOf(recipe, vocabulary),
         memory,
@@ -89,6 +82,22 @@ export async function planTraining(options: PlanOptions, job: Job = {}): Promise
     );
   } finally {
     backend.dispose();
+  }
+}
+
+/** A trial beside its teacher, where there is one. */
+async function tried(
+  recipe: Recipe,
+  vocabulary: number,
+  backend: Backend,
+  teacherSpec: string | undefined,
+  job: Job,
+): Promise<Trial> {
+  const teacher = teacherSpec === undefined ? undefined : await loadWeights(teacherSpec, backend, {}, job);
+  try {
+    return await tryTraining(recipe, vocabulary, backend, teacher, job);
+  } finally {
+    await teacher?.free();
   }
 }
 
@@ -114,8 +123,17 @@ function sizesOf(
   };
 }
 
-/** Where a recipe leaves the steps open, the text is made into ids once, in a folder of its own. */
+/** Where a recipe leaves the steps open, the text is made into ids once, in a folder of its own; none is written. */
 async function stepsOfOnePass(recipe: Recipe, sources: Sources, job: Job): Promise<number> {
+  const { generate, heldOut } = recipe.data;
+  if (generate) {
+    // What is held out is chosen by hash: about that share of the ids.
+    const windows = windowCount(
+      Math.round(generate.tokens * ("share" in heldOut ? 1 - heldOut.share : 1)),
+      recipe.model.context,
+    );
+    return new BatchOrder(recipe.seed, windows, recipe.batch).stepsPerPass;
+  }
   const { tmpdir } = process.getBuiltinModule("node:os");
   const folder = await fs().mkdtemp(paths().join(tmpdir(), "lowbit-plan-"));
   try {

@@ -11,9 +11,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { stringify } from "yaml";
+import { refusal } from "../../test/refusal.ts";
 import { bitsOf, tinyRecipe, writeTinyText } from "../../test/tiny-training.ts";
 import { openModel } from "../files/index.ts";
-import { InputError } from "../tensor/tensor.ts";
 import { evaluate } from "./evaluate.ts";
 import { type TrainOptions, train } from "./train.ts";
 
@@ -28,15 +28,6 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const backend = "reference";
 const run = (name: string, options: Partial<TrainOptions> = {}) =>
   train({ recipe: tinyRecipe(text, "float"), out: join(folder, name), backend, ...options });
-const refusal = async (work: Promise<unknown>) => {
-  const error = await work.then(
-    () => new Error("was not refused"),
-    (reason: Error) => reason,
-  );
-  expect(error).toBeInstanceOf(InputError);
-  expect(error.message).not.toContain("\n");
-  return error.message;
-};
 
 test("a finished run is a model folder with tokenizer, recipe, log and record, and nothing else", async () => {
   const record = await run("whole");
@@ -160,23 +151,6 @@ test("a run that cannot begin leaves nothing behind", async () => {
     await refusal(run("impossible", { set }));
     expect(existsSync(join(folder, "impossible"))).toBe(false);
   }
-});
-
-test("what no loss reaches is named", async () => {
-  const teacher = join(folder, "whole");
-  const set = [`loss={teacher: "${teacher}", states: {}}`];
-  const tokenizer = { file: join(teacher, "tokenizer.json") };
-  const recipe = { ...tinyRecipe(text, "float"), data: { ...tinyRecipe(text, "float").data, tokenizer } };
-  expect(await refusal(run("unreached", { recipe, set }))).toMatch(
-    /^loss: model\.\S+ does not count in it and cannot learn; add loss\.labels or loss\.soft/,
-  );
-  expect(existsSync(join(folder, "unreached"))).toBe(false);
-  expect((await run("reached", { recipe, set: [...set, "only=[model.embed_tokens.weight]"] })).steps).toBe(
-    12,
-  );
-  expect(await refusal(run("none", { recipe, set: ["only=['*.dwn_proj.weight']"] }))).toMatch(
-    /^only: no tensor is called \*\.dwn_proj\.weight; they are called like model\.layers\.0\./,
-  );
 });
 
 test("two processes do not train in one folder", async () => {

@@ -3,14 +3,14 @@ import type { Backend } from "../backends/backend.ts";
 import { readSnapshots, type SnapshotEntry, writeFileAtomic, writeModel } from "../files/index.ts";
 import { paths } from "../files/node.ts";
 import { baseName, startRecord } from "../record/make.ts";
-import type { Fingerprint, Job, Record } from "../record/record.ts";
+import type { Job, Record } from "../record/record.ts";
 import { InputError, ShapeError, UnsupportedError } from "../tensor/tensor.ts";
 import type { Reached } from "../training/checkpoint.ts";
 import { modelFiles } from "../training/finish.ts";
-import { readLog } from "../training/log.ts";
+import { readEvents, readLog } from "../training/log.ts";
 import { checkFits, type MemoryPlan, roomFor } from "../training/memory-plan.ts";
-import type { Recipe, RecipeInput } from "../training/recipe.ts";
-import { forRecord, openRecipe, teacherOf } from "../training/recipe-file.ts";
+import { type Recipe, type RecipeInput, roundingOf } from "../training/recipe.ts";
+import { forRecord, openRecipe } from "../training/recipe-file.ts";
 import { trainingReport } from "../training/report.ts";
 import { runTraining, type Trained } from "../training/run.ts";
 import {
@@ -25,7 +25,8 @@ import {
 import { openStart } from "../training/start.ts";
 import { findSources, vocabularyOf } from "../training/text.ts";
 import { readWeightsLog } from "../training/weights-watch.ts";
-import { type BackendChoice, backendFor, type Loaded, load, loadWeights, openChecked } from "./load.ts";
+import { type BackendChoice, backendFor, type Loaded, load } from "./load.ts";
+import { countTeacher, teacherOf } from "./teacher.ts";
 
 export interface TrainOptions extends BackendChoice {
   /** A recipe's YAML file; or a recipe itself, whose paths then start from the current folder. */
@@ -65,7 +66,8 @@ export async function train(
   const { recipe, base } = await openRecipe(options.recipe, options.set);
   const sources = await findSources(recipe, base, job);
   const teacherSpec = teacherOf(recipe, base);
-  const teachers = teacherSpec ? [await fingerprintOf(teacherSpec, job)] : [];
+  const { counted, fingerprint } = teacherSpec ? await countTeacher(teacherSpec, job) : {};
+  const teachers = fingerprint ? [fingerprint] : [];
   const start = await openStart(recipe, base, job);
   let teacher: Loaded | undefined;
   let backend: Backend | undefined;
@@ -74,11 +76,10 @@ export async function train(
     const contents = await contentsOf(recipe, [...sources.data, ...teachers], start?.fingerprints);
     const { of: _, ...identity } = contents;
     const finish = startRecord("train", { recipe: forRecord(recipe) });
-    backend = await backendFor(options, job);
+    const opened = await backendFor(options, job);
+    backend = opened;
     const room = roomFor(backend, options.memory);
-    const openTeacher =
-      teacherSpec === undefined ? undefined : (on: Backend) => loadWeights(teacherSpec, on, {}, job);
-    const predicted = await checkFits(recipe, await vocabularyOf(recipe, sources), room, openTeacher);
+    const predicted = await checkFits(recipe, await vocabularyOf(recipe, sources), room, counted);
     folder = await openRunFolder(out, contents, resume);
     if (folder.finished) return folder.finished as Record<TrainResult>;
     await writeFileAtomic(join(out, "recipe.yaml"), new TextEncoder().encode(stringify(forRecord(recipe))));
@@ -94,6 +95,7 @@ export async function train(
       folder,
       start,
       teacher: teacher && { running: teacher, tokenizer: teacher.tokenizer },
+      openWriter: () => load(sources.writer!.spec, opened, {}, job),
       recordOf,
     };
     const trained = await runTraining(recipe, places, backend, job, reached);
@@ -101,7 +103,7 @@ export async function train(
     const { model, weights, vocabulary, peakBytes, ...results } = trained;
     const memory = { predicted, ...(peakBytes === undefined ? {} : { peak: peakBytes }) };
     const record = recordOf({ ...results, memory, snapshots: await readSnapshots(out), identity });
-    const { config, generation, tokenizerFiles } = modelFiles(model, vocabulary);
+    const { config, generation, tokenizerFiles } = modelFiles(model, vocabulary, roundingOf(recipe)?.widths);
     await writeModel(out, { config, into: "beside" }, [...weights], { tokenizerFiles, generation, record });
     await writeFileAtomic(join(out, "report.html"), await reportOf(folder, record, recipe));
     reached?.("model written");
@@ -122,20 +124,12 @@ function isBadInput(error: unknown): boolean {
   return [InputError, ShapeError, UnsupportedError].some((kind) => error instanceof kind);
 }
 
-async function fingerprintOf(spec: string, job: Job): Promise<Fingerprint> {
-  const { file } = await openChecked(spec, {}, job);
-  try {
-    return { name: file.name, ...(await file.fingerprint()) };
-  } finally {
-    await file.close();
-  }
-}
-
 /** The page that shows how the run went. */
 async function reportOf({ out, log }: RunFolder, record: Record<TrainResult>, recipe: Recipe) {
   const name = baseName(paths().resolve(out));
   const seen = {
     log: await readLog(log),
+    events: await readEvents(log),
     ...(await readWeightsLog(out)),
     clip: recipe.optimizer.clip || undefined,
   };
