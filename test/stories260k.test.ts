@@ -196,7 +196,7 @@ describe.skipIf(!haveShared)("stories260K", () => {
     const options = { models: [model], reference: weaker, tokenizer, text, separator: SEPARATOR };
     await evaluate(options, { onWarning: (message) => warnings.push(message) });
     expect(warnings).toEqual([
-      expect.stringContaining("predicts this text better than its source weaker.bin"),
+      expect.stringContaining("predicts this text better than the reference weaker.bin"),
     ]);
     await evaluate(
       { ...options, models: [weaker], reference: model },

@@ -55,6 +55,16 @@ test("the next task, and the same task begun anew, count from their own start", 
   expect(written.at(-1)).toContain("5 steps/s  16 s left");
 });
 
+test("the end is drawn once, however often it is reported", () => {
+  const { written, at } = barOn({ isTTY: true });
+  for (let i = 0; i < 50; i++) at(1 + i / 1000, { done: 100 });
+  expect(written.length).toBe(1);
+  const log = barOn({ isTTY: false });
+  log.at(0, { done: 0 });
+  for (let i = 0; i < 50; i++) log.at(20 + i / 1000, { done: 100 });
+  expect(log.written.length).toBe(1);
+});
+
 test("a terminal: one line, redrawn ten times a second at most, and at the end; cut to the columns", () => {
   const { bar, written, at } = barOn({ isTTY: true, columns: 40 });
   at(0, { note: "模型模型模型模型模型模型模型" });

@@ -25,6 +25,7 @@ export class ProgressBar {
   #last = 0;
   #drawn = Number.NEGATIVE_INFINITY;
   #visible = false;
+  #ended = false;
 
   constructor(screen: Screen, now: () => number = () => performance.now()) {
     this.#screen = screen;
@@ -37,13 +38,16 @@ export class ProgressBar {
     if (progress.task !== this.#task || progress.done < this.#last) {
       this.#task = progress.task;
       this.#started = now;
+      this.#ended = false;
       // A resumed job starts at its checkpoint: rate and time left count from there.
       this.#from = progress.done;
       if (!this.#screen.isTTY) this.#drawn = now;
     }
+    const ends = progress.done >= progress.total && !this.#ended;
     this.#last = progress.done;
     const wait = this.#screen.isTTY ? REDRAW_MS : LINE_MS;
-    if (now - this.#drawn < wait && progress.done < progress.total) return;
+    if (now - this.#drawn < wait && !ends) return;
+    this.#ended = progress.done >= progress.total;
     this.#drawn = now;
     const line = printable(progressLine(progress, this.#from, (now - this.#started) / 1000));
     if (this.#screen.isTTY) {

@@ -25,7 +25,10 @@ export async function openHfFolder(folder: string, name: string): Promise<ModelF
     return (await whatIs(path)) === "file" ? parseJson(await readSmall(path, LARGEST_JSON), file) : undefined;
   };
   const config = await json("config.json");
-  if (config === undefined) throw new InputError(`${name}: the folder holds no config.json; is it a model?`);
+  if (config === undefined)
+    throw new InputError(
+      `${name}: the folder holds no config.json; is it a model, and was its training finished?`,
+    );
   const record = await json("record.json");
   if (record !== undefined && typeof record.version === "number" && record.version > 1) {
     throw new InputError(

@@ -116,7 +116,9 @@ export class Log {
     const { size } = await file.stat();
     if (size < bytes) {
       await file.close();
-      throw new InputError(`log.jsonl: needs the ${bytes} bytes that the checkpoint knows of, has ${size}`);
+      throw new InputError(
+        `log.jsonl: needs the ${bytes} bytes that the checkpoint knows of, has ${size}; it was cut, begin again in another folder`,
+      );
     }
     await file.truncate(bytes);
     return new Log(file, bytes, reached);

@@ -124,12 +124,13 @@ export async function openText(
       [heldOut, "keeps nothing for validation"],
     ] as const) {
       if (side.length > 0) continue;
-      const advice =
-        data.separator === undefined && "share" in data.heldOut && corpus.files.every(isText)
-          ? 'a text file is one document unless data.separator, like "\\n\\n", says where others begin'
-          : "choose another";
+      const isOneFile = data.separator === undefined && "share" in data.heldOut && corpus.files.every(isText);
+      const advice = isOneFile
+        ? 'a text file is one document unless data.separator, like "\\n\\n", says where others begin'
+        : "choose another";
+      const documents = count === 1 ? "document" : "documents";
       throw new InputError(
-        `data.heldOut: ${heldOutWords(data)} of ${count} ${count === 1 ? "document" : "documents"} ${remedy}; ${advice}`,
+        `data.heldOut: ${heldOutWords(data)} of ${count} ${documents} ${remedy}; ${advice}`,
       );
     }
     return {
@@ -143,6 +144,10 @@ export async function openText(
     await stored.close();
     throw error;
   }
+}
+
+function isText({ kind }: SourceFile): boolean {
+  return kind === "text";
 }
 
 function heldOutWords({ heldOut }: DataRecipe): string {
@@ -197,10 +202,6 @@ async function openGenerated(
     await close();
     throw error;
   }
-}
-
-function isText({ kind }: SourceFile): boolean {
-  return kind === "text";
 }
 
 function readingOf({ field, separator }: DataRecipe): Reading {
@@ -312,9 +313,12 @@ function throttled<A extends [done: number, ...rest: unknown[]]>(
   progress: (...values: A) => Parameters<NonNullable<Job["onProgress"]>>[0],
 ): (...values: A) => void {
   let last = Number.NEGATIVE_INFINITY;
+  let over = false; // many documents may end in the last bytes
   return (...values) => {
     const event = progress(...values);
-    if (performance.now() - last < BETWEEN_REPORTS && event.done < event.total) return;
+    const ends = event.done >= event.total && !over;
+    if (performance.now() - last < BETWEEN_REPORTS && !ends) return;
+    over ||= ends;
     last = performance.now();
     onProgress?.(event);
   };

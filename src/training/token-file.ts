@@ -199,8 +199,7 @@ function headerFrom(name: string, bytes: Uint8Array): StoredHeader {
 }
 
 function check(name: string, what: string, met: unknown, said: unknown): void {
-  if (met !== said)
-    throw new InputError(`${name}: is damaged: its ${what} is ${met}, its header says ${said}`);
+  if (met !== said) throw new InputError(`${name}: is damaged: ${what} ${met}, its header says ${said}`);
 }
 
 /** Some documents of a stored text, one after the other. */

@@ -249,8 +249,8 @@ function differenceFrom(
   } = pairedDifference(measured.clusters, base.clusters);
   if (options.reference !== undefined && high !== null && high < 0) {
     job.onWarning?.(
-      `${measured.name} predicts this text better than its source ${base.name}, by ${(-mean).toFixed(4)} nats a token, ` +
-        "more than chance explains; was it compressed with this text?",
+      `${measured.name} predicts this text better than the reference ${base.name}, by ${(-mean).toFixed(4)} nats a token, ` +
+        "more than chance explains; if it was made from that one, was it with this text?",
     );
   }
   return { difference: { against: base.name, loss: mean, standardError, low, high } };
