@@ -71,6 +71,8 @@ export async function* pieces(
 }
 
 /** A hash's first 8 bytes, big-endian, as a fraction of 2⁶⁴. */
-export function placeOf(digest: Buffer): number {
-  return (digest.readUInt32BE(0) + digest.readUInt32BE(4) / 2 ** 32) / 2 ** 32;
+export function placeOf(digest: Uint8Array): number {
+  const { buffer, byteOffset } = digest;
+  const view = new DataView(buffer, byteOffset, 8);
+  return (view.getUint32(0) + view.getUint32(4) / 2 ** 32) / 2 ** 32;
 }
