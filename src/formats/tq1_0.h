@@ -19,21 +19,15 @@ struct TQ1_0 {
     digits<16>(p + 32, out.codes + 160);
     constexpr int POWERS[4] = {1, 3, 9, 27};
     for (int plane = 0; plane < 4; plane++)
-      for (int i = 0; i < 4; i++) out.codes[240 + 4 * plane + i] = digit(p[48 + i], POWERS[plane]);
+      for (int i = 0; i < 4; i++) out.codes[240 + 4 * plane + i] = tritOf(p[48 + i], POWERS[plane]);
     out.scale = halfAt(p + 52);
   }
 
  private:
-  // A byte is a fraction of 256; multiplied by 3^plane, its next digit is what three times it carries over.
-  static LOWBIT_INLINE uint8_t digit(uint8_t byte, int power) {
-    const uint16_t fraction = static_cast<uint16_t>(byte * power & 255);
-    return static_cast<uint8_t>(static_cast<uint16_t>(fraction * 3) >> 8);
-  }
-
   template <int WIDTH> static LOWBIT_INLINE void digits(const uint8_t* p, uint8_t* codes) {
     constexpr int POWERS[5] = {1, 3, 9, 27, 81};
     for (int plane = 0; plane < 5; plane++)
-      for (int i = 0; i < WIDTH; i++) codes[WIDTH * plane + i] = digit(p[i], POWERS[plane]);
+      for (int i = 0; i < WIDTH; i++) codes[WIDTH * plane + i] = tritOf(p[i], POWERS[plane]);
   }
 };
 

@@ -23,9 +23,7 @@ struct Trits {
       const int64_t digit = at / n, stop = (digit + 1) * n < end ? (digit + 1) * n : end;
       const uint8_t* p = bytes + (at - digit * n);
       uint8_t* codes = out.codes + (at - first);
-      // A byte is a fraction of 256; multiplied by 3^digit, its next digit is what three times it carries over.
-      for (int64_t i = 0; i < stop - at; i++)
-        codes[i] = static_cast<uint8_t>(static_cast<uint16_t>((p[i] * POWERS[digit] & 255) * 3) >> 8);
+      for (int64_t i = 0; i < stop - at; i++) codes[i] = tritOf(p[i], POWERS[digit]);
       at = stop;
     }
     out.scale = half(w.part<uint16_t>(1)[row]);

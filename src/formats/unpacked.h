@@ -36,6 +36,13 @@ struct Floats {};
 // A stem whose matrices may have offsets: which of two formats it is, part 2 says.
 template <typename Without, typename With> struct Either {};
 
+// A digit of five trits in a byte. The byte is a fraction of 256; multiplied by 3^digit, its next digit is what three
+// times it carries over.
+LOWBIT_INLINE uint8_t tritOf(uint8_t byte, int power) {
+  const uint16_t fraction = static_cast<uint16_t>(byte * power & 255);
+  return static_cast<uint8_t>(static_cast<uint16_t>(fraction * 3) >> 8);
+}
+
 constexpr bool isThere(const int8_t* levels) { return levels != nullptr; }
 template <typename F> constexpr bool hasLevels = isThere(F::LEVELS);
 

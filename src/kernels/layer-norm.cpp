@@ -1,5 +1,6 @@
 // y = (x − mean)·s, s = 1/√(variance + ε), per row: see layer-norm.ts.
 #include "abi.h"
+#include "row-sums.h"
 #include "simd.h"
 #include "threads.h"
 
@@ -7,17 +8,6 @@ namespace lowbit::LOWBIT_BODY {
 namespace centred {
 
 constexpr int64_t ROWS = 16;  // of one task
-
-// Σ f(i, rest) over a row: `f` loads LANES elements from i on, or `rest` of them where that is not 0.
-template <typename F> LOWBIT_INLINE float total(int64_t n, const F& f) {
-  f32v sums = splat(0.0f);
-  int64_t i = 0;
-  for (; i + LANES <= n; i += LANES) sums = sums + f(i, 0);
-  if (i < n) sums = sums + f(i, static_cast<int>(n - i));
-  return sum(sums);
-}
-
-LOWBIT_INLINE f32v part(const float* p, int rest) { return rest ? load(p, rest) : load(p); }
 
 }  // namespace centred
 
@@ -33,9 +23,9 @@ void layerNorm(Arguments a) {
       const float* row = x + t * dim;
       float* out = y + t * dim;
       const float n = static_cast<float>(dim);
-      const float mean = total(dim, [=](int64_t i, int rest) { return part(row + i, rest); }) / n;
+      const float mean = rowTotal(dim, [=](int64_t i, int rest) { return part(row + i, rest); }) / n;
       // Beyond the row's end stands the mean, whose square is no part of the sum.
-      const float squares = total(dim, [=](int64_t i, int rest) {
+      const float squares = rowTotal(dim, [=](int64_t i, int rest) {
         float lanes[LANES];
         f32v v = part(row + i, rest);
         if (rest) {
@@ -71,8 +61,8 @@ void layerNormBackward(Arguments a) {
       const float *row = y + t * dim, *d = dy + t * dim;
       float* out = dx + t * dim;
       const float n = static_cast<float>(dim);
-      const f32v mean = splat(total(dim, [=](int64_t i, int rest) { return part(d + i, rest); }) / n);
-      const f32v pull = splat(total(dim, [=](int64_t i, int rest) { return part(row + i, rest) * part(d + i, rest); }) / n);
+      const f32v mean = splat(rowTotal(dim, [=](int64_t i, int rest) { return part(d + i, rest); }) / n);
+      const f32v pull = splat(rowTotal(dim, [=](int64_t i, int rest) { return part(row + i, rest) * part(d + i, rest); }) / n);
       const f32v inverse = splat(inverses[t]);
       int64_t i = 0;
       for (; i + LANES <= dim; i += LANES) store(out + i, inverse * (load(d + i) - mean - load(row + i) * pull));

@@ -1,5 +1,6 @@
 // ‖a/‖a‖ − b/‖b‖‖², per row: see match-states.ts.
 #include "abi.h"
+#include "row-sums.h"
 #include "simd.h"
 #include "threads.h"
 
@@ -8,20 +9,9 @@ namespace directions {
 
 constexpr int64_t ROWS = 16;  // of one task
 
-// Σ f(i, rest) over a row: `f` takes LANES elements from i on, or `rest` of them where that is not 0; the others are 0.
-template <typename F> LOWBIT_INLINE float total(int64_t n, const F& f) {
-  f32v sums = splat(0.0f);
-  int64_t i = 0;
-  for (; i + LANES <= n; i += LANES) sums = sums + f(i, 0);
-  if (i < n) sums = sums + f(i, static_cast<int>(n - i));
-  return sum(sums);
-}
-
-LOWBIT_INLINE f32v part(const float* p, int rest) { return rest ? load(p, rest) : load(p); }
-
 // 1/‖x‖, 0 where the norm is next to nothing.
 inline float inverseNorm(const float* x, int64_t n) {
-  const float squares = total(n, [=](int64_t i, int rest) {
+  const float squares = rowTotal(n, [=](int64_t i, int rest) {
     const f32v v = part(x + i, rest);
     return v * v;
   });
@@ -42,7 +32,7 @@ void matchStates(Arguments arguments) {
     for (int64_t t = task * ROWS; t < end; t++) {
       const float *x = a + t * dim, *y = b + t * dim;
       const f32v own = splat(inverseNorm(x, dim)), other = splat(inverseNorm(y, dim));
-      loss[t] = total(dim, [=](int64_t i, int rest) {
+      loss[t] = rowTotal(dim, [=](int64_t i, int rest) {
         const f32v e = part(x + i, rest) * own - part(y + i, rest) * other;
         return e * e;
       });
@@ -65,7 +55,7 @@ void matchStatesBackward(Arguments arguments) {
       const float *x = a + t * dim, *y = b + t * dim;
       const float inverse = inverseNorm(x, dim);
       const f32v own = splat(inverse), other = splat(inverseNorm(y, dim));
-      const f32v along = splat(total(dim, [=](int64_t i, int rest) {
+      const f32v along = splat(rowTotal(dim, [=](int64_t i, int rest) {
         const f32v direction = part(x + i, rest) * own;
         return direction * (direction - part(y + i, rest) * other);
       }));

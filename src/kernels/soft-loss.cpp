@@ -1,6 +1,7 @@
 // Divergence of a student's distribution from a teacher's, per token: see soft-loss.ts.
 #include "abi.h"
 #include "logarithm.h"
+#include "row-sums.h"
 #include "simd.h"
 #include "threads.h"
 #include "top-k.h"
@@ -41,8 +42,6 @@ struct Rows {
 struct Words {
   f32v q, h, loss;
 };
-
-LOWBIT_INLINE f32v part(const float* p, int rest) { return rest ? load(p, rest) : load(p); }
 
 // Words i … of a row; `rest` of them where that is not 0.
 LOWBIT_INLINE Words words(const Rows& rows, int64_t i, int rest) {

@@ -1,9 +1,9 @@
 import { z } from "zod";
-import { isObject } from "../files/json.ts";
 import { paths } from "../files/node.ts";
 import { nearestName } from "../tensor/nearest-name.ts";
 import { InputError } from "../tensor/tensor.ts";
 import type { RecipeInput } from "../training/recipe.ts";
+import { merged } from "../training/recipe-file.ts";
 import type { GridRun } from "./grid.ts";
 
 const count = z.int().min(1);
@@ -221,12 +221,4 @@ function recipeOf(suite: Suite, base: string, family: string, size: string, own:
       : {}),
   };
   return { ...recipe, data } as RecipeInput;
-}
-
-/** b over a: objects key by key, everything else in place of what was there. */
-function merged(a: unknown, b: unknown): unknown {
-  if (!isObject(a) || !isObject(b)) return b;
-  const result: { [key: string]: unknown } = { ...a };
-  for (const [key, value] of Object.entries(b)) result[key] = merged(a[key], value);
-  return result;
 }

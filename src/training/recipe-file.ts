@@ -51,7 +51,7 @@ async function readExtending(path: string, below: readonly string[]): Promise<un
  * place of what is there, null takes it away, and so does a section of
  * another `kind`, whose keys are others.
  */
-function merged(under: unknown, over: unknown): unknown {
+export function merged(under: unknown, over: unknown): unknown {
   if (!isObject(under as never) || !isObject(over as never)) return over;
   const [a, b] = [under as Raw, over as Raw];
   if (b.kind !== undefined && b.kind !== a.kind) return b;
