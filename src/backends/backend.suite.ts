@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { encode, formatByName } from "../formats/index.ts";
+import { decodeWeight, encode, formatByName } from "../formats/index.ts";
 import { activationGroup } from "../formats/levels.ts";
 import { type KernelName, kernels, type ProcedureName, procedures } from "../kernels/index.ts";
 import { gamma, type Kernel, type Procedure, TINY, UNIT, type View } from "../kernels/kernel.ts";
-import { elementsView, packedView } from "../kernels/view.ts";
+import { decodedView, elementsView, packedView } from "../kernels/view.ts";
 import { generator, normals } from "../tensor/random.ts";
 import {
   type Elements,
@@ -23,6 +23,7 @@ import {
   cacheCases,
   cacheFormats,
   cacheRows,
+  codebookCases,
   type HostArgument,
   int8Cases,
   kernelCases,
@@ -32,8 +33,10 @@ import {
   packedCases,
   packedFormats,
   procedureCases,
+  vectorSizes,
   wrongShapes,
 } from "./cases.suite.ts";
+import { compounds } from "./compound.suite.ts";
 import { integerKernels } from "./kernel-choice.ts";
 import { openReference } from "./reference.ts";
 
@@ -64,6 +67,12 @@ export function backendSuite(name: string, open: (options: BackendOptions) => Pr
         }
       });
     }
+
+    test("matrices of codes with a book", async () => {
+      for (const one of codebookCases()) await checkKernel(backend, one);
+    });
+
+    compounds(() => backend);
 
     for (const format of cacheFormats) {
       test(`attention over a cache in ${format}`, async () => {
@@ -334,6 +343,8 @@ function viewOf(argument: HostTensor | Weight, copy = false): View {
   if ("data" in argument) {
     return elementsView(argument.shape, copy ? argument.data.slice() : argument.data);
   }
+  if (argument.expression.kind !== "packed")
+    return decodedView(argument.shape, "codebook", () => decodeWeight(argument).data);
   const { format, parts } = onlyPart(argument);
   return packedView(argument.shape, format, parts);
 }
@@ -341,7 +352,7 @@ function viewOf(argument: HostTensor | Weight, copy = false): View {
 /** The arguments as `outputs` and `numbers` see them: with shape and format. */
 function described(args: readonly HostArgument[], activations?: "int8"): unknown[] {
   return args.map((a) =>
-    isTensorArgument(a) && !("data" in a) ? { shape: a.shape, format: onlyPart(a).format, activations } : a,
+    isTensorArgument(a) && !("data" in a) ? { shape: a.shape, format: viewOf(a).format, activations } : a,
   );
 }
 
@@ -636,6 +647,36 @@ function linearAlgebra(open: () => Backend): void {
       (value, at) => value + (at % (n + 1) === 0 ? 1 : 0),
     );
   };
+
+  // Every difference, its square, the weight and the sum are rounded.
+  test("nearestEntries takes an entry that is as near as any", async () => {
+    const backend = open();
+    const random = generator(26);
+    for (const [n, d, entries, m] of vectorSizes) {
+      const [x, book] = [normalTensor(random, [n, d], 1), normalTensor(random, [entries, d], 1)];
+      const w = hostTensor(
+        [m, d],
+        (normals(random, m * d) as Float32Array).map((value) => value * value),
+      );
+      const codes = backend.upload(hostTensor([n], new Int32Array(n)));
+      const errors = backend.zeros([n]);
+      backend.nearestEntries(codes, errors, backend.upload(x), backend.upload(book), backend.upload(w));
+      const [found, least] = [await backend.read(codes), await backend.read(errors)];
+      const away = (i: number, k: number) => {
+        let sum = 0;
+        for (let j = 0; j < d; j++)
+          sum += w.data[(i % m) * d + j] * (x.data[i * d + j] - book.data[k * d + j]) ** 2;
+        return sum;
+      };
+      const share = gamma(d + 4);
+      for (let i = 0; i < n; i++) {
+        const own = away(i, found[i]);
+        expect(Math.abs(least[i] - own)).toBeLessThanOrEqual(share * own + TINY);
+        for (let k = 0; k < entries; k++)
+          expect(own).toBeLessThanOrEqual(away(i, k) * (1 + 3 * share) + TINY);
+      }
+    }
+  });
 
   // |A − L·Lᵀ| ≤ γ_{n+1}·|L|·|Lᵀ| (Higham, 2002, theorem 10.3), and L is stored in float32.
   test("cholesky gives back the matrix, in one piece and in slices", async () => {

@@ -1,5 +1,6 @@
+import { codeBitsFor, packCodes } from "../formats/codebook.ts";
 import { roundToNearest } from "../formats/format.ts";
-import { encode, formatByName, formats } from "../formats/index.ts";
+import { encode, encodeWeight, formatByName, formats } from "../formats/index.ts";
 import { ADAMW4_BLOCK, adamw4Scales } from "../kernels/adamw4.ts";
 import { ADAMW8_BLOCK } from "../kernels/adamw8.ts";
 import type { KernelName, ProcedureName } from "../kernels/index.ts";
@@ -245,6 +246,12 @@ function weightCases(
     add("scaleRows", label, floats(shape), floats([rows]));
     add("scaleColumns", label, floats(shape), floats([cols]));
     add("addRow", label, floats(shape), floats([cols]));
+    add(
+      "pickColumns",
+      label,
+      floats(shape),
+      ids(Array.from({ length: cols }, (_, c) => (c * 7 + 3) % (cols || 1))),
+    );
     add("combine", label, floats(shape), floats(shape), 0.3, -1.7);
     for (const bits of [0, 1, 2, 3, 4]) {
       const scales = hostTensor([rows], (floats([rows]).data as Float32Array).map(Math.abs));
@@ -254,6 +261,10 @@ function weightCases(
       for (const bits of [2, 3, 4, 6, 8])
         add("nested", `${label}, ${bits} bits, rule ${rule}`, withZeroRow(floats(shape, 0.05)), bits, rule);
     }
+  }
+  add("pickColumns", "twice, never and outside", floats([3, 5]), ids([4, 0, 4, 4, -1, 5, 2]));
+  for (const block of [1, 2, 4, 8, 16, 32, 64, 512]) {
+    for (const rows of [0, 1, 3]) add("hadamard", `${rows}×${3 * block}`, floats([rows, 3 * block]), block);
   }
   const steep = Float32Array.from([0, -0, 1e-30, -1e-30, 20, -20, 87, -87, 1e5, -1e5]);
   add("sign", "steep", hostTensor([10], steep), 1);
@@ -376,6 +387,52 @@ export const packedCases = once((format: string): Case[] => {
   }
   return cases;
 });
+
+/** Codes with books of all sizes and vectors, with scales of groups and without. */
+export const codebookCases = (): Case[] => {
+  const random = generator(24);
+  const cases: Case[] = [];
+  for (const [tokens, rows, cols, length, entries, groups] of [
+    [1, 3, 6, 1, 2, 0],
+    [3, 17, 17, 1, 5, 1],
+    [1, 33, 256, 1, 16, 4],
+    [9, 20, 66, 2, 16, 3],
+    [3, 8, 1030, 2, 64, 0],
+    [33, 70, 256, 4, 256, 8],
+    [2, 9, 48, 8, 300, 1],
+    [12, 31, 96, 3, 1000, 4],
+    [3, 40, 512, 8, 4096, 0],
+    [1, 5, 64, 16, 65536, 2],
+    [0, 3, 8, 4, 16, 1],
+  ]) {
+    const w = codedTensor(random, [rows, cols], { length, entries, groups });
+    const x = normalTensor(random, [tokens, cols], 1);
+    const some = Int32Array.from({ length: tokens }, (_, t) => (t * 7) % rows);
+    const label = `${tokens}×${rows}×${cols}, ${entries} entries of ${length}, ${groups} groups`;
+    cases.push({ name: "linear", label, args: [x, w] });
+    cases.push({ name: "embedding", label, args: [w, hostTensor([tokens], some)] });
+  }
+  return cases;
+};
+
+/** A matrix of random codes, with scales (rows, groups) unless groups is 0. */
+export function codedTensor(
+  random: Random,
+  shape: readonly number[],
+  { length, entries, groups }: { length: number; entries: number; groups: number },
+): Weight {
+  const [rows, cols] = shape;
+  const floats = (r: number, c: number) =>
+    encodeWeight(formatByName("f32"), [r, c], normals(random, r * c) as Float32Array);
+  const codeBits = codeBitsFor(entries);
+  const numbers = Uint16Array.from({ length: (rows * cols) / length }, () => Math.floor(random() * entries));
+  const codes = packCodes(numbers, rows, cols / length, codeBits);
+  const of: Weight = {
+    shape,
+    expression: { kind: "codebook", codes, codeBits, book: floats(entries, length) },
+  };
+  return groups === 0 ? of : { shape, expression: { kind: "scaleGroups", scales: floats(rows, groups), of } };
+}
 
 /** Formats in which keys and values can be kept, one of each kind. */
 export const cacheFormats: readonly string[] = ["f16", "int8-g32", "int4-g32", "int8", "int4"];
@@ -515,6 +572,16 @@ function extremeActivations(random: Random, cols: number): [string, HostTensor][
 }
 
 /** Procedures whose result has a bound element by element. */
+/** Vectors, their length, entries of a book, and rows of weights. */
+export const vectorSizes = [
+  [1, 1, 1, 1],
+  [7, 2, 16, 1],
+  [33, 3, 5, 11],
+  [130, 8, 257, 130],
+  [20000, 2, 40, 100],
+  [0, 4, 3, 2],
+] as const;
+
 export function procedureCases(): Case<ProcedureName>[] {
   const random = generator(3);
   const floats = (shape: readonly number[], scale = 1) => normalTensor(random, shape, scale);
@@ -572,6 +639,21 @@ export function procedureCases(): Case<ProcedureName>[] {
   add("cacheAppend", "nothing", floats([9, 5]), floats([0, 5]), 9);
   for (const dim of ODD_SIZES) add("addGram", `33×${dim}`, floats([dim, dim]), floats([33, dim]), 0.5);
   add("addGram", "no rows", floats([4, 4]), floats([0, 4]), 2);
+  for (const [n, d, entries, m] of vectorSizes) {
+    const codes = Int32Array.from({ length: n }, (_, i) => (i % 11 === 10 ? entries : (i * 5) % entries));
+    const sums = () => floats([entries, d]);
+    const w = (floats([m, d]).data as Float32Array).map(Math.abs);
+    const weights = hostTensor([m, d], w);
+    add(
+      "addClusters",
+      `${n}×${d}, ${entries} entries`,
+      sums(),
+      sums(),
+      floats([n, d]),
+      ids([...codes]),
+      weights,
+    );
+  }
   for (const [cols, rows, fromJ, toJ, fromK, toK] of [
     [5, 3, 0, 2, 2, 5],
     [17, 257, 0, 16, 16, 17],
@@ -692,6 +774,9 @@ export function nonFiniteCases(): Case[] {
     { name: "scaleRows", label: "", args: [floats([3, 19]), floats([3])] },
     { name: "scaleColumns", label: "", args: [floats([3, 19]), floats([19])] },
     { name: "addRow", label: "", args: [floats([3, 19]), floats([19])] },
+    { name: "pickColumns", label: "", args: [floats([3, 19]), ids([4, 0, 18])] },
+    { name: "hadamard", label: "", args: [floats([3, 32]), 32] },
+    { name: "hadamard", label: "small", args: [floats([3, 16]), 4] },
     { name: "combine", label: "", args: [floats([3, 19]), floats([3, 19]), 0.3, 0.7] },
     ...[0, 1, 2, 3, 4].map((bits): Case => {
       return { name: "learnedStep", label: `${bits} bits`, args: [floats([3, 19]), floats([3]), bits] };
@@ -759,6 +844,10 @@ export function wrongShapes(): Case<KernelName | ProcedureName>[] {
     ["scaleRows", t(2, 3), t(3)],
     ["scaleColumns", t(2, 3), t(2)],
     ["addRow", t(2, 3), t(2)],
+    ["pickColumns", t(), i(1)],
+    ["hadamard", t(2, 12), 8],
+    ["hadamard", t(2, 12), 3],
+    ["hadamard", t(2, 12), 0],
     ["combine", t(3), t(4), 1, 1],
     ["learnedStep", t(2, 3), t(3), 2],
     ["learnedStep", t(2, 3), t(2), 5],
@@ -830,7 +919,7 @@ function withZeroRow(t: HostTensor): HostTensor {
 }
 
 /** A random matrix in a packed format, its second row zero. */
-function packedTensor(random: Random, format: string, rows: number, cols: number, scale = 1): Weight {
+export function packedTensor(random: Random, format: string, rows: number, cols: number, scale = 1): Weight {
   const w = withZeroRow(normalTensor(random, [rows, cols], scale / Math.sqrt(cols)));
   const parts = encode(formatByName(format), matrix(rows, cols, w.data as Float32Array));
   return packedWeight([rows, cols], format, parts);

@@ -1,9 +1,10 @@
 import { type KernelName, kernels, type ProcedureName, procedures } from "../kernels/index.ts";
 import type { Kernel, Procedure } from "../kernels/kernel.ts";
 import { type Elements, type HostTensor, sizeOf, type Tensor, UnsupportedError } from "../tensor/tensor.ts";
-import { bytesOf, type Weight } from "../tensor/weight.ts";
+import { bytesOf, onlyPart, type Weight } from "../tensor/weight.ts";
 import type { Backend } from "./backend.ts";
 import { type Handle, Tensors, withOperations } from "./facade.ts";
+import type { BookOfCodes } from "./parts.ts";
 
 /** A backend that computes nothing: every tensor is only as many bytes, and what is read is 0. */
 export type CountingBackend = Backend & {
@@ -70,10 +71,17 @@ class Counting extends Tensors<number> {
     (procedures[name as ProcedureName] as Procedure).check(...args);
   }
 
-  upload(value: HostTensor | Weight): Tensor {
-    if ("data" in value) return this.#take(value.shape, value.format, 4 * sizeOf(value.shape));
-    const format = value.expression.kind === "packed" ? value.expression.format : "f32";
-    return this.#take(value.shape, format, bytesOf(value));
+  protected uploadPlain(value: HostTensor): Tensor {
+    return this.#take(value.shape, value.format, 4 * sizeOf(value.shape));
+  }
+
+  protected uploadPacked(value: Weight): Tensor {
+    return this.#take(value.shape, onlyPart(value).format, bytesOf(value));
+  }
+
+  protected uploadCodebook(shape: readonly number[], { codes, book, scales }: BookOfCodes): Tensor {
+    const floats = book.data.byteLength + (scales?.data.byteLength ?? 0);
+    return this.#take(shape, "codebook", codes.bytes.byteLength + floats);
   }
 
   zeros(shape: readonly number[], format = "f32"): Tensor {

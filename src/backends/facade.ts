@@ -1,7 +1,25 @@
 import { isCacheFormat } from "../kernels/cache-append.ts";
-import { type KernelName, kernels, type Operations, type Procedures, procedures } from "../kernels/index.ts";
+import { isCompound, needWhole, tensorsOf } from "../kernels/compound.ts";
+import {
+  type KernelName,
+  kernels,
+  type Operations,
+  operationsOver,
+  type Procedures,
+  procedures,
+} from "../kernels/index.ts";
 import { type Kernel, matrixShape, type Procedure } from "../kernels/kernel.ts";
-import { InputError, ShapeError, sizeOf, type Tensor, UnsupportedError } from "../tensor/tensor.ts";
+import {
+  type HostTensor,
+  InputError,
+  ShapeError,
+  sizeOf,
+  type Tensor,
+  UnsupportedError,
+} from "../tensor/tensor.ts";
+import type { Weight } from "../tensor/weight.ts";
+import type { UploadOptions } from "./backend.ts";
+import { type BookOfCodes, uploadWeight } from "./parts.ts";
 
 /** A tensor of one backend: what it is, and where it lives (`Memory` is an address, or a typed array). */
 export class Handle<Memory> implements Tensor {
@@ -71,6 +89,11 @@ export abstract class Tensors<Memory> {
 
   /** Gives back the memory of a tensor that nothing uses any more; never called for views. */
   protected abstract release(t: Handle<Memory>): void;
+  /** Copies plain elements to where the kernels are. */
+  protected abstract uploadPlain(value: HostTensor): Tensor;
+  /** The same for a matrix in one format, and for one of codes with their book. */
+  protected abstract uploadPacked(value: Weight, options: UploadOptions): Tensor;
+  protected abstract uploadCodebook(shape: readonly number[], value: BookOfCodes): Tensor;
   /** The memory of `length` elements from element `from` on, of an f32 or i32 tensor. */
   protected abstract part(memory: Memory, from: number, length: number): Memory;
 
@@ -91,6 +114,7 @@ export abstract class Tensors<Memory> {
   /** The handle behind a tensor argument; an error says when it was freed or belongs elsewhere. */
   protected handle(where: string, t: unknown): Handle<Memory> {
     if (!(t instanceof Handle) || t.owner !== this) {
+      needWhole(where, t);
       throw new InputError(`${where}: needs a tensor of this backend, got another's; upload it first`);
     }
     if (!t.alive) {
@@ -133,6 +157,16 @@ export abstract class Tensors<Memory> {
     return handle;
   }
 
+  upload(value: HostTensor | Weight, options: UploadOptions = {}): Tensor {
+    if ("data" in value) return this.uploadPlain(value);
+    return uploadWeight(value, {
+      plain: (host) => this.uploadPlain(host),
+      packed: (weight) => this.uploadPacked(weight, options),
+      codebook: (shape, book) => this.uploadCodebook(shape, book),
+      free: (t) => this.free(t),
+    });
+  }
+
   rows(t: Tensor, from: number, to: number): Tensor {
     const whole = this.elements("rows", t);
     const [rows, ...rest] = whole.shape;
@@ -169,14 +203,14 @@ export abstract class Tensors<Memory> {
   }
 
   keep<T extends Tensor>(t: T): T {
-    const handle = this.handle("keep", t);
-    this.#leave(handle);
+    for (const part of tensorsOf(t)) this.#leave(this.handle("keep", part));
     return t;
   }
 
-  /** Frees a tensor now; its memory goes when its last view has gone too. */
+  /** Frees a tensor now; its memory goes when its last view has gone too. Of a compound, all that it is made of. */
   free(t: Tensor): void {
-    this.#free(this.handle("free", t));
+    if (isCompound(t)) for (const part of tensorsOf(t)) this.#free(this.handle("free", part));
+    else this.#free(this.handle("free", t));
   }
 
   segment(body: () => Tensor): Tensor {
@@ -242,16 +276,14 @@ interface Core {
  * backward pass needs, are freed.
  */
 export function withOperations<B extends Core>(core: B): B & Operations & Procedures {
+  const operations = operationsOver((name, args) => {
+    const outputs = core.forward(name, args);
+    for (let i = 1; i < outputs.length; i++) core.free(outputs[i]);
+    return outputs[0];
+  });
   const methods: Record<string, (...args: unknown[]) => unknown> = {};
-  for (const name of Object.keys(kernels) as KernelName[]) {
-    methods[name] = (...args) => {
-      const outputs = core.forward(name, args);
-      for (let i = 1; i < outputs.length; i++) core.free(outputs[i]);
-      return outputs[0];
-    };
-  }
   for (const name of Object.keys(procedures)) {
     methods[name] = (...args) => core.procedure(name, args);
   }
-  return Object.assign(core, methods as unknown as Operations & Procedures);
+  return Object.assign(core, operations, methods as unknown as Procedures);
 }

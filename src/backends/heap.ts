@@ -1,3 +1,4 @@
+import { groupWidth } from "../formats/codebook.ts";
 import { type Format, groupSize } from "../formats/format.ts";
 import { checkParts, decode, formatByName, formats, partBytes } from "../formats/index.ts";
 import { activationGroup, levelBytes } from "../formats/levels.ts";
@@ -15,6 +16,7 @@ import { onlyPart, type Weight } from "../tensor/weight.ts";
 import type { Backend, UploadOptions } from "./backend.ts";
 import { type Handle, isElements, needCache, Tensors, takesPacked, withOperations } from "./facade.ts";
 import { choicesFor, fastestKernel, type IntegerKernel, integerKernels } from "./kernel-choice.ts";
+import type { BookOfCodes } from "./parts.ts";
 
 /** A view of memory that can be copied from or into. */
 type Bytes = Uint8Array | Elements | Float64Array;
@@ -182,23 +184,38 @@ class HeapCore extends Tensors<Place> {
     this.#run(name, entry, at, procedure.numbers(...args), []);
   }
 
-  upload(value: HostTensor | Weight, { activations }: UploadOptions = {}): Tensor {
-    if ("data" in value) {
-      if (value.data.byteLength !== 4 * sizeOf(value.shape)) {
-        throw new ShapeError(
-          `upload: ${value.shape.join("×")} needs ${sizeOf(value.shape)} values of 4 bytes, got ${value.data.byteLength} bytes`,
-        );
-      }
-      const t = this.#fresh(value.shape, value.data instanceof Int32Array ? "i32" : "f32");
-      this.#heap.copyIn(t.memory.address, value.data);
-      return t;
+  protected uploadPlain(value: HostTensor): Tensor {
+    if (value.data.byteLength !== 4 * sizeOf(value.shape)) {
+      throw new ShapeError(
+        `upload: ${value.shape.join("×")} needs ${sizeOf(value.shape)} values of 4 bytes, got ${value.data.byteLength} bytes`,
+      );
     }
+    const t = this.#fresh(value.shape, value.data instanceof Int32Array ? "i32" : "f32");
+    this.#heap.copyIn(t.memory.address, value.data);
+    return t;
+  }
+
+  protected uploadCodebook(shape: readonly number[], { codes, codeBits, book, scales }: BookOfCodes): Tensor {
+    const [rows, cols] = shape;
+    const group = scales ? groupWidth(scales, rows, cols) : cols;
+    const head = [this.#formats.get("codebook")!, rows, cols, group];
+    const layout = Int32Array.of(codeBits, book.cols, codes.shape[1]);
+    return this.#placePacked(
+      shape,
+      "codebook",
+      head,
+      [codes.bytes, scales?.data ?? null, book.data, layout],
+      0,
+    );
+  }
+
+  protected uploadPacked(value: Weight, { activations }: UploadOptions): Tensor {
     const { format: name, parts } = onlyPart(value);
     const format = formatByName(name);
     const cols = value.shape[value.shape.length - 1] ?? 1;
     const rows = cols === 0 ? 0 : sizeOf(value.shape) / cols;
     checkParts(format, parts, rows, cols);
-    if (name === "f32") return this.#uploadFloats(value.shape, name, parts.data.bytes);
+    if (name === "f32") return this.#placeFloats(value.shape, name, parts.data.bytes);
     const group = activations === "int8" ? activationGroup(format) : 0;
     const number = this.#formats.get(format.stem);
     if (number !== undefined) {
@@ -206,17 +223,17 @@ class HeapCore extends Tensors<Place> {
       const head = [number, rows, cols, groupSize(format, rows, cols)];
       const kernel =
         group === 0 || rows * cols < SMALL ? (this.#integerKernel ?? "dot") : this.integerKernel(name);
-      return this.#uploadPacked(value.shape, name, head, arrays, group, kernel);
+      return this.#placePacked(value.shape, name, head, arrays, group, kernel);
     }
     const levels = levelBytes(format, parts, rows, cols);
-    if (!levels) return this.#uploadFloats(value.shape, name, decode(format, parts, rows, cols));
+    if (!levels) return this.#placeFloats(value.shape, name, decode(format, parts, rows, cols));
     const arrays = [levels.codes, levels.scales, ...(levels.offsets ? [levels.offsets] : [])];
     const head = [this.#formats.get("codes")!, rows, cols, levels.group];
-    return this.#uploadPacked(value.shape, name, head, arrays, group);
+    return this.#placePacked(value.shape, name, head, arrays, group);
   }
 
   /** A matrix that the kernels see as float32, whatever it is called. */
-  #uploadFloats(shape: readonly number[], name: string, floats: Bytes): Tensor {
+  #placeFloats(shape: readonly number[], name: string, floats: Bytes): Tensor {
     const bytes = 4 * sizeOf(shape);
     const address = this.#allocate(bytes);
     this.#heap.copyIn(address, floats);
@@ -225,13 +242,13 @@ class HeapCore extends Tensors<Place> {
 
   /**
    * A descriptor, which begins with `head` (format, rows, cols, group), and the arrays that it leads to, a number being
-   * as many bytes of zeros; with a group of int8 activations, the panels that are made of them in their place.
+   * as many bytes of zeros and null none at all; with a group of int8 activations, the panels that are made of them in their place.
    */
-  #uploadPacked(
+  #placePacked(
     shape: readonly number[],
     name: string,
     head: readonly number[],
-    arrays: readonly (Bytes | number)[],
+    arrays: readonly (Bytes | number | null)[],
     activations: number,
     kernel: IntegerKernel = "dot",
   ): Tensor {
@@ -240,6 +257,7 @@ class HeapCore extends Tensors<Place> {
       const descriptor = new Float64Array(DESCRIPTOR);
       descriptor.set(head);
       for (const [i, array] of arrays.entries()) {
+        if (array === null) continue;
         const bytes = typeof array === "number" ? array : array.byteLength;
         const address = this.#allocate(bytes);
         blocks.push({ address, bytes });
@@ -305,7 +323,7 @@ class HeapCore extends Tensors<Place> {
     try {
       const candidates = new Map<IntegerKernel, () => void>();
       for (const kernel of integerKernels) {
-        const w = this.#uploadPacked(TRIAL, format.name, head, sizes, activations, kernel);
+        const w = this.#placePacked(TRIAL, format.name, head, sizes, activations, kernel);
         matrices.push(w);
         if (kernel === this.#kernelOf(w)) {
           candidates.set(kernel, () => this.free(this.forward("linear", [x, w])[0]));
@@ -330,7 +348,7 @@ class HeapCore extends Tensors<Place> {
       const [rows, cols] = shape;
       const cache = formatByName(format);
       const head = [this.#formats.get(cache.stem)!, rows, cols, groupSize(cache, rows, cols)];
-      return this.#uploadPacked(shape, format, head, cache.parts(rows, cols).map(partBytes), 0);
+      return this.#placePacked(shape, format, head, cache.parts(rows, cols).map(partBytes), 0);
     }
     const t = this.#fresh(shape, format);
     this.#heap.clear(t.memory.address, 4 * sizeOf(shape));

@@ -1,12 +1,15 @@
+import { lookUp, scaleGroups } from "../formats/codebook.ts";
+import { partOf } from "../formats/format.ts";
 import { checkParts, decode, formatByName, formats, partBytes } from "../formats/index.ts";
 import { activationGroup } from "../formats/levels.ts";
 import { type KernelName, kernels, type ProcedureName, procedures } from "../kernels/index.ts";
 import type { Kernel, Procedure, View } from "../kernels/kernel.ts";
-import { asMatrix, elementsView, packedView } from "../kernels/view.ts";
+import { asMatrix, decodedView, elementsView, packedView } from "../kernels/view.ts";
 import {
   type Elements,
   type HostTensor,
   hostTensor,
+  type Matrix,
   ShapeError,
   sizeOf,
   type Tensor,
@@ -15,6 +18,7 @@ import {
 import { onlyPart, type Parts, type Weight } from "../tensor/weight.ts";
 import type { Backend, UploadOptions } from "./backend.ts";
 import { type Handle, isElements, needCache, Tensors, takesPacked, withOperations } from "./facade.ts";
+import type { BookOfCodes } from "./parts.ts";
 
 /** A packed matrix: as it was uploaded, with the view that keeps its floats; or a cache, whose parts change. */
 interface Packed {
@@ -88,8 +92,20 @@ class Reference extends Tensors<Memory> {
     procedure.run(tensors, procedure.numbers(...args));
   }
 
-  upload(value: HostTensor | Weight, { activations }: UploadOptions = {}): Tensor {
-    if ("data" in value) return this.#keepBytes(this.make(value.shape, value.format, value.data.slice()));
+  protected uploadPlain(value: HostTensor): Tensor {
+    return this.#keepBytes(this.make(value.shape, value.format, value.data.slice()));
+  }
+
+  protected uploadCodebook(shape: readonly number[], { codes, codeBits, book, scales }: BookOfCodes): Tensor {
+    const floats = (m: Matrix) => partOf("f32", [m.rows, m.cols], m.data);
+    const parts = { codes, book: floats(book), ...(scales && { scales: floats(scales) }) };
+    const whole = () => scaleGroups(lookUp(codes, codeBits, book, shape[0], shape[1]), scales).data;
+    return this.#keepBytes(
+      this.make(shape, "codebook", { parts, view: decodedView(shape, "codebook", whole) }),
+    );
+  }
+
+  protected uploadPacked(value: Weight, { activations }: UploadOptions): Tensor {
     const { format: name, parts } = onlyPart(value);
     const format = formatByName(name);
     const [rows, cols] = asMatrix(value.shape);

@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import type { Record } from "../record/record.ts";
+import { settingsOf } from "../training/recipe.ts";
 import { type CompressOptions, type CompressResult, compress as compressModel } from "../verbs/compress.ts";
 import {
   execute,
@@ -19,13 +20,13 @@ export function compress(program: Command): void {
     .description("a smaller model: its linear layers in few bits")
     .argument("<model>", MODEL)
     .requiredOption("-o, --output <folder>", "folder to write")
-    .option("--method <name>", "rtn, gptq or trilm (default: gptq with --calibration, rtn without)")
+    .option("--method <name>", "rtn, gptq, trilm or reallm (default: gptq with --calibration, rtn without)")
     .option("--format <name>", "of the linear layers: int8, int4-g64, int2-offset-g32, tq2_0, …")
     .option("--group <n>", "weights that share a scale: 32, 64 or 128", wholeNumber(1))
     .option(
       "--bits <b>",
-      "instead of a format: 8, 6, 4, 3 or 2, with groups and a clip search",
-      wholeNumber(1),
+      "instead of a format: 8, 6, 4, 3 or 2, with groups and a clip search; of reallm: of its codes",
+      realNumber(0),
     )
     .option("--size <bytes>", "instead of a format: the most bits whose weights fit", wholeNumber(1))
     .option("--others <format>", "of embedding and head (default: 16 bits)")
@@ -43,10 +44,13 @@ export function compress(program: Command): void {
     .option("--act-order", "gptq: columns with the largest activations first")
     .option("--static-groups", "gptq: groups fitted to the weights as they were")
     .option("--true-sequential", "within a block, too, later layers see earlier ones rounded")
+    .option("--set <key=value...>", "reallm: its own options, --set rank=8 length=4")
     .option("--tokenizer <file>", TOKENIZER);
-  sharedOptions(command).action((model: string, options: SharedOptions & Omit<CompressOptions, "model">) => {
-    const { json, quiet, ...settings } = options;
-    return execute(options, (job) => compressModel({ ...settings, model }, job), show);
+  type Given = SharedOptions & Omit<CompressOptions, "model"> & { readonly set?: readonly string[] };
+  sharedOptions(command).action((model: string, options: Given) => {
+    const { json, quiet, set, ...settings } = options;
+    const own = () => (set === undefined ? {} : { options: settingsOf(set) });
+    return execute(options, (job) => compressModel({ ...settings, ...own(), model }, job), show);
   });
 }
 

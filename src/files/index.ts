@@ -25,7 +25,13 @@ export { reorderRows, ropeOrder, rowRange } from "./rows.ts";
 export { readSnapshots, type SnapshotEntry } from "./snapshots.ts";
 export { decodeText } from "./text.ts";
 export { openTokenizer } from "./tokenizer-files.ts";
-export { type ModelContents, modelWriter, type WriterOptions, writeModel } from "./write-model.ts";
+export {
+  holdingWriter,
+  type ModelContents,
+  modelWriter,
+  type WriterOptions,
+  writeModel,
+} from "./write-model.ts";
 
 export interface OpenOptions extends HubOptions {
   /** File of the tokenizer, wherever a model comes without one; takes the place of its own. */

@@ -109,8 +109,12 @@ function entryOf(weight: Weight): JsonObject {
     case "scaleColumns":
     case "permuteColumns":
       return { kind: e.kind, shape, of: entryOf(e.of) };
+    case "scaleGroups":
+      return { kind: e.kind, shape, scales: entryOf(e.scales), of: entryOf(e.of) };
     case "sign":
       return { kind: e.kind, shape };
+    case "hadamard":
+      return { kind: e.kind, shape, block: e.block };
   }
 }
 
@@ -286,6 +290,21 @@ export function assemblyOf(name: string, entry: Json, find: FindPart): Assembly 
           of: await of.build(read),
         }));
       }
+      case "scaleGroups": {
+        const scales = inner(json.scales, "scales");
+        const groups = scales.shape[1] ?? 0;
+        if (scales.shape.length !== 2 || scales.shape[0] !== rows || groups === 0 || cols % groups !== 0) {
+          throw new InputError(
+            `${where}: scales of shape ${text(scales.shape)} do not divide ${rows}×${cols} into groups`,
+          );
+        }
+        const of = fits(inner(json.of, "of"), rows, cols, "of");
+        return node(`${kind}(${formats([scales, of])})`, async (read) => ({
+          kind,
+          scales: await scales.build(read),
+          of: await of.build(read),
+        }));
+      }
       case "permuteColumns": {
         const order = part("order", { elements: cols });
         const of = fits(inner(json.of, "of"), rows, cols, "of");
@@ -298,6 +317,16 @@ export function assemblyOf(name: string, entry: Json, find: FindPart): Assembly 
       case "sign": {
         const bits = part("bits", { dtype: "u8", elements: rows * Math.ceil(cols / 8) });
         return node("sign", async (read) => ({ kind, bits: await read(bits) }));
+      }
+      case "hadamard": {
+        const { block } = json;
+        const isPower = typeof block === "number" && Number.isInteger(Math.log2(block)) && block >= 1;
+        if (!isPower || rows !== cols || cols % block !== 0) {
+          throw new InputError(
+            `${where}: a hadamard is square and of blocks of a power of two, met ${text(shape)} in blocks of ${JSON.stringify(block)}`,
+          );
+        }
+        return node(kind, async () => ({ kind, block }));
       }
       default:
         throw new InputError(`${where}: kind ${JSON.stringify(kind)} is not known to this lowbit`);

@@ -7,11 +7,14 @@ import { modelCard } from "./model-card.ts";
 import { LOWBIT_VERSION, outlineOf, storedName, type WeightOutline } from "./outline.ts";
 import { layOut, type PartOutline, type SafetensorsLayout } from "./safetensors.ts";
 
+/** Bytes of weights in one file, unless told. */
+const LARGEST_SHARD = 2 ** 32;
+
 export interface WriterOptions extends StageOptions {
   readonly config: JsonObject;
   /** Every weight by name, in the order of the file; from `packedOutline` or `outlineOf`. */
   readonly weights: Iterable<readonly [name: string, outline: WeightOutline]>;
-  /** Longer models are cut into several files with an index; bytes of weights in one file, 4 GiB unless told. */
+  /** Longer models are cut into several files with an index; bytes of weights in one file. Default: 4 GiB. */
   readonly shardBytes?: number;
 }
 
@@ -25,7 +28,7 @@ export interface ModelContents {
 }
 
 export interface ModelWriter {
-  /** Bytes of the weights' files, headers included; known before anything is written. */
+  /** Bytes of the weights' files, headers included. */
   readonly bytes: number;
   /** Writes one weight; in any order, each once. Only its own bytes are in memory. */
   write(name: string, weight: Weight): Promise<void>;
@@ -42,7 +45,7 @@ export interface ModelWriter {
  * folder that exists and that lowbit did not make is refused at once.
  */
 export async function modelWriter(folder: string, options: WriterOptions): Promise<ModelWriter> {
-  const { config, shardBytes = 2 ** 32 } = options;
+  const { config, shardBytes = LARGEST_SHARD } = options;
   const weights = new Map(options.weights);
   const shards = cut([...weights.values()], shardBytes).map((parts) => layOut(parts, { format: "pt" }));
   const places = new Map<string, { shard: number; from: number; to: number }>();
@@ -117,6 +120,38 @@ export async function modelWriter(folder: string, options: WriterOptions): Promi
   };
 }
 
+/**
+ * The same where nobody knows beforehand what parts the weights will have: they are held in memory and written with
+ * `finish`, and until then `bytes` are those of what is there. Parts that weights share are stored once.
+ */
+export async function holdingWriter(
+  folder: string,
+  options: Omit<WriterOptions, "weights">,
+): Promise<ModelWriter> {
+  const probe = await stageFolder(folder, options); // refuses a folder that lowbit did not make, before any work
+  await probe.discard();
+  const held = new Map<string, Weight>();
+  return {
+    get bytes() {
+      const outlines = outlinesOf(held);
+      return cut(
+        outlines.map(([, outline]) => outline),
+        options.shardBytes ?? LARGEST_SHARD,
+      ).reduce((bytes, parts) => bytes + layOut(parts, { format: "pt" }).byteLength, 0);
+    },
+    async write(name, weight) {
+      held.set(name, weight);
+    },
+    finish: (contents) => writeModel(folder, options, [...held], contents),
+    async discard() {},
+  };
+}
+
+function outlinesOf(weights: Iterable<readonly [string, Weight]>): [name: string, outline: WeightOutline][] {
+  const owners = new Map<Part, string>();
+  return Array.from(weights, ([name, weight]) => [name, outlineOf(name, weight, owners)]);
+}
+
 /** Writes a whole model whose weights are all at hand; where they are not, use `modelWriter`. */
 export async function writeModel(
   folder: string,
@@ -124,9 +159,7 @@ export async function writeModel(
   weights: readonly (readonly [name: string, weight: Weight])[],
   contents: ModelContents = {},
 ): Promise<void> {
-  const owners = new Map<Part, string>();
-  const outlines = weights.map(([name, weight]) => [name, outlineOf(name, weight, owners)] as const);
-  const writer = await modelWriter(folder, { ...options, weights: outlines });
+  const writer = await modelWriter(folder, { ...options, weights: outlinesOf(weights) });
   for (const [name, weight] of weights) await writer.write(name, weight);
   await writer.finish(contents);
 }

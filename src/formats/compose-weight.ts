@@ -9,6 +9,7 @@ import {
   UnsupportedError,
 } from "../tensor/tensor.ts";
 import type { Part, Weight } from "../tensor/weight.ts";
+import { lookUp, scaleGroups } from "./codebook.ts";
 import { elements, type Parts } from "./format.ts";
 
 /** How the one packed part of a weight becomes floats. */
@@ -34,21 +35,9 @@ export function composeWeight(weight: Weight, decodePacked: DecodePacked): Matri
       return e.factors.map(compose).reduce(multiply);
     case "lowRank":
       return multiply(compose(e.a), compose(e.b));
-    case "codebook": {
+    case "codebook":
       if (e.decoder) throw new UnsupportedError(`weight: codebook decoder ${e.decoder} is not known here`);
-      const book = compose(e.book);
-      const data = new Float32Array(rows * cols);
-      for (let r = 0; r < rows; r++) {
-        for (let v = 0; v < cols / book.cols; v++) {
-          const code = codeAt(e.codes, r, v, e.codeBits);
-          if (code >= book.rows) {
-            throw new InputError(`weight: code ${code} is outside its codebook of ${book.rows} entries`);
-          }
-          data.set(row(book, code), r * cols + v * book.cols);
-        }
-      }
-      return matrix(rows, cols, data);
-    }
+      return lookUp(e.codes, e.codeBits, compose(e.book), rows, cols);
     case "scaleRows": {
       const scales = numbersOf(e.scales);
       const m = compose(e.of);
@@ -59,6 +48,8 @@ export function composeWeight(weight: Weight, decodePacked: DecodePacked): Matri
       const m = compose(e.of);
       return mapMatrix(m, (value, _, c) => value * scales[c]);
     }
+    case "scaleGroups":
+      return scaleGroups(compose(e.of), compose(e.scales));
     case "permuteColumns": {
       const order = numbersOf(e.order);
       const m = compose(e.of);
@@ -67,6 +58,13 @@ export function composeWeight(weight: Weight, decodePacked: DecodePacked): Matri
         throw new InputError(`weight: column ${c} would be column ${column} of ${m.cols}`);
       }
       return mapMatrix(m, (_, r, c) => m.data[r * m.cols + order[c]]);
+    }
+    case "hadamard": {
+      const scale = 1 / Math.sqrt(e.block);
+      const within = (r: number, c: number) => (r % e.block) & (c % e.block);
+      return mapMatrix(matrix(rows, cols), (_, r, c) =>
+        Math.floor(r / e.block) !== Math.floor(c / e.block) ? 0 : isOdd(within(r, c)) ? -scale : scale,
+      );
     }
     case "sign": {
       const bytesPerRow = Math.ceil(cols / 8);
@@ -112,7 +110,7 @@ function mapMatrix(m: Matrix, value: (value: number, r: number, c: number) => nu
 }
 
 /** The elements of a part as numbers. */
-function numbersOf(part: Part): ArrayLike<number> & { entries(): Iterable<[number, number]> } {
+export function numbersOf(part: Part): ArrayLike<number> & { entries(): Iterable<[number, number]> } {
   switch (part.dtype) {
     case "u8":
       return part.bytes;
@@ -133,10 +131,9 @@ function numbersOf(part: Part): ArrayLike<number> & { entries(): Iterable<[numbe
   }
 }
 
-/** Code v of row r: `bits` bits (at most 16) of a little-endian stream that starts on a byte in every row. */
-function codeAt({ bytes, shape }: Part, r: number, v: number, bits: number): number {
-  const first = v * bits;
-  const at = r * shape[1] + (first >>> 3);
-  const window = bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16); // beyond the end: undefined << n is 0
-  return (window >>> (first & 7)) & ((1 << bits) - 1);
+/** Whether an odd number of its bits are set. */
+function isOdd(bits: number): boolean {
+  let odd = false;
+  for (let rest = bits; rest > 0; rest &= rest - 1) odd = !odd;
+  return odd;
 }

@@ -4,6 +4,7 @@
 #pragma once
 #include "bf16.h"
 #include "binary.h"
+#include "codebook.h"
 #include "codes.h"
 #include "f16.h"
 #include "int2.h"
@@ -28,6 +29,7 @@
 
 #define LOWBIT_FORMATS(each) \
   each(codes, Codes) \
+  each(codebook, Codebook) \
   each(f16, F16) \
   each(bf16, BF16) \
   each(int8, Int8) \
@@ -83,7 +85,7 @@ template <typename Visit> LOWBIT_INLINE void withFormat(const Packed& w, const V
   }
 }
 
-// Whether a format is one of codes, and not of 16-bit floats.
+// Whether a format is one of codes, and not of floats that are only stored otherwise.
 template <typename F> constexpr bool isCoded = !__is_base_of(Floats, F);
 
 // Weights from … from+n−1 of a row, as floats: exactly the values of the format's .ts.

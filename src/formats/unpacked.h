@@ -30,7 +30,7 @@ struct Unpacked {
   alignas(16) uint8_t subOffset[16];
 };
 
-// Formats without codes (16-bit floats): static void decode(const Packed& w, int64_t row, int64_t from, int64_t n, float* out).
+// Formats without levels (16-bit floats, codebooks): static void decode(const Packed& w, int64_t row, int64_t from, int64_t n, float* out).
 struct Floats {};
 
 // A stem whose matrices may have offsets: which of two formats it is, part 2 says.

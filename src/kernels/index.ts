@@ -4,6 +4,7 @@ import { adamw } from "./adamw.ts";
 import { adamw4 } from "./adamw4.ts";
 import { adamw8 } from "./adamw8.ts";
 import { add } from "./add.ts";
+import { addClusters } from "./add-clusters.ts";
 import { addGram } from "./add-gram.ts";
 import { addRow } from "./add-row.ts";
 import { attention } from "./attention.ts";
@@ -12,11 +13,13 @@ import { cacheAppend } from "./cache-append.ts";
 import { cholesky } from "./cholesky.ts";
 import { collage } from "./collage.ts";
 import { combine } from "./combine.ts";
+import { isCompound, linearOf } from "./compound.ts";
 import { crossEntropy } from "./cross-entropy.ts";
 import { descend } from "./descend.ts";
 import { embedding } from "./embedding.ts";
 import { fill } from "./fill.ts";
 import { gptqUpdate } from "./gptq-update.ts";
+import { hadamard } from "./hadamard.ts";
 import { half } from "./half.ts";
 import type { Kernel, Procedure } from "./kernel.ts";
 import { layerNorm } from "./layer-norm.ts";
@@ -24,8 +27,10 @@ import { learnedStep } from "./learned-step.ts";
 import { linear } from "./linear.ts";
 import { matchStates } from "./match-states.ts";
 import { momentum } from "./momentum.ts";
+import { nearestEntries } from "./nearest-entries.ts";
 import { nested } from "./nested.ts";
 import { orthogonalize } from "./orthogonalize.ts";
+import { pickColumns } from "./pick-columns.ts";
 import { relu2glu } from "./relu2glu.ts";
 import { rmsNorm } from "./rms-norm.ts";
 import { rope } from "./rope.ts";
@@ -62,6 +67,8 @@ export const kernels = {
   half,
   scaleRows,
   scaleColumns,
+  pickColumns,
+  hadamard,
   addRow,
   combine,
   learnedStep,
@@ -87,6 +94,8 @@ export const procedures = {
   triangularSolve,
   svd,
   gptqUpdate,
+  nearestEntries,
+  addClusters,
 };
 
 export type KernelName = keyof typeof kernels;
@@ -103,13 +112,18 @@ export type Procedures = {
   [P in ProcedureName]: (...args: ArgumentsOf<(typeof procedures)[P]>) => void;
 };
 
-/** The operations as methods that all end in `run`. */
+/** The operations as methods that all end in `run`; a `linear` of a compound, in those of its parts. */
 export function operationsOver(run: (name: KernelName, args: readonly unknown[]) => Tensor): Operations {
   const methods = (Object.keys(kernels) as KernelName[]).map((name) => [
     name,
     (...args: readonly unknown[]) => run(name, args),
   ]);
-  return Object.fromEntries(methods);
+  const simple: Operations = Object.fromEntries(methods);
+  return {
+    ...simple,
+    linear: (x, w, ...precision) =>
+      isCompound(w) ? linearOf(simple, x, w, ...precision) : simple.linear(x, w, ...precision),
+  };
 }
 
 /**

@@ -24,6 +24,8 @@
   each(half) \
   each(scaleRows) \
   each(scaleColumns) \
+  each(pickColumns) \
+  each(hadamard) \
   each(addRow) \
   each(combine) \
   each(learnedStep) \
@@ -46,7 +48,9 @@
   each(cholesky) \
   each(triangularSolve) \
   each(svd) \
-  each(gptqUpdate)
+  each(gptqUpdate) \
+  each(nearestEntries) \
+  each(addClusters)
 
 // What backends do with weights before operations read them; no operation of a backend's own.
 #define LOWBIT_PREPARATIONS(each) \

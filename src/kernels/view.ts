@@ -36,6 +36,20 @@ export function packedView(shape: readonly number[], format: string, parts: Part
   };
 }
 
+/** The same over a matrix whose floats `decode` makes when they are first asked for. */
+export function decodedView(shape: readonly number[], format: string, decode: () => Float32Array): View {
+  let floats: Float32Array | undefined;
+  const decoded = () => (floats ??= decode());
+  return {
+    shape,
+    format,
+    data: NO_FLOATS,
+    ids: NO_IDS,
+    decode: decoded,
+    magnitudes: () => decoded().map(Math.abs),
+  };
+}
+
 /** A tensor of any rank as rows of its last axis. */
 export function asMatrix(shape: readonly number[]): readonly [rows: number, cols: number] {
   return [sizeOf(shape.slice(0, -1)), shape.length === 0 ? 1 : shape[shape.length - 1]];

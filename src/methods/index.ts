@@ -12,9 +12,10 @@ import { frozenTernary } from "./frozen-ternary.ts";
 import { gptq } from "./gptq.ts";
 import { llmQat } from "./llm-qat.ts";
 import { matquant } from "./matquant.ts";
-import type { Rounding, TrainedMethod } from "./method.ts";
+import type { Decomposition, Rounding, TrainedMethod } from "./method.ts";
 import { onebit } from "./onebit.ts";
 import { paretoq } from "./paretoq.ts";
+import { reallm } from "./reallm.ts";
 import { rtn } from "./rtn.ts";
 import { trilm, trilmRounding } from "./trilm.ts";
 
@@ -39,12 +40,14 @@ export const trainedMethods = {
   "llm-qat": llmQat,
 } as const satisfies { [name: string]: TrainedMethod };
 
-export type RoundingName = keyof typeof roundings;
+/** Methods that put a matrix together from several parts, by name. */
+export const decompositions = { reallm } as const;
 
-/** A rounding by its name; an InputError suggests the nearest one. */
-export function roundingByName(name: string): Rounding {
-  if (Object.hasOwn(roundings, name)) return roundings[name as RoundingName];
-  const known = Object.keys(roundings);
+/** A method that makes a finished model smaller, by its name; an InputError suggests the nearest one. */
+export function compressionByName(name: string): Rounding | Decomposition<object> {
+  const all: Readonly<Record<string, Rounding | Decomposition<object>>> = { ...roundings, ...decompositions };
+  if (Object.hasOwn(all, name)) return all[name];
+  const known = Object.keys(all);
   throw new InputError(
     `method: none is called ${JSON.stringify(name)}; did you mean ${nearestName(name, known)}? There are ${known.join(", ")}`,
   );

@@ -40,10 +40,16 @@ export interface Rounding<Options = object> extends Named {
 }
 
 /** Puts one matrix together from several parts (low rank and a rest, codebooks). */
-export interface Decomposition<Options = object> extends Named {
+export interface Decomposition<Options = unknown> extends Named {
   readonly kind: "decomposition";
+  /** Whether `decompose` needs H. */
   readonly calibrated: boolean;
-  decompose(W: Matrix, context: Context, options?: Options): Promise<Weight>;
+  /** What a person may set. */
+  readonly options: z.ZodType<Options>;
+  /** Throws an InputError where a matrix of this size cannot be put together so. */
+  check(size: { readonly rows: number; readonly cols: number }, options: Options): void;
+  /** W (rows, cols) -> parts that stand for it. W stays as it is. */
+  decompose(W: Matrix, context: Context, options: Options): Promise<Weight>;
 }
 
 /** Where a run stands. */

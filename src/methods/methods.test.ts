@@ -4,7 +4,7 @@ import { type GroupFormat, valuesOf } from "../formats/format.ts";
 import { decodeWeight, formatByName } from "../formats/index.ts";
 import { generator, normals } from "../tensor/random.ts";
 import { hostTensor, InputError, matrix } from "../tensor/tensor.ts";
-import { roundingByName, trainedMethods } from "./index.ts";
+import { compressionByName, trainedMethods } from "./index.ts";
 import { methodSuite } from "./method.suite.ts";
 import { slices } from "./slices.ts";
 import { trilm, trilmRounding } from "./trilm.ts";
@@ -99,8 +99,8 @@ describe("trilm", () => {
 
 describe("names", () => {
   it("suggests the nearest method", () => {
-    expect(roundingByName("rtn").name).toBe("rtn");
-    expect(() => roundingByName("gtpq")).toThrow("did you mean gptq?");
+    expect(compressionByName("rtn").name).toBe("rtn");
+    expect(() => compressionByName("gtpq")).toThrow("did you mean gptq?");
     for (const [name, method] of Object.entries(trainedMethods)) expect(method.name).toBe(name);
   });
 });

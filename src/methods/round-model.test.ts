@@ -9,6 +9,7 @@ import { llama } from "../models/llama.ts";
 import type { Model } from "../models/model.ts";
 import { generator } from "../tensor/random.ts";
 import type { Weight } from "../tensor/weight.ts";
+import { rounding } from "./compressor.ts";
 import { gptq } from "./gptq.ts";
 import type { Context, Rounding } from "./method.ts";
 import { type RoundingPlan, roundedModel } from "./round-model.ts";
@@ -53,7 +54,8 @@ function sourceOf(model: Model, onRead: () => void = () => {}): TensorSource {
 }
 
 const calibration = [Int32Array.from({ length: 32 }, (_, i) => (7 * i) % 50), Int32Array.of(1, 2, 3)];
-const plan: RoundingPlan = { method: gptq, linear: formatByName("int4"), calibration };
+const int4 = formatByName("int4");
+const plan: RoundingPlan = { linear: rounding(gptq, int4), calibration };
 
 it("spills activations to disk beyond the limit, with the same result, and frees everything", async () => {
   const backend = openReference();
@@ -93,7 +95,10 @@ it("gives layers that share an input the same H, and each input its own", async 
   };
   const backend = openReference();
   const model = tiny(1);
-  await roundedModel({ model, source: sourceOf(model), name: "tiny", backend }, { ...plan, method: spy });
+  await roundedModel(
+    { model, source: sourceOf(model), name: "tiny", backend },
+    { ...plan, linear: rounding(spy, int4) },
+  );
   expect(seen.map(({ cols }) => cols)).toEqual([32, 32, 32, 32, 32, 32, 48]);
   const [q, k, v, o, gate, up] = seen.map(({ H }) => H);
   expect(k).toEqual(q);
@@ -122,7 +127,7 @@ it("sends the activations of the rounded blocks into the next one", async () => 
         return rtn.quantize(W, format, context);
       },
     };
-    const steps = { ...plan, method: spy, linear: formatByName(linear), trueSequential: sequential };
+    const steps = { ...plan, linear: rounding(spy, formatByName(linear)), trueSequential: sequential };
     await roundedModel({ model, source, name: "tiny", backend }, steps);
     return (name: string) => found.get(`model.layers.${name}.weight`);
   };
@@ -141,7 +146,7 @@ it("keeps embedding and head in 16 bits and norms as they are", async () => {
   const source = sourceOf(model);
   const { weights, layers } = await roundedModel(
     { model, source, name: "tiny", backend },
-    { method: rtn, linear: formatByName("int8") },
+    { linear: rounding(rtn, formatByName("int8")) },
   );
   expect([...weights.keys()].sort()).toEqual([...source.names].sort());
   expect(layers).toHaveLength(7);

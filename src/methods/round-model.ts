@@ -1,22 +1,14 @@
 import type { Backend } from "../backends/backend.ts";
 import type { TensorSource } from "../files/file.ts";
 import type { Format } from "../formats/format.ts";
-import {
-  bitsPerWeight,
-  checkFinite,
-  decode,
-  decodeWeight,
-  encode,
-  encodeWeight,
-  formatByName,
-} from "../formats/index.ts";
+import { checkFinite, decodeWeight, encodeWeight, formatByName } from "../formats/index.ts";
 import type { Model, TensorSpec } from "../models/model.ts";
 import { pauses } from "../record/pause.ts";
 import type { Job } from "../record/record.ts";
 import { hostTensor, InputError, type Matrix, matrix, type Tensor } from "../tensor/tensor.ts";
-import { packedWeight, type Weight } from "../tensor/weight.ts";
+import { bitsByUse, bytesOf, describeWeight, type Weight } from "../tensor/weight.ts";
+import type { Compressor } from "./compressor.ts";
 import { openFlow } from "./flow.ts";
-import type { Rounding } from "./method.ts";
 import { slices } from "./slices.ts";
 
 /** A float model and where to compute. */
@@ -28,13 +20,10 @@ export interface Rounded {
   readonly name: string;
 }
 
-/** How a model is rounded. */
+/** How a model is made smaller. */
 export interface RoundingPlan {
-  readonly method: Rounding;
-  /** The method's own options. */
-  readonly options?: object;
-  /** Format of the linear layers. */
-  readonly linear: Format;
+  /** Of the linear layers. */
+  readonly linear: Compressor;
   /** Format of embedding and head, rounded to nearest. Without it they keep 16 bits: as they are, or f16. */
   readonly others?: Format;
   /** Token ids whose activations the method may see. */
@@ -49,9 +38,12 @@ export interface RoundingPlan {
 export interface RoundedLayer {
   readonly name: string;
   readonly method: string;
+  /** Of parts, what they are: `sum(scaleGroups(int8, codebook(f16)), lowRank(f16, f16))`. */
   readonly format: string;
   /** Stored bits per weight, scales and padding included. */
   readonly bits: number;
+  /** The same by what is stored (codes, scales, codebooks, …). */
+  readonly split: Readonly<Record<string, number>>;
   /** ‖(W−Ŵ)·X‖²/‖W·X‖² over the calibration tokens, or without them ‖W−Ŵ‖²/‖W‖². */
   readonly relativeError: number;
   readonly errorOf: "output" | "weights";
@@ -65,13 +57,12 @@ export interface RoundedTensor {
   readonly layer?: RoundedLayer;
 }
 
-/** The format that a tensor will have, known before anything is read; norms are f32. */
+/** The format that a tensor other than a linear layer's will have, known before anything is read; norms are f32. */
 export function formatOf(
   { role, name }: TensorSpec,
   source: TensorSource,
-  plan: Pick<RoundingPlan, "linear" | "others">,
+  plan: Pick<RoundingPlan, "others">,
 ): Format {
-  if (role === "linear") return plan.linear;
   if (role === "norm") return formatByName("f32");
   if (plan.others) return plan.others;
   const stored = source.format(name);
@@ -80,18 +71,16 @@ export function formatOf(
 
 /** Throws an InputError where the plan cannot be carried out, before any work is done. */
 export function checkPlan({ model, source, name }: Rounded, plan: RoundingPlan): void {
-  const { method, linear, calibration } = plan;
-  if (method.calibrated && !calibration?.length) {
-    throw new InputError(`${method.name}: needs calibration text; give some with --calibration, or use rtn`);
-  }
-  if (linear.kind === "opaque" && method.name !== "rtn") {
-    throw new InputError(
-      `${method.name}: needs a format of codes and scales, got ${linear.name}; use rtn for it`,
-    );
+  const { linear, calibration } = plan;
+  if (linear.calibrated && !calibration?.length) {
+    throw new InputError(`${linear.name}: needs calibration text; give some with --calibration, or use rtn`);
   }
   for (const spec of model.tensors) {
     const [rows, cols] = spec.shape.length === 1 ? [1, spec.shape[0]] : spec.shape;
-    within(`${name}: ${spec.name}`, () => formatOf(spec, source, plan).parts(rows, cols));
+    within(`${name}: ${spec.name}`, () => {
+      if (spec.role === "linear") linear.check({ rows, cols });
+      else formatOf(spec, source, plan).parts(rows, cols);
+    });
   }
   for (const ids of calibration ?? []) {
     if (ids.length === 0 || ids.length > model.config.context) {
@@ -138,25 +127,17 @@ export async function* roundModel(
     const W = decodeWeight(stored);
     const weight = within(`${name}: ${spec.name}`, () => encodeWeight(format, spec.shape, W.data));
     if (!rounded) return { name: spec.name, weight };
-    return { name: spec.name, weight, layer: weightLayer(spec, W, decodeWeight(weight).data, format, "rtn") };
+    return { name: spec.name, weight, layer: weightLayer(spec, W, decodeWeight(weight).data, weight, "rtn") };
   }
 
   async function round(spec: TensorSpec, W: Matrix, H?: Tensor): Promise<RoundedTensor> {
     job.onProgress?.({ task: "compress", done: done++, total: linears, unit: "matrices", note: spec.name });
-    const { method, linear: format } = plan;
-    const parts =
-      format.kind === "opaque"
-        ? within(`${name}: ${spec.name}`, () => encode(format, W))
-        : format.pack(
-            await withinAsync(`${name}: ${spec.name}`, () =>
-              method.quantize(W, format, { ...job, backend, H }, plan.options),
-            ),
-            W.rows,
-            W.cols,
-          );
-    const weight = packedWeight(spec.shape, format.name, parts);
-    const Ŵ = decode(format, parts, W.rows, W.cols);
-    const layer = weightLayer(spec, W, Ŵ, format, method.name);
+    const { linear } = plan;
+    const weight = await withinAsync(`${name}: ${spec.name}`, () =>
+      linear.compress(W, { ...job, backend, H }),
+    );
+    const Ŵ = decodeWeight(weight).data;
+    const layer = weightLayer(spec, W, Ŵ, weight, linear.name);
     if (!H) return { name: spec.name, weight, layer };
     const relativeError = await outputError(backend, W, Ŵ, H, pause);
     return { name: spec.name, weight, layer: { ...layer, relativeError, errorOf: "output" } };
@@ -246,7 +227,7 @@ function weightLayer(
   { name }: TensorSpec,
   W: Matrix,
   Ŵ: Float32Array,
-  format: Format,
+  weight: Weight,
   method: string,
 ): RoundedLayer {
   let lost = 0;
@@ -255,12 +236,14 @@ function weightLayer(
     lost += (W.data[i] - Ŵ[i]) ** 2;
     all += W.data[i] ** 2;
   }
-  const bits = bitsPerWeight(format, W.rows, W.cols);
+  const perWeight = (stored: number) => stored / W.data.length;
+  const split = Object.entries(bitsByUse(weight)).map(([use, stored]) => [use, perWeight(stored)]);
   return {
     name,
     method,
-    format: format.name,
-    bits,
+    format: describeWeight(weight),
+    bits: perWeight(8 * bytesOf(weight)),
+    split: Object.fromEntries(split),
     relativeError: all === 0 ? 0 : lost / all,
     errorOf: "weights",
   };

@@ -1,6 +1,7 @@
 import type { TensorSource } from "../files/file.ts";
 import { packedOutline, type WeightOutline } from "../files/outline.ts";
 import { layOut } from "../files/safetensors.ts";
+import type { Format } from "../formats/format.ts";
 import { formatByName } from "../formats/index.ts";
 import type { Model } from "../models/model.ts";
 import { InputError } from "../tensor/tensor.ts";
@@ -16,7 +17,9 @@ interface Fitted {
 }
 
 /** The formats of a plan. */
-type Formats = Pick<RoundingPlan, "linear" | "others">;
+interface Formats extends Pick<RoundingPlan, "others"> {
+  readonly linear: Format;
+}
 
 /** Every tensor of the model that a plan makes, in the order of its file. */
 export function outlinesOf(
@@ -25,7 +28,11 @@ export function outlinesOf(
 ): [name: string, outline: WeightOutline][] {
   return model.tensors.map((spec) => [
     spec.name,
-    packedOutline(spec.name, spec.shape, formatOf(spec, source, plan).name),
+    packedOutline(
+      spec.name,
+      spec.shape,
+      (spec.role === "linear" ? plan.linear : formatOf(spec, source, plan)).name,
+    ),
   ]);
 }
 

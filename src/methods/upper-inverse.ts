@@ -1,7 +1,8 @@
 import type { Backend } from "../backends/backend.ts";
 import { pauses } from "../record/pause.ts";
 import type { Job } from "../record/record.ts";
-import { hostTensor, InputError } from "../tensor/tensor.ts";
+import { hostTensor } from "../tensor/tensor.ts";
+import { choleskyOf } from "./cholesky.ts";
 import { slices } from "./slices.ts";
 
 /**
@@ -18,28 +19,16 @@ import { slices } from "./slices.ts";
 export async function upperInverse(backend: Backend, H: Float32Array, job: Job = {}): Promise<Float32Array> {
   const n = Math.sqrt(H.length);
   const pause = pauses(job);
-  const L = backend.upload(hostTensor([n, n], H.toReversed()));
+  const L = await choleskyOf(backend, H.toReversed(), job, (row) => n - 1 - row);
   const inverse = backend.upload(hostTensor([n, n], identity(n)));
-  const status = backend.zeros([2]);
   try {
-    for (const [from, to] of slices(0, n, (n * n) / 2)) {
-      backend.cholesky(L, status, from, to);
-      await pause();
-    }
-    const [failed, pivot] = await backend.read(status);
-    if (failed !== 0) {
-      const place = n - failed; // the order was reversed
-      throw new InputError(
-        `cholesky: not positive definite at row ${place} (pivot ${pivot.toPrecision(3)}); add damping or calibration text`,
-      );
-    }
     for (const [from, to] of slices(0, n, (n * n) / 2)) {
       backend.triangularSolve(L, inverse, 0, from, to);
       await pause();
     }
     return ((await backend.read(inverse)) as Float32Array).reverse();
   } finally {
-    for (const t of [L, inverse, status]) backend.free(t);
+    for (const t of [L, inverse]) backend.free(t);
   }
 }
 

@@ -6,9 +6,12 @@ import type { Model, Role, TensorSpec } from "./model.ts";
 import { ropeTable } from "./rope-table.ts";
 import type { Running } from "./run.ts";
 
-/** Norm gains, and matrices put together from several parts, are read as plain floats; packed ones stay as they are. */
+/**
+ * Norm gains, and what is put together from several parts and not only multiplied by (embedding, head), are read as
+ * plain floats; everything else stays as it is stored.
+ */
 export function forKernels({ role, shape }: TensorSpec, weight: Weight): HostTensor | Weight {
-  return role === "norm" || weight.expression.kind !== "packed"
+  return role === "norm" || (role !== "linear" && weight.expression.kind !== "packed")
     ? hostTensor(shape, decodeWeight(weight).data)
     : weight;
 }

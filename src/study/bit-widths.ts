@@ -7,6 +7,7 @@ import type { Format } from "../formats/format.ts";
 import { clipped, integer } from "../formats/index.ts";
 import { generate, promptIds } from "../generation/generate.ts";
 import { Session } from "../generation/session.ts";
+import { rounding } from "../methods/compressor.ts";
 import { roundings } from "../methods/index.ts";
 import { type RoundingPlan, roundedModel } from "../methods/round-model.ts";
 import type { Model } from "../models/model.ts";
@@ -95,7 +96,7 @@ export async function bitWidths(options: BitWidthsOptions, job: Job = {}): Promi
         for (const method of METHODS) {
           const name = `${method} ${label}`;
           announce(name);
-          const plan = { method: roundings[method], linear: format, calibration };
+          const plan = { linear: rounding(roundings[method], format), calibration };
           candidates.push(await roundedCandidate(name, method, plan, base, quiet(job)));
         }
       }
@@ -188,7 +189,7 @@ async function roundedCandidate(
     return {
       name,
       family,
-      format: plan.linear.name,
+      format: plan.linear.format!.name,
       reference: false,
       ...sizes(model, (tensor) => bytesOf(weights.get(tensor)!)),
       ...(await compare(running, base, job)),

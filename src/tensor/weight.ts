@@ -26,8 +26,12 @@ export type Parts = Readonly<Record<string, Part>>;
  *                  each row of codes is a little-endian bit stream of `codeBits` a code, from a byte on
  *   scaleRows      diag(s) · A
  *   scaleColumns   A · diag(s)
+ *   scaleGroups    A with each row's groups of columns times numbers of their own: a_rc·s_rg, the scales (rows, groups) a
+ *                  weight too, so that they may be packed themselves
  *   permuteColumns column c of the result is column order[c] of A
  *   sign           +1 where the stored bit is set, else −1
+ *   hadamard       diag(H, …, H), H the orthonormal Hadamard matrix of `block` (a power of two): symmetric, its own
+ *                  inverse; nothing is stored
  */
 export type Expression =
   | { readonly kind: "packed"; readonly format: string; readonly parts: Parts }
@@ -43,8 +47,10 @@ export type Expression =
     }
   | { readonly kind: "scaleRows"; readonly scales: Part; readonly of: Weight }
   | { readonly kind: "scaleColumns"; readonly scales: Part; readonly of: Weight }
+  | { readonly kind: "scaleGroups"; readonly scales: Weight; readonly of: Weight }
   | { readonly kind: "permuteColumns"; readonly order: Part; readonly of: Weight }
-  | { readonly kind: "sign"; readonly bits: Part };
+  | { readonly kind: "sign"; readonly bits: Part }
+  | { readonly kind: "hadamard"; readonly block: number };
 
 /** A stored matrix (or vector, or any tensor when plain): a shape and an expression over parts. */
 export interface Weight {
@@ -92,6 +98,10 @@ export function* partsOf(weight: Weight, path = ""): Generator<[path: string, pa
       yield [`${path}scales`, e.scales];
       yield* partsOf(e.of, `${path}of.`);
       return;
+    case "scaleGroups":
+      yield* partsOf(e.scales, `${path}scales.`);
+      yield* partsOf(e.of, `${path}of.`);
+      return;
     case "permuteColumns":
       yield [`${path}order`, e.order];
       yield* partsOf(e.of, `${path}of.`);
@@ -117,4 +127,88 @@ export function bytesOf(weight: Weight): number {
   let bytes = 0;
   for (const [, part] of partsOf(weight)) bytes += part.bytes.byteLength;
   return bytes;
+}
+
+/** What the parts of a weight are for, by the words of a report. */
+export type Use = "codes" | "scales" | "codebooks" | "low rank" | "permutation" | "magnitudes";
+
+/** Stored bits by what they are for; a part shared between weights is counted by its first owner. */
+export function bitsByUse(weight: Weight, counted: Set<Part> = new Set()): Partial<Record<Use, number>> {
+  const split: Partial<Record<Use, number>> = {};
+  const count = (use: Use, part: Part) => {
+    if (counted.has(part)) return;
+    counted.add(part);
+    split[use] = (split[use] ?? 0) + 8 * part.bytes.byteLength;
+  };
+  const all = (use: Use, of: Weight) => {
+    for (const [, part] of partsOf(of)) count(use, part);
+  };
+  const walk = ({ expression: e }: Weight): void => {
+    switch (e.kind) {
+      case "packed":
+        for (const [name, part] of Object.entries(e.parts)) {
+          count(name === "codes" || name === "data" ? "codes" : "scales", part);
+        }
+        return;
+      case "sum":
+        for (const term of e.terms) walk(term);
+        return;
+      case "product":
+        for (const factor of e.factors) walk(factor);
+        return;
+      case "lowRank":
+        all("low rank", e.a);
+        all("low rank", e.b);
+        return;
+      case "codebook":
+        count("codes", e.codes);
+        all("codebooks", e.book);
+        return;
+      case "scaleRows":
+      case "scaleColumns":
+        count("magnitudes", e.scales);
+        walk(e.of);
+        return;
+      case "scaleGroups":
+        all("scales", e.scales);
+        walk(e.of);
+        return;
+      case "permuteColumns":
+        count("permutation", e.order);
+        walk(e.of);
+        return;
+      case "sign":
+        count("codes", e.bits);
+        return;
+      case "hadamard":
+    }
+  };
+  walk(weight);
+  return split;
+}
+
+/** What a weight is made of: its format, or `sum(int4-g64, lowRank(f16, f16))`. */
+export function describeWeight({ expression: e }: Weight): string {
+  const list = (weights: readonly Weight[]) => weights.map(describeWeight).join(", ");
+  switch (e.kind) {
+    case "packed":
+      return e.format;
+    case "sum":
+      return `sum(${list(e.terms)})`;
+    case "product":
+      return `product(${list(e.factors)})`;
+    case "lowRank":
+      return `lowRank(${list([e.a, e.b])})`;
+    case "codebook":
+      return `codebook(${describeWeight(e.book)})`;
+    case "scaleGroups":
+      return `scaleGroups(${list([e.scales, e.of])})`;
+    case "scaleRows":
+    case "scaleColumns":
+    case "permuteColumns":
+      return `${e.kind}(${describeWeight(e.of)})`;
+    case "sign":
+    case "hadamard":
+      return e.kind;
+  }
 }

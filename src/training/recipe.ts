@@ -200,6 +200,13 @@ function checkOnly(
   needs(fits, `only.format ${name} cannot hold rows of ${model.dim} (dim) and ${model.ffn} (ffn) weights`);
 }
 
+/** What `--set key=value` assignments say, as one object. */
+export function settingsOf(assignments: readonly string[]): { [key: string]: unknown } {
+  const settings = {};
+  for (const assignment of assignments) assign(settings, assignment);
+  return settings;
+}
+
 function assign(raw: unknown, assignment: string): void {
   const equals = assignment.indexOf("=");
   if (equals < 1) throw new InputError(`--set ${assignment}: needs key=value, like schedule.peak=0.002`);

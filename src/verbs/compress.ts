@@ -1,8 +1,9 @@
 import { z } from "zod";
-import { decodeText, modelWriter, readText } from "../files/index.ts";
+import { decodeText, holdingWriter, modelWriter, readText } from "../files/index.ts";
 import { clipped, formatByName } from "../formats/index.ts";
 import { calibrationWindows } from "../methods/calibration.ts";
-import { roundingByName } from "../methods/index.ts";
+import { decomposition, rounding } from "../methods/compressor.ts";
+import { compressionByName } from "../methods/index.ts";
 import { checkPlan, type RoundedLayer, type RoundingPlan, roundModel } from "../methods/round-model.ts";
 import { formatOfBits, formatOfSize, outlinesOf } from "../methods/uniform.ts";
 import { type StoredBits, storedBits } from "../models/stored.ts";
@@ -15,7 +16,7 @@ import { parseYaml } from "../training/recipe.ts";
 import { type BackendChoice, backendFor, type Opened, openChecked, tokenizerOf } from "./load.ts";
 
 const choices = z.strictObject({
-  /** rtn, gptq or trilm. Default: gptq with calibration text, rtn without. */
+  /** rtn, gptq, trilm or reallm. Default: gptq with calibration text, rtn without. */
   method: z.string().optional(),
   /** Format of the linear layers: `int4-g64`, `tq2_0`. */
   format: z.string().optional(),
@@ -37,6 +38,8 @@ const choices = z.strictObject({
   staticGroups: z.boolean().optional(),
   /** Inputs of a layer come through the layers before it in its block already rounded. */
   trueSequential: z.boolean().optional(),
+  /** Of a method that puts matrices together from parts (reallm): its own options; `bits` and `group` join them. */
+  options: z.record(z.string(), z.unknown()).optional(),
   /** Of trilm: scales of a matrix, as it was trained on several devices. */
   shards: z.strictObject({ count: z.int().min(1), along: z.enum(["rows", "cols"]) }).optional(),
   /** Windows of calibration text. Default 128. */
@@ -109,7 +112,13 @@ export async function compress(options: CompressOptions, job: Job = {}): Promise
     try {
       checkPlan({ ...named, backend }, plan);
       warn(opened, plan, job);
-      const writer = await modelWriter(output, { config: file.config, weights: outlinesOf(named, plan) });
+      const { format } = plan.linear;
+      const writer = format
+        ? await modelWriter(output, {
+            config: file.config,
+            weights: outlinesOf(named, { ...plan, linear: format }),
+          })
+        : await holdingWriter(output, { config: file.config });
       try {
         const layers: RoundedLayer[] = [];
         const bytes = new Map<string, number>();
@@ -122,8 +131,8 @@ export async function compress(options: CompressOptions, job: Job = {}): Promise
           backend,
           { models: [{ name: file.name, ...(await file.fingerprint()) }], data, seed: settings.windows.seed },
           {
-            method: plan.method.name,
-            format: plan.linear.name,
+            method: plan.linear.name,
+            format: plan.linear.format?.name ?? "parts",
             bitsPerWeight: storedBits(model.tensors, (name) => bytes.get(name)!),
             bytes: { before: file.bytes, after: writer.bytes },
             layers,
@@ -150,7 +159,7 @@ export async function compress(options: CompressOptions, job: Job = {}): Promise
 /** Choices with every default filled in, as the record keeps them. */
 interface Settings {
   readonly method: string;
-  readonly format: string;
+  readonly format?: string;
   readonly others?: string;
   readonly clip: boolean;
   readonly trueSequential: boolean;
@@ -159,46 +168,69 @@ interface Settings {
 }
 
 function settle(opened: Opened, chosen: CompressChoices, hasText: boolean): Settings {
-  const { method = hasText ? "gptq" : "rtn", bits, size, others, trueSequential = false } = chosen;
-  const { damping, actOrder, staticGroups, shards } = chosen;
-  if ([chosen.format, bits, size].filter((way) => way !== undefined).length !== 1) {
-    throw new InputError("compress: needs one of --format, --bits and --size (or a recipe that holds one)");
-  }
-  roundingByName(method);
+  const { method = hasText ? "gptq" : "rtn", others, trueSequential = false } = chosen;
+  const { kind } = compressionByName(method);
   const { context } = opened.model.config;
   const length = chosen.context ?? Math.min(context, 2048);
   if (length > context) {
     throw new InputError(`compress: a context of ${length} is more than the model's ${context}; lower it`);
   }
-  const given = (wanted: object) =>
-    Object.fromEntries(Object.entries(wanted).filter(([, value]) => value !== undefined));
+  return {
+    method,
+    ...(kind === "rounding" ? ofRounding(opened, chosen, method) : ofDecomposition(chosen, method)),
+    ...(others === undefined ? {} : { others: formatByName(others).name }),
+    trueSequential,
+    windows: { length, count: chosen.samples ?? 128, seed: chosen.seed ?? 0 },
+  };
+}
+
+/** What only a method that chooses codes of a format has. */
+function ofRounding(opened: Opened, chosen: CompressChoices, method: string) {
+  const { bits, size, damping, actOrder, staticGroups, shards } = chosen;
+  if ([chosen.format, bits, size].filter((way) => way !== undefined).length !== 1) {
+    throw new InputError("compress: needs one of --format, --bits and --size (or a recipe that holds one)");
+  }
   const gptqOptions = given({ damping, actOrder, staticGroups });
   const trilmOptions = given({ shards });
   for (const [owner, its] of [
     ["gptq", gptqOptions],
     ["trilm", trilmOptions],
+    ["a method that puts matrices together", given({ set: chosen.options })],
   ] as const) {
     const [first] = Object.keys(its);
     if (first && method !== owner)
       throw new InputError(`compress: ${first} is an option of ${owner}, not of ${method}`);
   }
   return {
-    method,
     format: formatFor(opened, chosen),
-    ...(others === undefined ? {} : { others: formatByName(others).name }),
     clip: chosen.clip ?? chosen.format === undefined,
-    trueSequential,
     methodOptions: { ...gptqOptions, ...trilmOptions },
-    windows: { length, count: chosen.samples ?? 128, seed: chosen.seed ?? 0 },
   };
+}
+
+/** What only a method that puts matrices together has. */
+function ofDecomposition({ options, bits, group, damping, ...others }: CompressChoices, method: string) {
+  const { format, size, clip, actOrder, staticGroups, shards } = others;
+  const [wrong] = Object.keys(given({ format, size, clip, actOrder, staticGroups, shards }));
+  if (wrong)
+    throw new InputError(
+      `compress: ${method} puts matrices together from parts and has no ${wrong}; leave it out`,
+    );
+  return { clip: false, methodOptions: { ...given({ bits, group, damping }), ...options } };
+}
+
+function given(wanted: object): object {
+  return Object.fromEntries(Object.entries(wanted).filter(([, value]) => value !== undefined));
 }
 
 function planOf(settings: Settings, calibration: readonly Int32Array[] | undefined): RoundingPlan {
   const format = (name: string) => (settings.clip ? clipped(formatByName(name)) : formatByName(name));
+  const method = compressionByName(settings.method);
   return {
-    method: roundingByName(settings.method),
-    options: settings.methodOptions,
-    linear: format(settings.format),
+    linear:
+      method.kind === "rounding"
+        ? rounding(method, format(settings.format!), settings.methodOptions)
+        : decomposition(method, settings.methodOptions),
     ...(settings.others === undefined ? {} : { others: format(settings.others) }),
     calibration,
     trueSequential: settings.trueSequential,
@@ -218,17 +250,17 @@ function formatFor({ model, file }: Opened, { format, group, bits, size, others 
   return formatByName(`${format}-g${group}`).name;
 }
 
-function warn({ file, model }: Opened, { linear, calibration, method }: RoundingPlan, job: Job): void {
+function warn({ file, model }: Opened, { linear, calibration }: RoundingPlan, job: Job): void {
   const linears = model.tensors.filter(({ role }) => role === "linear");
   const packed = linears.find(({ name }) => !["f32", "f16", "bf16"].includes(file.source.format(name)));
   if (packed) {
     job.onWarning?.(
-      `${file.name}: ${packed.name} is stored as ${file.source.format(packed.name)} already; rounding it to ${linear.name} adds to its error`,
+      `${file.name}: ${packed.name} is stored as ${file.source.format(packed.name)} already; rounding it to ${linear.format?.name ?? linear.name} adds to its error`,
     );
   }
   const tokens = calibration?.reduce((sum, ids) => sum + ids.length, 0) ?? 0;
   const widest = Math.max(...linears.map(({ shape }) => shape[1]));
-  if (method.calibrated && tokens < widest) {
+  if (calibration && tokens < widest) {
     job.onWarning?.(
       `calibration: ${tokens} tokens are fewer than the ${widest} inputs of the widest layer; give more text`,
     );

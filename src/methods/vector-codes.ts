@@ -1,0 +1,233 @@
+import type { Backend } from "../backends/backend.ts";
+import { codeBitsFor, MOST_CODE_BITS, packCodes } from "../formats/codebook.ts";
+import { decodeWeight, encodeWeight, formatByName } from "../formats/index.ts";
+import { hostTensor, InputError, type Matrix, matrix } from "../tensor/tensor.ts";
+import type { Weight } from "../tensor/weight.ts";
+import { type Book, kMeans } from "./k-means.ts";
+import { diagonal, spreadErrors, spreadFactor } from "./spread-errors.ts";
+
+/** A matrix in codes of vectors: their length, the size of the book, and which weights share a scale. */
+export interface VectorOptions {
+  /** d: weights of a vector, neighbours in a row. */
+  readonly length: number;
+  /** Entries of the book; bits of a code are its logarithm, rounded up. */
+  readonly entries: number;
+  /** Weights of a row that share a scale; a multiple of `length` that divides the row. */
+  readonly group: number;
+  readonly seed?: number;
+  readonly signal?: AbortSignal;
+}
+
+/** Throws an InputError unless vectors and groups fill the rows and the book is no larger than what it stands for. */
+export function checkVectorOptions(
+  method: string,
+  { rows, cols }: { readonly rows: number; readonly cols: number },
+  { length, entries, group }: VectorOptions,
+): void {
+  const fitting = (n: number) => Array.from({ length: n }, (_, i) => i + 1).filter((size) => n % size === 0);
+  if (cols % length !== 0) {
+    throw new InputError(
+      `${method}: vectors of ${length} do not fill rows of ${cols}; take ${fitting(cols).slice(0, 6).join(", ")}`,
+    );
+  }
+  if (group % length !== 0 || cols % group !== 0) {
+    const sizes = fitting(cols).filter((size) => size % length === 0);
+    throw new InputError(
+      `${method}: groups of ${group} do not hold whole vectors of ${length} and divide rows of ${cols}; take ${sizes.slice(-6).join(", ")}`,
+    );
+  }
+  if (entries < 2 || codeBitsFor(entries) > MOST_CODE_BITS) {
+    throw new InputError(`${method}: a book has 2 to ${2 ** MOST_CODE_BITS} entries, got ${entries}`);
+  }
+  if (entries > (rows * cols) / length) {
+    throw new InputError(
+      `${method}: a book of ${entries} entries is larger than the ${(rows * cols) / length} vectors of ${rows}×${cols}; take fewer bits or shorter vectors`,
+    );
+  }
+}
+
+/**
+ * The root mean square of every group, (rows, groups), as it will be stored:
+ * bytes with a 16-bit scale for each row, or where a group is a whole row the
+ * 16-bit number itself. Groups of zeros get 0.
+ */
+export function storedScales(W: Matrix, group: number): { readonly stored: Weight; readonly values: Matrix } {
+  const groups = W.cols / group;
+  const scales = new Float32Array(W.rows * groups);
+  for (let g = 0; g < scales.length; g++) {
+    let sum = 0;
+    for (let i = g * group; i < (g + 1) * group; i++) sum += W.data[i] ** 2;
+    scales[g] = Math.sqrt(sum / group);
+  }
+  const format = formatByName(groups === 1 ? "f16" : "int8");
+  const stored = encodeWeight(format, [W.rows, groups], scales);
+  return { stored, values: decodeWeight(stored) };
+}
+
+/**
+ * W ≈ scale·book[code]: group scales, a book learned by k-means from the
+ * scaled vectors of this matrix (or given), and codes. Elements count by
+ * scale²·H_cc, what their error costs at the output, or by scale²/U_cc² where
+ * the errors of a column are mended by those after it.
+ *
+ * With H the codes are chosen in the order of the columns, vectors of all rows
+ * at a time, errors spread over the columns to come (`spreadErrors`). The
+ * vector is then the one with the least ‖(w − ŵ)·(U_JJ)⁻¹‖², so that the
+ * correlations inside a vector count as well.
+ */
+export async function vectorCodes(
+  backend: Backend,
+  W: Matrix,
+  options: VectorOptions & {
+    readonly H?: Float32Array;
+    readonly book?: Matrix;
+    readonly damping?: number;
+    /** Codes by `nearest` alone, though H says what an element counts. */
+    readonly nearest?: boolean;
+  },
+): Promise<Weight> {
+  const { length, group, H, seed, signal } = options;
+  const { rows, cols } = W;
+  const { stored: scales, values: S } = storedScales(W, group);
+  const x = scaled(W, S, group);
+  const swept = H && !options.nearest;
+  const U = swept ? await spreadFactor(backend, H, { damping: options.damping, signal }) : undefined;
+  const weights = importance(W, S, group, U ? diagonal(U).map((u) => 1 / u ** 2) : H && diagonal(H));
+  const book: Book = options.book
+    ? { entries: options.book, codes: await nearestCodes(backend, x, weights, options.book), error: 0 }
+    : await kMeans(backend, x, { length, entries: options.entries, weights, seed, signal });
+  const entries = book.entries;
+  const codes = U ? await sweep(backend, W, U, S, entries, options) : book.codes;
+  const codeBits = codeBitsFor(entries.rows);
+  const shape = [rows, cols];
+  const of: Weight = {
+    shape,
+    expression: {
+      kind: "codebook",
+      codes: packCodes(codes, rows, cols / length, codeBits),
+      codeBits,
+      book: encodeWeight(formatByName("f16"), [entries.rows, length], entries.data),
+    },
+  };
+  return { shape, expression: { kind: "scaleGroups", scales, of } };
+}
+
+/** W over its scales; 0 where the scale is 0. */
+function scaled(W: Matrix, S: Matrix, group: number): Float32Array {
+  return W.data.map((w, i) => {
+    const s = S.data[Math.floor(i / group)];
+    return s === 0 ? 0 : w / s;
+  });
+}
+
+/** scale²·h_c of every element, the mean being 1. */
+function importance(
+  W: Matrix,
+  S: Matrix,
+  group: number,
+  h: ArrayLike<number> = new Float32Array(W.cols).fill(1),
+): Float32Array {
+  const weights = Float32Array.from(W.data, (_, i) => S.data[Math.floor(i / group)] ** 2 * h[i % W.cols]);
+  const mean = weights.reduce((sum, w) => sum + w, 0) / weights.length;
+  return mean > 0 ? weights.map((w) => w / mean) : weights.fill(1);
+}
+
+async function nearestCodes(
+  backend: Backend,
+  x: Float32Array,
+  weights: Float32Array,
+  book: Matrix,
+): Promise<Int32Array> {
+  const n = x.length / book.cols;
+  const codes = backend.upload(hostTensor([n], new Int32Array(n)));
+  const errors = backend.zeros([n]);
+  const others = [x, book.data, weights].map((data) =>
+    backend.upload(hostTensor([data.length / book.cols, book.cols], data)),
+  );
+  backend.nearestEntries(codes, errors, others[0], others[1], others[2]);
+  const found = (await backend.read(codes)) as Int32Array;
+  for (const t of [codes, errors, ...others]) backend.free(t);
+  return found;
+}
+
+/** Codes of all rows, one column of vectors after another. */
+async function sweep(
+  backend: Backend,
+  W: Matrix,
+  U: Float32Array,
+  S: Matrix,
+  { rows: entries, cols: length, data: book }: Matrix,
+  { group, signal }: { group: number; signal?: AbortSignal },
+): Promise<Int32Array> {
+  const { rows, cols } = W;
+  const codes = new Int32Array((rows * cols) / length);
+  const tensors = {
+    codes: backend.upload(hostTensor([rows], new Int32Array(rows))),
+    errors: backend.zeros([rows]),
+    x: backend.zeros([rows, length]),
+    book: backend.zeros([entries, length]),
+    ones: backend.upload(hostTensor([1, length], new Float32Array(length).fill(1))),
+  };
+  const block = Math.ceil(128 / length) * length;
+  try {
+    await spreadErrors(backend, W, U, { together: length, block, signal }, async (turn) => {
+      const { first, column, factor } = turn;
+      const scale = (r: number) => S.data[r * S.cols + Math.floor(first / group)];
+      const inverse = upperTriangularInverse(length, factor);
+      const x = new Float32Array(rows * length);
+      for (let j = 0; j < length; j++) {
+        const w = column(first + j);
+        for (let r = 0; r < rows; r++) x[r * length + j] = scale(r) === 0 ? 0 : w[r] / scale(r);
+      }
+      backend.write(tensors.x, times(x, inverse, length));
+      backend.write(tensors.book, times(book, inverse, length));
+      backend.nearestEntries(tensors.codes, tensors.errors, tensors.x, tensors.book, tensors.ones);
+      const chosen = (await backend.read(tensors.codes)) as Int32Array;
+      const Ŵ = new Float32Array(rows * length);
+      for (let r = 0; r < rows; r++) {
+        codes[(r * cols + first) / length] = chosen[r];
+        for (let j = 0; j < length; j++) Ŵ[j * rows + r] = scale(r) * book[chosen[r] * length + j];
+      }
+      return Ŵ;
+    });
+  } finally {
+    for (const t of Object.values(tensors)) backend.free(t);
+  }
+  return codes;
+}
+
+/** U⁻¹ (n, n) of the upper triangular U_ij = factor(i, j), by substitution in 64 bits. */
+function upperTriangularInverse(n: number, factor: (i: number, j: number) => number): Float64Array {
+  const inverse = new Float64Array(n * n);
+  for (let j = 0; j < n; j++) {
+    inverse[j * n + j] = 1 / factor(j, j);
+    for (let i = j - 1; i >= 0; i--) {
+      let sum = 0;
+      for (let k = i + 1; k <= j; k++) sum += factor(i, k) * inverse[k * n + j];
+      inverse[i * n + j] = -sum / factor(i, i);
+    }
+  }
+  return inverse;
+}
+
+/** x (…, n) times m (n, n). */
+function times(x: Float32Array, m: Float64Array, n: number): Float32Array {
+  const y = new Float32Array(x.length);
+  for (let at = 0; at < x.length; at += n) {
+    for (let j = 0; j < n; j++) {
+      let sum = 0;
+      for (let i = 0; i < n; i++) sum += x[at + i] * m[i * n + j];
+      y[at + j] = sum;
+    }
+  }
+  return y;
+}
+
+/** A − B */
+export function difference(A: Matrix, B: Matrix): Matrix {
+  return matrix(
+    A.rows,
+    A.cols,
+    A.data.map((a, i) => a - B.data[i]),
+  );
+}
