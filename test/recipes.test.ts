@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
@@ -30,6 +30,14 @@ test("the recipes of the bundled models are those that these were trained with",
     const { recipe } = await openRecipe(join(folder, `${name}.yaml`));
     expect((await identityOf(recipe, [])).recipe).toBe(hash);
   }
+});
+
+test("the recipe of bundled:bilm computes what its training's record says", async () => {
+  const { recipe } = await openRecipe(join(folder, "bilm.yaml"));
+  const record = JSON.parse(readFileSync(join(folder, "../bundled/bilm/training.json"), "utf8"));
+  const { data, snapshots: _, ...trained } = record.options.recipe;
+  expect(recipe).toMatchObject(trained);
+  expect(recipe.data).toMatchObject({ heldOut: data.heldOut, packing: data.packing });
 });
 
 describe("each recipe passes a dry run, and starts from a model of its sizes", () => {

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { decodeWeight, encode, formatByName } from "../formats/index.ts";
 import { activationGroup } from "../formats/levels.ts";
+import { trellisValue } from "../formats/trellis.ts";
 import { type KernelName, kernels, type ProcedureName, procedures } from "../kernels/index.ts";
 import { gamma, type Kernel, type Procedure, TINY, UNIT, type View } from "../kernels/kernel.ts";
 import { decodedView, elementsView, packedView } from "../kernels/view.ts";
@@ -674,6 +675,49 @@ function linearAlgebra(open: () => Backend): void {
         expect(Math.abs(least[i] - own)).toBeLessThanOrEqual(share * own + TINY);
         for (let k = 0; k < entries; k++)
           expect(own).toBeLessThanOrEqual(away(i, k) * (1 + 3 * share) + TINY);
+      }
+    }
+  });
+
+  // What it finds costs what the reference's costs, up to the roundings of sums of that many terms.
+  test("viterbi finds streams as near as the reference does, which its values are of", async () => {
+    const backend = open();
+    const random = generator(27);
+    for (const [n, length, bits] of [
+      [3, 256, 2],
+      [2, 64, 3],
+      [2, 33, 4],
+    ]) {
+      const x = normalTensor(random, [n, length], 1);
+      const w = hostTensor(
+        [length],
+        (normals(random, length) as Float32Array).map((value) => value * value),
+      );
+      const codes = backend.upload(hostTensor([n, length], new Int32Array(n * length)));
+      const values = backend.zeros([n, length]);
+      backend.viterbi(codes, values, backend.upload(x), backend.upload(w), bits);
+      const [found, near] = [await backend.read(codes), await backend.read(values)];
+      const views = [
+        zeroView([n, length], "i32"),
+        zeroView([n, length]),
+        elementsView(x.shape, x.data),
+        elementsView(w.shape, w.data),
+      ];
+      procedures.viterbi.run(views, [n, length, bits]);
+      const cost = (of: ArrayLike<number>, i: number) => {
+        let sum = 0;
+        for (let t = i * length; t < (i + 1) * length; t++)
+          sum += w.data[t % length] * (x.data[t] - of[t]) ** 2;
+        return sum;
+      };
+      for (let i = 0; i < n; i++) {
+        const expected = cost(views[1].data, i);
+        expect(Math.abs(cost(near, i) - expected)).toBeLessThanOrEqual(gamma(4 * length) * expected);
+        for (let t = 0; t < length; t++) {
+          let state = 0;
+          for (let j = 0; j * bits < 12; j++) state |= found[i * length + ((t + j) % length)] << (j * bits);
+          expect(near[i * length + t]).toBe(trellisValue(state & 4095));
+        }
       }
     }
   });

@@ -22,7 +22,10 @@ sharedOptions(program).action((options: SharedOptions) => {
         {
           ...choice,
           float: "bundled:float",
-          trained: { name: "trilm tq2_0", model: "bundled:trilm" },
+          trained: [
+            { name: "trilm tq2_0", family: "ternary", model: "bundled:trilm" },
+            { name: "bilm binary", family: "binary", model: "bundled:bilm" },
+          ],
           calibration: await example("sampled.txt"),
           text: await example("stories.txt"),
         },

@@ -25,6 +25,7 @@
 #include "q8_0.h"
 #include "tq1_0.h"
 #include "tq2_0.h"
+#include "trellis.h"
 #include "trits.h"
 
 #define LOWBIT_FORMATS(each) \
@@ -51,7 +52,10 @@
   each(q3_k, Q3_K) \
   each(q4_k, Q4_K) \
   each(q5_k, Q5_K) \
-  each(q6_k, Q6_K)
+  each(q6_k, Q6_K) \
+  each(trellis2, Trellis<2>) \
+  each(trellis3, Trellis<3>) \
+  each(trellis4, Trellis<4>)
 
 namespace lowbit::LOWBIT_BODY {
 

@@ -22,6 +22,7 @@ import { q6_k } from "./q6_k.ts";
 import { q8_0 } from "./q8_0.ts";
 import { tq1_0 } from "./tq1_0.ts";
 import { tq2_0 } from "./tq2_0.ts";
+import { trellis } from "./trellis.ts";
 import { trits } from "./trits.ts";
 
 export { clipped } from "./clipped.ts";
@@ -53,6 +54,7 @@ const all = new Map<string, Format>(
     q4_k,
     q5_k,
     q6_k,
+    ...([2, 3, 4] as const).map(trellis),
   ].map((format) => [format.name, format]),
 );
 

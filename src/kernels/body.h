@@ -55,6 +55,7 @@
 #include "swiglu.cpp"
 #include "ternary.cpp"
 #include "triangular-solve.cpp"
+#include "viterbi.cpp"
 
 namespace lowbit::LOWBIT_BODY {
 

@@ -45,6 +45,7 @@ import { svd } from "./svd.ts";
 import { swiglu } from "./swiglu.ts";
 import { ternary } from "./ternary.ts";
 import { triangularSolve } from "./triangular-solve.ts";
+import { viterbi } from "./viterbi.ts";
 
 /** Every differentiable operation: a name here is a stem in this folder and a function in the C++ table. */
 export const kernels = {
@@ -96,6 +97,7 @@ export const procedures = {
   gptqUpdate,
   nearestEntries,
   addClusters,
+  viterbi,
 };
 
 export type KernelName = keyof typeof kernels;

@@ -50,7 +50,8 @@
   each(svd) \
   each(gptqUpdate) \
   each(nearestEntries) \
-  each(addClusters)
+  each(addClusters) \
+  each(viterbi)
 
 // What backends do with weights before operations read them; no operation of a backend's own.
 #define LOWBIT_PREPARATIONS(each) \

@@ -15,6 +15,7 @@ import { matquant } from "./matquant.ts";
 import type { Decomposition, Rounding, TrainedMethod } from "./method.ts";
 import { onebit } from "./onebit.ts";
 import { paretoq } from "./paretoq.ts";
+import { qtip } from "./qtip.ts";
 import { reallm } from "./reallm.ts";
 import { rtn } from "./rtn.ts";
 import { trilm, trilmRounding } from "./trilm.ts";
@@ -41,7 +42,7 @@ export const trainedMethods = {
 } as const satisfies { [name: string]: TrainedMethod };
 
 /** Methods that put a matrix together from several parts, by name. */
-export const decompositions = { reallm } as const;
+export const decompositions = { reallm, qtip } as const;
 
 /** A method that makes a finished model smaller, by its name; an InputError suggests the nearest one. */
 export function compressionByName(name: string): Rounding | Decomposition<object> {

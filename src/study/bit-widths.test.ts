@@ -63,7 +63,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 test("compares 8, 6, 4, 3 and 2 bits by both methods, and a trained model, with the float one", async () => {
   const events: Progress[] = [];
-  const trained = { name: "trained", model: at("small") };
+  const trained = [{ name: "trained", family: "ternary" as const, model: at("small") }];
   const record = await run({ trained }, { onProgress: (event: Progress) => events.push(event) });
   const { candidates } = record;
   expect(candidates.map(({ name }) => name)).toEqual([

@@ -25,12 +25,18 @@ import type { Comparison } from "./report.ts";
 export interface BitWidthsOptions extends BackendChoice {
   /** The float model: it is compressed, and everything is compared with it. */
   readonly float: string;
-  /** A model of the same tokenizer that was trained in few bits, set beside. */
-  readonly trained?: { readonly name: string; readonly model: string };
+  /** Models of the same tokenizer that were trained in few bits, set beside. */
+  readonly trained?: readonly TrainedModel[];
   /** Text to calibrate with: sampled from the model, never the one measured on. */
   readonly calibration: NamedText;
   /** Text to measure on. */
   readonly text: NamedText;
+}
+
+export interface TrainedModel {
+  readonly name: string;
+  readonly family: "ternary" | "binary";
+  readonly model: string;
 }
 
 export interface NamedText {
@@ -63,9 +69,10 @@ const METHODS = ["rtn", "gptq"] as const;
  * windows of one text, and advises by a stated rule.
  */
 export async function bitWidths(options: BitWidthsOptions, job: Job = {}): Promise<Record<Comparison>> {
+  const { trained = [] } = options;
   const finish = startRecord("bit-widths", {
     float: baseName(options.float),
-    ...(options.trained ? { trained: baseName(options.trained.model) } : {}),
+    ...(trained.length > 0 ? { trained: trained.map(({ model }) => baseName(model)) } : {}),
     context: CONTEXT,
     calibrationTokens: CALIBRATION,
     formats: FORMATS.map(({ label }) => label),
@@ -89,7 +96,7 @@ export async function bitWidths(options: BitWidthsOptions, job: Job = {}): Promi
       const calibration = calibrationFrom(options.calibration, float);
 
       const candidates: Candidate[] = [await floatCandidate(base, job)];
-      const total = FORMATS.length * METHODS.length + (options.trained ? 1 : 0);
+      const total = FORMATS.length * METHODS.length + trained.length;
       const announce = (note: string) =>
         job.onProgress?.({ task: "compare", done: candidates.length - 1, total, unit: "models", note });
       for (const { label, format } of FORMATS) {
@@ -101,14 +108,14 @@ export async function bitWidths(options: BitWidthsOptions, job: Job = {}): Promi
         }
       }
       const models = [await float.fingerprint()];
-      if (options.trained) {
-        announce(options.trained.name);
-        const trained = await load(options.trained.model, backend, {}, quiet(job));
+      for (const { name, family, model } of trained) {
+        announce(name);
+        const loaded = await load(model, backend, {}, quiet(job));
         try {
-          candidates.push(await trainedCandidate(options.trained.name, trained, base, quiet(job)));
-          models.push(await trained.fingerprint());
+          candidates.push(await trainedCandidate({ name, family }, loaded, base, quiet(job)));
+          models.push(await loaded.fingerprint());
         } finally {
-          await trained.free();
+          await loaded.free();
         }
       }
       const tokens = cut.tokens.toLocaleString("en-US");
@@ -157,12 +164,16 @@ async function floatCandidate(base: Baseline, job: Job): Promise<Candidate> {
   };
 }
 
-async function trainedCandidate(name: string, trained: Loaded, base: Baseline, job: Job): Promise<Candidate> {
+async function trainedCandidate(
+  named: Pick<TrainedModel, "name" | "family">,
+  trained: Loaded,
+  base: Baseline,
+  job: Job,
+): Promise<Candidate> {
   const { file, model } = trained;
   const linear = model.tensors.find(({ role }) => role === "linear")!;
   return {
-    name,
-    family: "ternary",
+    ...named,
     format: file.source.format(linear.name),
     reference: false,
     ...sizes(model, (tensor) => file.source.bytes(tensor)),

@@ -4,7 +4,7 @@ import type { Interval } from "../evaluation/statistics.ts";
 export interface Candidate {
   /** As tables call it: `gptq int4-g64`. */
   readonly name: string;
-  readonly family: "float" | "rtn" | "gptq" | "ternary";
+  readonly family: "float" | "rtn" | "gptq" | "ternary" | "binary";
   readonly format: string;
   /** The model that the others are compared with. */
   readonly reference: boolean;

@@ -1,9 +1,21 @@
 import type { Candidate } from "./candidate.ts";
 import { svg } from "./svg.ts";
 
-const COLORS = { float: "#4b5563", rtn: "#d97706", gptq: "#2563eb", ternary: "#059669" } as const;
+const COLORS = {
+  float: "#4b5563",
+  rtn: "#d97706",
+  gptq: "#2563eb",
+  ternary: "#059669",
+  binary: "#7c3aed",
+} as const;
 const FAMILIES = Object.keys(COLORS) as (keyof typeof COLORS)[];
-const LABELS = { float: "float", rtn: "RTN", gptq: "GPTQ", ternary: "ternary (trained)" } as const;
+const LABELS = {
+  float: "float",
+  rtn: "RTN",
+  gptq: "GPTQ",
+  ternary: "ternary (trained)",
+  binary: "binary (trained)",
+} as const;
 // A 2-bit model without training can lose several nats; above this the picture would show nothing else.
 const TALLEST = 1.5;
 
