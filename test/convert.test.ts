@@ -45,7 +45,7 @@ describe("lowbit convert", () => {
     );
     expect(forced.status).toBe(0);
     expect(forced.stderr).toMatch(
-      /^warning: bundled:trilm: .* was stored as tq2_0 already; rounding it to q4_0 added to its error\n$/,
+      /^warning: bundled:trilm: .* was stored as q8_0 already; rounding it to q4_0 added to its error\n$/,
     );
     expect(forced.stdout).toMatch(/tq2_0 +q4_0 +rounded/);
     expect(forced.stdout).toMatch(/30 of 39 tensors were rounded\n$/);

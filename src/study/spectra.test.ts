@@ -137,6 +137,9 @@ test("its report is a page that needs nothing from outside, and tables in Markdo
   ]) {
     expect(markdown).toContain(`## ${title}`);
   }
+  for (const [, file] of markdown.matchAll(/!\[[^\]]*\]\((\S+)\)/g))
+    expect(readFileSync(at(file), "utf8")).toMatch(/^<svg/);
+  expect(markdown).toContain("![Loss against bits](bits.svg)");
   expect(json("study.json")).toMatchObject({ record: "lowbit", verb: "study" });
 });
 

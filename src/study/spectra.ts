@@ -25,7 +25,7 @@ import { heldOut, type Measurement, measureStored, readMeasurement } from "./mea
 import { type Measured, Replicates } from "./replicates.ts";
 import { readSuite, type Suite, type SuiteRun, suiteRuns } from "./suite.ts";
 import type { Curve } from "./suite-charts.ts";
-import { type Findings, suiteHtml, suiteMarkdown } from "./suite-report.ts";
+import { type Findings, suiteHtml, suiteMarkdown, suitePictures } from "./suite-report.ts";
 import { heldOutDocuments, type Named, trainingText } from "./texts.ts";
 
 export interface StudyOptions extends GridOptions {
@@ -112,13 +112,20 @@ export async function study(options: StudyOptions, job: Job = {}): Promise<Recor
   };
   const models: Fingerprint[] = measured.map(({ name, measurement }) => ({ ...measurement.model, name }));
   const rows = all.map(({ full: _, recipe: _recipe, folder: _folder, ...run }) => run);
-  const written = ["report.html", "report.md", "study.json"];
+  const pictures = await suitePictures(findings);
+  const drawn = pictures.filter(({ svg }) => svg.startsWith("<svg"));
+  const written = ["report.html", "report.md", "study.json", ...drawn.map(({ file }) => file)];
   const record = finish(
     ranOn,
     { models, data: sources.data, seed: suite.bootstrap.seed },
     { runs: rows, written, ...findings },
   );
-  const contents = [await suiteHtml(record), suiteMarkdown(record), `${JSON.stringify(record, null, 1)}\n`];
+  const contents = [
+    suiteHtml(record, pictures),
+    suiteMarkdown(record, drawn),
+    `${JSON.stringify(record, null, 1)}\n`,
+    ...drawn.map(({ svg }) => svg),
+  ];
   for (const [i, name] of written.entries()) {
     await writeFileAtomic(paths().join(out, name), new TextEncoder().encode(contents[i]));
   }

@@ -126,34 +126,59 @@ export function sections({ cells, gaps, fits, claims, ablation }: Findings): Sec
   return all.filter(({ rows }) => rows.length > 0);
 }
 
-/** One HTML page that opens offline. */
-export async function suiteHtml(record: Record<Findings>): Promise<string> {
-  const { cells, fits, gaps, curves, protocol } = record;
-  const pictures: readonly (readonly [string, boolean, () => Promise<string>, string])[] = [
-    [
-      "Loss against bits",
-      cells.length > 0,
-      () => bitsChart(cells),
-      "Bars are 95 % intervals of each loss; most of it moves all models together, and the differences in the tables are known better.",
-    ],
-    [
-      "Loss against parameters",
-      cells.length > 0,
-      () => sizeChart(cells, fits),
-      "Lines are the fitted laws with offset, within the sizes that were measured.",
-    ],
-    ["Gaps against parameters", gaps.length > 0, () => gapChart(gaps), "95 % intervals, paired."],
-    [
-      "Learning curves",
-      curves.length > 0,
-      () => curvesChart(curves),
-      "Loss over windows of the held-out text, of the weights as the layers see them.",
-    ],
+/** A picture of a study, and the file that it is also written to. */
+export interface Picture {
+  readonly file: string;
+  readonly title: string;
+  readonly note: string;
+  /** A sentence where no library that draws is installed. */
+  readonly svg: string;
+}
+
+/** The pictures of a study; those of nothing are left out. */
+export async function suitePictures({ cells, fits, gaps, curves }: Findings): Promise<Picture[]> {
+  const all = [
+    {
+      file: "bits.svg",
+      title: "Loss against bits",
+      note: "Bars are 95 % intervals of each loss; most of it moves all models together, and the differences in the tables are known better.",
+      of: cells,
+      draw: () => bitsChart(cells),
+    },
+    {
+      file: "parameters.svg",
+      title: "Loss against parameters",
+      note: "Lines are the fitted laws with offset, within the sizes that were measured.",
+      of: cells,
+      draw: () => sizeChart(cells, fits),
+    },
+    {
+      file: "gaps.svg",
+      title: "Gaps against parameters",
+      note: "95 % intervals, paired.",
+      of: gaps,
+      draw: () => gapChart(gaps),
+    },
+    {
+      file: "curves.svg",
+      title: "Learning curves",
+      note: "Loss over windows of the held-out text, of the weights as the layers see them.",
+      of: curves,
+      draw: () => curvesChart(curves),
+    },
   ];
-  let body = protocol.map((sentence) => `<p class="note">${escaped(sentence)}</p>`).join("\n");
-  for (const [title, there, draw, note] of pictures) {
-    if (there)
-      body += `\n\n<h2>${title}</h2>\n<div class="wide">${await draw()}</div>\n<p class="note">${escaped(note)}</p>`;
+  const drawn: Picture[] = [];
+  for (const { of, draw, ...picture } of all) {
+    if (of.length > 0) drawn.push({ ...picture, svg: await draw() });
+  }
+  return drawn;
+}
+
+/** One HTML page that opens offline. */
+export function suiteHtml(record: Record<Findings>, pictures: readonly Picture[]): string {
+  let body = record.protocol.map((sentence) => `<p class="note">${escaped(sentence)}</p>`).join("\n");
+  for (const { title, svg, note } of pictures) {
+    body += `\n\n<h2>${title}</h2>\n<div class="wide">${svg}</div>\n<p class="note">${escaped(note)}</p>`;
   }
   for (const { title, header, rows, note, words } of sections(record)) {
     body += `\n\n<h2>${escaped(title)}</h2>\n${htmlTable(header, rows, { words })}\n<p class="note">${escaped(note)}</p>`;
@@ -161,12 +186,13 @@ export async function suiteHtml(record: Record<Findings>): Promise<string> {
   return page("The Spectra suite", record, body);
 }
 
-/** The same tables for a document. */
-export function suiteMarkdown(findings: Findings): string {
+/** The same for a document, which lies beside the files of its pictures. */
+export function suiteMarkdown(findings: Findings, pictures: readonly Picture[]): string {
   const cell = (text: string) => text.replaceAll("|", "\\|");
   const line = (row: readonly string[]) => `| ${row.map(cell).join(" | ")} |`;
   const parts = sections(findings).map(({ title, header, rows, note }) =>
     [`## ${title}`, "", line(header), line(header.map(() => "---")), ...rows.map(line), "", note].join("\n"),
   );
-  return `# The Spectra suite\n\n${[findings.protocol.join("\n"), ...parts].join("\n\n")}\n`;
+  const shown = pictures.map(({ title, file, note }) => `## ${title}\n\n![${title}](${file})\n\n${note}`);
+  return `# The Spectra suite\n\n${[findings.protocol.join("\n"), ...shown, ...parts].join("\n\n")}\n`;
 }
