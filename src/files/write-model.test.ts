@@ -13,7 +13,7 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { bytesOf, type Part, packedWeight, type Weight } from "../tensor/weight.ts";
 import { openModel } from "./index.ts";
 import { outlineOf, packedOutline } from "./outline.ts";
-import { modelWriter, writeModel } from "./write-model.ts";
+import { holdingWriter, modelWriter, writeModel } from "./write-model.ts";
 
 let temporary: string;
 let out: string;
@@ -49,6 +49,20 @@ function everyKind(): [string, Weight][] {
       weight([3, 64], {
         kind: "sum",
         terms: [int4(), weight([3, 64], { kind: "lowRank", a: plain([3, 2]), b: plain([2, 64]) })],
+      }),
+    ],
+    [
+      "rotated",
+      weight([64, 64], {
+        kind: "product",
+        factors: [
+          weight([64, 64], { kind: "hadamard", block: 32 }),
+          weight([64, 64], {
+            kind: "scaleGroups",
+            scales: plain([64, 2]),
+            of: weight([64, 64], { kind: "codebook", codes: part("u8", [64, 16], 1), codeBits: 8, book }),
+          }),
+        ],
       }),
     ],
     ["product", weight([3, 64], { kind: "product", factors: [plain([3, 5]), plain([5, 64])] })],
@@ -97,9 +111,9 @@ test("every kind of weight comes back as it was written, shared parts stored onc
       ? w.expression.book.expression.parts.data
       : undefined;
   expect(bookOf(a)).toBe(bookOf(b));
-  // Stored bytes: all parts of all weights, the shared book of 128 bytes counted once.
+  // Stored bytes: all parts of all weights, the shared book of 128 bytes, which three have, counted once.
   const stored = model.source.names.reduce((bytes, name) => bytes + model.source.bytes(name), 0);
-  expect(stored).toBe(weights.reduce((bytes, [, w]) => bytes + bytesOf(w), 0) - 128);
+  expect(stored).toBe(weights.reduce((bytes, [, w]) => bytes + bytesOf(w), 0) - 2 * 128);
   await model.close();
 });
 
@@ -221,4 +235,27 @@ test("an empty folder is written into", async () => {
   mkdirSync(out);
   await writeModel(out, { config: {} }, [["w", plain([1])]]);
   expect(readdirSync(out)).toContain("model.safetensors");
+});
+
+test("a writer that holds the weights stores a part of several once, and refuses a stranger's folder before any work", async () => {
+  const signs = () =>
+    ({ dtype: "i8", shape: [64], bytes: Uint8Array.from({ length: 64 }, (_, i) => i & 1) }) as const;
+  const signed = (name: string): [string, Weight] => [
+    name,
+    weight([3, 64], { kind: "scaleColumns", scales: signs(), of: int4() }),
+  ];
+  const weights = new Map([signed("one"), signed("two"), ["plain", plain([64])] as [string, Weight]]);
+  const writer = await holdingWriter(out, { config: { model_type: "llama" } });
+  for (const [name, held] of weights) await writer.write(name, held);
+  const { bytes } = writer;
+  await writer.finish();
+  expect(readFileSync(join(out, "model.safetensors")).byteLength).toBe(bytes);
+  const config = JSON.parse(readFileSync(join(out, "config.json"), "utf8"));
+  expect(config.quantization_config.weights.two.shared).toEqual({ scales: "one.scales" });
+  const model = await openModel(out);
+  for (const [name, held] of weights) expect(await model.source.read(name)).toEqual(held);
+  await model.close();
+  mkdirSync(join(temporary, "stranger"));
+  writeFileSync(join(temporary, "stranger", "letter.txt"), "");
+  await expect(holdingWriter(join(temporary, "stranger"), { config: {} })).rejects.toThrow("stranger");
 });

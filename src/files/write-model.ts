@@ -1,11 +1,14 @@
 import { sizeOf } from "../tensor/tensor.ts";
-import { PART_BYTES, type Part, partsOf, type Weight } from "../tensor/weight.ts";
+import { PART_BYTES, type Part, partsOf, type Weight, withParts } from "../tensor/weight.ts";
 import { type OpenFile, type StageOptions, stageFolder } from "./disk.ts";
 import type { JsonObject, NamedBytes } from "./file.ts";
 import { INDEX_FILE, WEIGHTS_FILE } from "./hf-folder.ts";
 import { modelCard } from "./model-card.ts";
 import { LOWBIT_VERSION, outlineOf, storedName, type WeightOutline } from "./outline.ts";
 import { layOut, type PartOutline, type SafetensorsLayout } from "./safetensors.ts";
+
+/** Larger parts are not looked at for others of the same content. */
+const MOST_INTERNED = 8192;
 
 /** Bytes of weights in one file, unless told. */
 const LARGEST_SHARD = 2 ** 32;
@@ -131,6 +134,15 @@ export async function holdingWriter(
   const probe = await stageFolder(folder, options); // refuses a folder that lowbit did not make, before any work
   await probe.discard();
   const held = new Map<string, Weight>();
+  const known = new Map<string, Part>();
+  /** The first part of the same content: signs of rotations, and books, that matrices have in common. */
+  const interned = (part: Part): Part => {
+    if (part.bytes.byteLength > MOST_INTERNED) return part;
+    const key = `${part.dtype} ${part.shape.join()} ${String.fromCharCode(...part.bytes)}`;
+    const first = known.get(key) ?? part;
+    known.set(key, first);
+    return first;
+  };
   return {
     get bytes() {
       const outlines = outlinesOf(held);
@@ -140,7 +152,7 @@ export async function holdingWriter(
       ).reduce((bytes, parts) => bytes + layOut(parts, { format: "pt" }).byteLength, 0);
     },
     async write(name, weight) {
-      held.set(name, weight);
+      held.set(name, weight.expression.kind === "packed" ? weight : withParts(weight, interned));
     },
     finish: (contents) => writeModel(folder, options, [...held], contents),
     async discard() {},

@@ -111,6 +111,39 @@ export function* partsOf(weight: Weight, path = ""): Generator<[path: string, pa
   }
 }
 
+/** The same weight over other parts. */
+export function withParts(weight: Weight, other: (part: Part) => Part): Weight {
+  const { shape, expression: e } = weight;
+  const inner = (of: Weight) => withParts(of, other);
+  const made = (expression: Expression): Weight => ({ shape, expression });
+  switch (e.kind) {
+    case "packed":
+      return made({
+        ...e,
+        parts: Object.fromEntries(Object.entries(e.parts).map(([name, part]) => [name, other(part)])),
+      });
+    case "sum":
+      return made({ ...e, terms: e.terms.map(inner) });
+    case "product":
+      return made({ ...e, factors: e.factors.map(inner) });
+    case "lowRank":
+      return made({ ...e, a: inner(e.a), b: inner(e.b) });
+    case "codebook":
+      return made({ ...e, codes: other(e.codes), book: inner(e.book) });
+    case "scaleRows":
+    case "scaleColumns":
+      return made({ ...e, scales: other(e.scales), of: inner(e.of) });
+    case "scaleGroups":
+      return made({ ...e, scales: inner(e.scales), of: inner(e.of) });
+    case "permuteColumns":
+      return made({ ...e, order: other(e.order), of: inner(e.of) });
+    case "sign":
+      return made({ ...e, bits: other(e.bits) });
+    case "hadamard":
+      return weight;
+  }
+}
+
 /** Stored bits of a weight, split by part name; a part shared between weights is counted by its first owner. */
 export function bits(weight: Weight, counted: Set<Part> = new Set()): Record<string, number> {
   const split: Record<string, number> = {};
