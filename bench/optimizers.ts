@@ -43,6 +43,7 @@ const COMMON = { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clip:
 const CANDIDATES: Readonly<Record<string, RecipeInput["optimizer"]>> = {
   adamw8: { name: "adamw8", ...COMMON },
   adamw4: { name: "adamw4", ...COMMON },
+  "adamw4-stable": { name: "adamw4", stableEmbedding: true, ...COMMON },
   "collage-light": { name: "collage", variant: "light", ...COMMON },
   "collage-plus": { name: "collage", variant: "plus", ...COMMON },
   muon: { name: "muon", ...COMMON },

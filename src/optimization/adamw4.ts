@@ -4,8 +4,9 @@ import { sizeOf } from "../tensor/tensor.ts";
 import { adamwRule } from "./adamw.ts";
 import {
   type CommonOptions,
-  LEAST_QUANTIZED,
   type Parameter,
+  type QuantizedOptions,
+  quantizedRules,
   type Rule,
   RuleOptimizer,
 } from "./optimizer.ts";
@@ -32,15 +33,15 @@ function adamw4Rule({ beta1, beta2, epsilon, clip }: CommonOptions): Rule {
 }
 
 /**
- * 4-bit AdamW, the embedding included; 32 bits for tensors of fewer than 4096 elements.
- * Li et al., 2023 (https://arxiv.org/abs/2309.01507), whose code also keeps 32 bits at 4096.
+ * 4-bit AdamW; 32 bits for tensors of fewer than 4096 elements and, with a stable embedding, for the embedding.
+ * Li et al., 2023 (https://arxiv.org/abs/2309.01507), who quantize the embedding's states too, as is the default; their
+ * code also keeps 32 bits at 4096.
  */
 export function adamw4(
   backend: Backend,
   parameters: readonly Parameter[],
-  options: CommonOptions,
+  options: QuantizedOptions,
 ): RuleOptimizer {
-  const [small, large] = [adamwRule(options), adamw4Rule(options)];
-  const rules = parameters.map(({ tensor }) => (sizeOf(tensor.shape) < LEAST_QUANTIZED ? small : large));
-  return new RuleOptimizer(backend, parameters, rules);
+  const by = { small: adamwRule(options), large: adamw4Rule(options) };
+  return new RuleOptimizer(backend, parameters, quantizedRules(parameters, by, options));
 }

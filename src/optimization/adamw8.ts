@@ -4,19 +4,12 @@ import { sizeOf } from "../tensor/tensor.ts";
 import { adamwRule } from "./adamw.ts";
 import {
   type CommonOptions,
-  LEAST_QUANTIZED,
   type Parameter,
+  type QuantizedOptions,
+  quantizedRules,
   type Rule,
   RuleOptimizer,
 } from "./optimizer.ts";
-
-export interface AdamW8Options extends CommonOptions {
-  /**
-   * Keeps the embedding's states in 32 bits, as the paper's stable embedding layer does; the other parts of that layer,
-   * a normalization and initial values, belong to the model.
-   */
-  readonly stableEmbedding: boolean;
-}
 
 /** AdamW with states of 8 bits: see kernels/adamw8.ts. */
 function adamw8Rule({ beta1, beta2, epsilon, clip }: CommonOptions): Rule {
@@ -48,12 +41,8 @@ function adamw8Rule({ beta1, beta2, epsilon, clip }: CommonOptions): Rule {
 export function adamw8(
   backend: Backend,
   parameters: readonly Parameter[],
-  options: AdamW8Options,
+  options: QuantizedOptions,
 ): RuleOptimizer {
-  const [small, large] = [adamwRule(options), adamw8Rule(options)];
-  const rules = parameters.map(({ tensor, role }) => {
-    const keeps = sizeOf(tensor.shape) < LEAST_QUANTIZED || (role === "embedding" && options.stableEmbedding);
-    return keeps ? small : large;
-  });
-  return new RuleOptimizer(backend, parameters, rules);
+  const by = { small: adamwRule(options), large: adamw8Rule(options) };
+  return new RuleOptimizer(backend, parameters, quantizedRules(parameters, by, options));
 }

@@ -66,7 +66,26 @@ export interface Rule {
 }
 
 /** Tensors of fewer elements keep states of 32 bits: in the whole they are next to nothing, and their largest values matter. */
-export const LEAST_QUANTIZED = 4096;
+const LEAST_QUANTIZED = 4096;
+
+export interface QuantizedOptions extends CommonOptions {
+  /**
+   * Keeps the embedding's states in 32 bits, as the stable embedding layer of Dettmers et al., 2022, does; the other parts
+   * of that layer, a normalization and initial values, belong to the model.
+   */
+  readonly stableEmbedding?: boolean;
+}
+
+/** A rule for each parameter: `large`, whose states have few bits, and `small` where they keep 32. */
+export function quantizedRules(
+  parameters: readonly Parameter[],
+  { small, large }: { readonly small: Rule; readonly large: Rule },
+  { stableEmbedding }: QuantizedOptions,
+): Rule[] {
+  return parameters.map(({ tensor, role }) =>
+    sizeOf(tensor.shape) < LEAST_QUANTIZED || (role === "embedding" && stableEmbedding) ? small : large,
+  );
+}
 
 /** Bytes of the states of a parameter of this shape. */
 export function stateBytes(rule: Rule, shape: readonly number[]): number {

@@ -237,6 +237,10 @@ test("states of the smallest Spectra model: bytes per parameter", () => {
   expect(bytes({ name: "adamw8", stableEmbedding: false })).toBeLessThan(2.05);
   // 131072 of 368960 parameters are the embedding's.
   expect(bytes({ name: "adamw8" })).toBeCloseTo((131072 * 8 + (368960 - 131072) * 2.03) / 368960, 1);
+  expect(bytes({ name: "adamw4", stableEmbedding: true })).toBeCloseTo(
+    (131072 * 8 + (368960 - 131072) * 1.1) / 368960,
+    1,
+  );
   expect(bytes({ name: "collage", variant: "light" })).toBeCloseTo(6, 2);
   expect(bytes({ name: "collage" })).toBeCloseTo(8, 2);
   expect(bytes({ name: "muon" })).toBeCloseTo(8 - (4 * 106496) / 368960, 2);

@@ -21,7 +21,7 @@ export const optimizerSchema = z
   .discriminatedUnion("name", [
     z.strictObject({ name: z.literal("adamw").optional(), ...common }),
     z.strictObject({ name: z.literal("adamw8"), stableEmbedding: z.boolean().default(true), ...common }),
-    z.strictObject({ name: z.literal("adamw4"), ...common }),
+    z.strictObject({ name: z.literal("adamw4"), stableEmbedding: z.boolean().optional(), ...common }),
     z.strictObject({
       name: z.literal("collage"),
       variant: z.enum(["light", "plus"]).default("plus"),
