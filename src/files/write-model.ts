@@ -129,11 +129,16 @@ export async function modelWriter(folder: string, options: WriterOptions): Promi
  */
 export async function holdingWriter(
   folder: string,
-  options: Omit<WriterOptions, "weights">,
+  options: Omit<WriterOptions, "weights"> & {
+    /** Names in the order of the file. Default: as they are written. */
+    readonly order?: readonly string[];
+  },
 ): Promise<ModelWriter> {
   const probe = await stageFolder(folder, options); // refuses a folder that lowbit did not make, before any work
   await probe.discard();
   const held = new Map<string, Weight>();
+  const { order = [] } = options;
+  const inOrder = () => [...held].sort(([a], [b]) => order.indexOf(a) - order.indexOf(b));
   const known = new Map<string, Part>();
   /** The first part of the same content: signs of rotations, and books, that matrices have in common. */
   const interned = (part: Part): Part => {
@@ -145,7 +150,7 @@ export async function holdingWriter(
   };
   return {
     get bytes() {
-      const outlines = outlinesOf(held);
+      const outlines = outlinesOf(inOrder());
       return cut(
         outlines.map(([, outline]) => outline),
         options.shardBytes ?? LARGEST_SHARD,
@@ -154,7 +159,7 @@ export async function holdingWriter(
     async write(name, weight) {
       held.set(name, weight.expression.kind === "packed" ? weight : withParts(weight, interned));
     },
-    finish: (contents) => writeModel(folder, options, [...held], contents),
+    finish: (contents) => writeModel(folder, options, inOrder(), contents),
     async discard() {},
   };
 }

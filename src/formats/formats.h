@@ -25,7 +25,9 @@
 #include "q8_0.h"
 #include "tq1_0.h"
 #include "tq2_0.h"
-#include "trellis.h"
+#include "trellis2.h"
+#include "trellis3.h"
+#include "trellis4.h"
 #include "trits.h"
 
 #define LOWBIT_FORMATS(each) \
@@ -53,9 +55,9 @@
   each(q4_k, Q4_K) \
   each(q5_k, Q5_K) \
   each(q6_k, Q6_K) \
-  each(trellis2, Trellis<2>) \
-  each(trellis3, Trellis<3>) \
-  each(trellis4, Trellis<4>)
+  each(trellis2, Trellis2) \
+  each(trellis3, Trellis3) \
+  each(trellis4, Trellis4)
 
 namespace lowbit::LOWBIT_BODY {
 

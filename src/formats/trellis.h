@@ -1,4 +1,4 @@
-// trellis2, trellis3, trellis4: see trellis.ts for the byte layout.
+// Trellis codes of any number of bits: see trellis.ts for the byte layout.
 #pragma once
 #include "unpacked.h"
 

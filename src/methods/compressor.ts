@@ -1,5 +1,6 @@
 import type { Format } from "../formats/format.ts";
 import { encode } from "../formats/index.ts";
+import { checkedBy } from "../tensor/schema-words.ts";
 import { InputError, type Matrix } from "../tensor/tensor.ts";
 import { packedWeight, type Weight } from "../tensor/weight.ts";
 import type { Context, Decomposition, Rounding } from "./method.ts";
@@ -41,15 +42,11 @@ export function rounding(method: Rounding, format: Format, options?: object): Co
 /** Parts that a method puts together; `options` are checked, and an InputError names the first wrong one. */
 export function decomposition(method: Decomposition<object>, options: object): Compressor {
   const { name, calibrated } = method;
-  const parsed = method.options.safeParse(options);
-  if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    throw new InputError(`${name}: ${issue.path.join(".") || "options"}: ${issue.message}`);
-  }
+  const chosen = checkedBy(method.options, options, { where: name });
   return {
     name,
     calibrated,
-    check: (size) => method.check(size, parsed.data),
-    compress: (W, context) => method.decompose(W, context, parsed.data),
+    check: (size) => method.check(size, chosen),
+    compress: (W, context) => method.decompose(W, context, chosen),
   };
 }

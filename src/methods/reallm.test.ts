@@ -132,8 +132,8 @@ it.each([
   [{ rank: 65 }, "a rank of 65 is more than 64"],
   [{ group: 48 }, "groups of 48 do not hold whole vectors of 2 and divide rows of 128"],
   [{ length: 8, bits: 2 }, "a book of 65536 entries is larger than the 1024 vectors"],
-  [{ length: 3 }, "reallm: length: "],
-  [{ ranks: 3 }, "reallm: options: "],
+  [{ length: 3 }, "reallm: length is one of 1, 2, 4, 8, got 3"],
+  [{ ranks: 3 }, "reallm: unknown key ranks; did you mean rank?"],
 ])("reallm refuses %o", (options, message) => {
   const work = () => decomposition(reallm, options).check({ rows: 64, cols: 128 });
   expect(work).toThrow(message);

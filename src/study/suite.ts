@@ -1,6 +1,7 @@
 import { z } from "zod";
+import { isObject } from "../files/json.ts";
 import { paths } from "../files/node.ts";
-import { nearestName } from "../tensor/nearest-name.ts";
+import { checkedBy } from "../tensor/schema-words.ts";
 import { InputError } from "../tensor/tensor.ts";
 import type { RecipeInput } from "../training/recipe.ts";
 import { merged } from "../training/recipe-file.ts";
@@ -116,22 +117,13 @@ export function combinationName({ drop, removal }: Combination): string {
 
 /** Checks a study; an InputError names the first key that is wrong, and of an unknown one the nearest that there is. */
 export function readSuite(input: unknown, where: string): Suite {
-  const parsed = schema.safeParse(input);
-  if (!parsed.success) {
-    const { issues } = parsed.error;
-    const issue = issues.find(({ code }) => code === "unrecognized_keys") ?? issues[0];
-    const path = issue.path.join(".");
-    if (issue.code === "unrecognized_keys" && path === "") {
-      const [key] = issue.keys;
-      if (key === "family" && !Object.hasOwn(input as object, "study"))
-        throw new InputError(`${where}: is the recipe of one run; run it with lowbit train`);
-      throw new InputError(
-        `${where}: unknown key ${key}; did you mean ${nearestName(key, Object.keys(schema.shape))}?`,
-      );
-    }
-    throw new InputError(`${where}: ${path || "study"}: ${issue.message}`);
-  }
-  const suite = parsed.data;
+  if (
+    isObject(input as never) &&
+    Object.hasOwn(input as object, "family") &&
+    !Object.hasOwn(input as object, "study")
+  )
+    throw new InputError(`${where}: is the recipe of one run; run it with lowbit train`);
+  const suite = checkedBy(schema, input, { where, whole: "study" });
   const needs = (fits: boolean, what: string) => {
     if (!fits) throw new InputError(`${where}: ${what}`);
   };

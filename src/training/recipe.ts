@@ -5,7 +5,7 @@ import { formatByName } from "../formats/index.ts";
 import { trainedMethods } from "../methods/index.ts";
 import type { TrainedMethod, TrainedRounding } from "../methods/method.ts";
 import { optimizerSchema, scheduleSchema } from "../optimization/options.ts";
-import { nearestName } from "../tensor/nearest-name.ts";
+import { checkedBy } from "../tensor/schema-words.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { dataSchema } from "./data.ts";
 import { lossSchema } from "./loss.ts";
@@ -130,14 +130,7 @@ export function readRecipe(input: unknown, where: string, set: readonly string[]
     throw new InputError(`${where}: is the recipe of a study; run it with lowbit study`);
   }
   for (const assignment of set) assign(raw, assignment);
-  const checked = schema.safeParse(raw);
-  if (!checked.success) {
-    const { issues } = checked.error;
-    // A misspelt key is also a missing one; its name says more.
-    const telling = issues.find(({ code }) => code === "unrecognized_keys") ?? issues[0];
-    throw new InputError(`${where}: ${problem(telling, schema, raw)}`);
-  }
-  const recipe = checked.data;
+  const recipe = checkedBy(schema, raw, { where, whole: "recipe" });
   const { model, batch, microBatch = batch, formats, family } = recipe;
   const kvHeads = model.kvHeads ?? model.heads;
   const needs = (fits: boolean, what: string) => {
@@ -158,15 +151,16 @@ export function readRecipe(input: unknown, where: string, set: readonly string[]
   checkOnly(recipe, needs);
   const method: TrainedMethod | undefined = trainedMethods[family as keyof typeof trainedMethods];
   // Some options have no default, so that none at all is as wrong as an empty object.
-  const options = method?.options.safeParse(recipe.options ?? {});
-  if (options?.error) {
-    const [issue] = options.error.issues;
-    const said = problem(issue, method!.options, recipe.options, ["options"]);
-    throw new InputError(`${where}: ${said} (family ${family})`);
-  }
+  const options =
+    method &&
+    checkedBy(method.options, recipe.options ?? {}, {
+      where,
+      above: ["options"],
+      after: ` (family ${family})`,
+    });
   needs(method !== undefined || recipe.options === undefined, "options: family float has none");
 
-  const packs = method?.with(options!.data).formats ?? ["f16", "bf16", "f32"];
+  const packs = method?.with(options).formats ?? ["f16", "bf16", "f32"];
   const fits = (format: string) =>
     [model.dim, model.ffn].every((cols) => fillsRow(formatByName(format), cols));
   const linear = formats.linear ?? packs.find(fits) ?? packs[0];
@@ -222,50 +216,4 @@ function assign(raw: unknown, assignment: string): void {
   if (value === null)
     delete at[path[path.length - 1]]; // as in a recipe that extends another
   else at[path[path.length - 1]] = value;
-}
-
-/** What is wrong with a value that a schema refused, in words; `above` are the keys that lead to it. */
-function problem(
-  issue: z.core.$ZodIssue,
-  schema: z.core.$ZodType,
-  value: unknown,
-  above: readonly string[] = [],
-): string {
-  const path = [...above, ...issue.path.map(String)];
-  if (issue.code === "unrecognized_keys") {
-    const key = issue.keys[0];
-    const known = keysAt(schema, issue.path.map(String));
-    const full = (name: string) => [...path, name].join(".");
-    const remedy = known.length > 0 ? `did you mean ${full(nearestName(key, known))}?` : "there are none";
-    return `unknown key ${full(key)}; ${remedy}`;
-  }
-  const where = path.join(".") || "recipe";
-  const choices = choicesOf(issue);
-  const met = issue.path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown>)?.[key], value);
-  if (choices.length > 0 && typeof met === "string") {
-    const nearest = nearestName(met, choices);
-    return `${where}: there is no ${met}; did you mean ${nearest}? There are ${choices.join(", ")}`;
-  }
-  if (issue.code === "invalid_type" && issue.message.endsWith("received undefined")) {
-    return `${where} is missing; it needs ${issue.expected === "object" ? "keys of its own" : `a ${issue.expected}`}`;
-  }
-  return `${where}: ${issue.message}`;
-}
-
-/** The words from which a value was to be chosen. */
-function choicesOf(issue: z.core.$ZodIssue): string[] {
-  const of: readonly unknown[] | undefined =
-    issue.code === "invalid_value" ? issue.values : "options" in issue ? issue.options : undefined;
-  return (of ?? []).filter((choice) => typeof choice === "string");
-}
-
-/** Keys that the schema knows below a path; of alternatives, those of all of them. */
-function keysAt(at: z.core.$ZodType, path: readonly string[]): string[] {
-  if (at instanceof z.ZodOptional || at instanceof z.ZodDefault || at instanceof z.ZodPrefault) {
-    return keysAt(at.unwrap(), path);
-  }
-  if (at instanceof z.ZodDiscriminatedUnion) return at.options.flatMap((option) => keysAt(option, path));
-  if (!(at instanceof z.ZodObject)) return [];
-  if (path.length === 0) return Object.keys(at.shape);
-  return keysAt(at.shape[path[0]], path.slice(1));
 }

@@ -9,7 +9,7 @@ import { formatOfBits, formatOfSize, outlinesOf } from "../methods/uniform.ts";
 import { type StoredBits, storedBits } from "../models/stored.ts";
 import { baseName, fingerprint, startRecord } from "../record/make.ts";
 import type { Fingerprint, Job, Record } from "../record/record.ts";
-import { nearestName } from "../tensor/nearest-name.ts";
+import { checkedBy } from "../tensor/schema-words.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { bytesOf } from "../tensor/weight.ts";
 import { parseYaml } from "../training/recipe.ts";
@@ -92,7 +92,10 @@ export async function compress(options: CompressOptions, job: Job = {}): Promise
     ...given
   } = options;
   const data: Fingerprint[] = [];
-  const chosen = recipe === undefined ? checked("compress", given) : await readChoices(recipe, given, data);
+  const chosen =
+    recipe === undefined
+      ? checkedBy(choices, given, { where: "compress" })
+      : await readChoices(recipe, given, data);
   const opened = await openChecked(spec, { tokenizer }, job);
   try {
     const { file, model } = opened;
@@ -118,7 +121,7 @@ export async function compress(options: CompressOptions, job: Job = {}): Promise
             config: file.config,
             weights: outlinesOf(named, { ...plan, linear: format }),
           })
-        : await holdingWriter(output, { config: file.config });
+        : await holdingWriter(output, { config: file.config, order: model.tensors.map(({ name }) => name) });
       try {
         const layers: RoundedLayer[] = [];
         const bytes = new Map<string, number>();
@@ -292,19 +295,5 @@ async function readChoices(
     );
   const bytes = await readText(path);
   data.push(await fingerprint(name, bytes));
-  return checked(name, parseYaml(decodeText(name, bytes), name));
-}
-
-/** Choices of the right types; an InputError names the first wrong one, and of an unknown one the nearest that there is. */
-function checked(where: string, given: unknown): CompressChoices {
-  const parsed = choices.safeParse(given);
-  if (parsed.success) return parsed.data;
-  const [issue] = parsed.error.issues;
-  if (issue.code === "unrecognized_keys" && issue.path.length === 0) {
-    const [key] = issue.keys;
-    throw new InputError(
-      `${where}: unknown key ${key}; did you mean ${nearestName(key, Object.keys(choices.shape))}?`,
-    );
-  }
-  throw new InputError(`${where}: ${issue.path.join(".") || "recipe"}: ${issue.message}`);
+  return checkedBy(choices, parseYaml(decodeText(name, bytes), name), { where: name, whole: "recipe" });
 }
