@@ -6,6 +6,7 @@ import { type Facts, formatSuite } from "./format.suite.ts";
 import type { GroupFormat } from "./format.ts";
 import { addFormat, clipped, decode, encode, formatByName, formats, integer } from "./index.ts";
 import { kQuantFacts } from "./k-quant.suite.ts";
+import { weightAt } from "./trellis.suite.ts";
 
 // Decoders written from the layouts alone: one weight at a time, bit by bit, in doubles.
 
@@ -156,6 +157,15 @@ facts.set("binary", {
   missesZero: 1,
   missesLone: 1,
 });
+for (const bits of [2, 3, 4]) {
+  facts.set(`trellis${bits}`, {
+    weight({ codes, scales }, r, c, cols) {
+      return weightAt(codes.bytes, half(word(scales.bytes, 2 * r)), bits, cols, r, c);
+    },
+    bits: 4 * bits + 16 / 768, // four rows take tiles of sixteen
+    searches: true,
+  });
+}
 for (const bits of [8, 6, 4, 3, 2]) {
   for (const offset of [false, true]) {
     for (const group of [undefined, 32, 64, 128]) {

@@ -46,7 +46,7 @@ export function trellis(bits: 2 | 3 | 4): OpaqueFormat {
     stem: name,
     spec: "lowbit: src/formats/trellis.ts",
     codeBits: bits,
-    groupShape: { kind: "row" },
+    groupShape: { kind: "vector", size: TILE },
 
     parts(rows, cols) {
       checkGroup(name, cols, TILE);
