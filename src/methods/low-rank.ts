@@ -1,5 +1,6 @@
 import type { Backend } from "../backends/backend.ts";
 import { pauses } from "../record/pause.ts";
+import type { Job } from "../record/record.ts";
 import { generator, normals } from "../tensor/random.ts";
 import { hostTensor, InputError, type Matrix, matrix, row, type Tensor } from "../tensor/tensor.ts";
 import { slices } from "./slices.ts";
@@ -43,7 +44,7 @@ export async function lowRankOf(
   }
   const pause = pauses({ signal });
   const width = Math.min(rank + BEYOND, rows, cols);
-  const M = L ? await timesLower(A, L) : A;
+  const M = L ? await timesLower(backend, A, L, { signal }) : A;
   const forward = backend.upload(hostTensor([rows, cols], M.data));
   const backward = backend.upload(hostTensor([cols, rows], transposed(M).data));
   /** (n, width) rows of vectors times a matrix: x·Wᵀ. */
@@ -94,22 +95,6 @@ export async function lowRankOf(
     return { u: values[0], s: values[1], v: values[2] };
   }
 
-  /** A·L */
-  async function timesLower({ data }: Matrix, lower: Tensor): Promise<Matrix> {
-    const product = matrix(rows, cols);
-    const l = matrix(cols, cols, (await backend.read(lower)) as Float32Array);
-    const w = backend.upload(hostTensor([cols, cols], transposed(l).data));
-    for (const [from, to] of slices(0, rows, cols * cols)) {
-      const part = data.subarray(from * cols, to * cols);
-      const y = backend.scope(() => backend.linear(backend.upload(hostTensor([to - from, cols], part)), w));
-      product.data.set(await backend.read(y), from * cols);
-      backend.free(y);
-      await pause();
-    }
-    backend.free(w);
-    return product;
-  }
-
   /** b·L⁻¹: Lᵀ·xᵀ = bᵀ */
   async function overLower(b: Matrix, lower: Tensor): Promise<Matrix> {
     const x = backend.upload(hostTensor([cols, b.rows], transposed(b).data));
@@ -118,6 +103,29 @@ export async function lowRankOf(
     backend.free(x);
     return transposed(solved);
   }
+}
+
+/** A·L, for L (cols, cols): ‖A·L‖² = tr(A·H·Aᵀ) where H = L·Lᵀ. */
+export async function timesLower(
+  backend: Backend,
+  { rows, cols, data }: Matrix,
+  L: Tensor,
+  job: Job = {},
+): Promise<Matrix> {
+  const pause = pauses(job);
+  const product = matrix(rows, cols);
+  const w = backend.upload(
+    hostTensor([cols, cols], transposed(matrix(cols, cols, (await backend.read(L)) as Float32Array)).data),
+  );
+  for (const [from, to] of slices(0, rows, cols * cols)) {
+    const part = data.subarray(from * cols, to * cols);
+    const y = backend.scope(() => backend.linear(backend.upload(hostTensor([to - from, cols], part)), w));
+    product.data.set(await backend.read(y), from * cols);
+    backend.free(y);
+    await pause();
+  }
+  backend.free(w);
+  return product;
 }
 
 export function transposed({ rows, cols, data }: Matrix): Matrix {

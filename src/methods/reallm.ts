@@ -1,11 +1,10 @@
 import { z } from "zod";
-import type { Backend } from "../backends/backend.ts";
 import { decodeWeight, encodeWeight, formatByName } from "../formats/index.ts";
 import { halfAway } from "../tensor/rounding.ts";
-import { hostTensor, InputError, type Matrix, type Tensor } from "../tensor/tensor.ts";
+import { InputError, type Matrix } from "../tensor/tensor.ts";
 import type { Weight } from "../tensor/weight.ts";
 import { choleskyOf } from "./cholesky.ts";
-import { type LowRank, lowRankOf } from "./low-rank.ts";
+import { type LowRank, lowRankOf, timesLower } from "./low-rank.ts";
 import type { Decomposition } from "./method.ts";
 import { damp, prepare } from "./spread-errors.ts";
 import { checkVectorOptions, difference, vectorCodes } from "./vector-codes.ts";
@@ -72,7 +71,7 @@ export const reallm: Decomposition<ReallmOptions> = {
 
     const L = H && (await choleskyOf(backend, damped(H, settings.damping), { signal }));
     try {
-      const errorOf = (E: Matrix) => (L ? weightedError(backend, E, L) : squares(E));
+      const errorOf = async (E: Matrix) => squares(L ? await timesLower(backend, E, L, { signal }) : E);
       const lowOf = async (A: Matrix) =>
         stored(await lowRankOf(backend, A, { rank: settings.rank, L, signal }), settings.factors);
       let best: { low: Weight; codes: Weight; error: number } | undefined;
@@ -120,21 +119,4 @@ function damped(H: Float32Array, damping: number): Float32Array {
 
 function squares(E: Matrix): number {
   return E.data.reduce((sum, e) => sum + e * e, 0);
-}
-
-/** ‖E·L‖² */
-async function weightedError(backend: Backend, E: Matrix, L: Tensor): Promise<number> {
-  const l = await backend.read(L);
-  const n = E.cols;
-  const turned = new Float32Array(n * n);
-  for (let i = 0; i < n; i++) for (let j = 0; j <= i; j++) turned[j * n + i] = l[i * n + j];
-  const product = backend.scope(() =>
-    backend.linear(
-      backend.upload(hostTensor([E.rows, n], E.data)),
-      backend.upload(hostTensor([n, n], turned)),
-    ),
-  );
-  const values = (await backend.read(product)) as Float32Array;
-  backend.free(product);
-  return values.reduce((sum, e) => sum + e * e, 0);
 }
