@@ -21,15 +21,18 @@ const COLORS: { readonly [family: string]: string } = {
 };
 const OTHERS = ["#be123c", "#0e7490", "#4d7c0f", "#a16207", "#86198f"];
 
+/** A difference from the float model has the color of the family that it is of. */
+const known = (family: string) => COLORS[family.replace(/ − float$/, "")];
+
 function colorOf(families: readonly string[]) {
-  const unknown = families.filter((family) => COLORS[family] === undefined);
+  const unknown = families.filter((family) => known(family) === undefined);
   return {
     field: "family",
     type: "nominal",
     title: null,
     scale: {
       domain: families,
-      range: families.map((family) => COLORS[family] ?? OTHERS[unknown.indexOf(family) % OTHERS.length]),
+      range: families.map((family) => known(family) ?? OTHERS[unknown.indexOf(family) % OTHERS.length]),
     },
     legend: { orient: "top" },
   };
