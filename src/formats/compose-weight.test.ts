@@ -52,6 +52,28 @@ describe("decodeWeight", () => {
     expect([...outer.data]).toEqual([10, 14, 15, 21]);
   });
 
+  it("hadamard: orthonormal and symmetric, alone and at the ends of a product", () => {
+    const mixing = (n: number, block: number) => weight({ kind: "hadamard", block }, [n, n]);
+    const H = decodeWeight(mixing(12, 4));
+    for (let i = 0; i < 12; i++) {
+      for (let j = 0; j < 12; j++) {
+        let dot = 0;
+        for (let k = 0; k < 12; k++) dot += H.data[i * 12 + k] * H.data[j * 12 + k];
+        expect(dot).toBeCloseTo(i === j ? 1 : 0, 6);
+        expect(H.data[i * 12 + j]).toBe(H.data[j * 12 + i]);
+      }
+    }
+    const M = matrix(8, 12, normals(random, 96));
+    const [left, right] = [decodeWeight(mixing(8, 8)), H].map(plain);
+    const fast = decodeWeight(
+      weight({ kind: "product", factors: [mixing(8, 8), plain(M), mixing(12, 4)] }, [8, 12]),
+    );
+    const dense = decodeWeight(weight({ kind: "product", factors: [left, plain(M), right] }, [8, 12]));
+    for (const [i, value] of dense.data.entries()) expect(fast.data[i]).toBeCloseTo(value, 5);
+    const alone = decodeWeight(weight({ kind: "product", factors: [mixing(8, 8), mixing(8, 8)] }, [8, 8]));
+    for (const [i, value] of alone.data.entries()) expect(value).toBeCloseTo(i % 9 === 0 ? 1 : 0, 6);
+  });
+
   it("codebook: rows of vectors out of the book", () => {
     const book = plain(matrix(3, 2, Float32Array.of(0, 1, 2, 3, 4, 5)));
     const codes = partOf("u8", [2, 1], Uint8Array.of(0b00_10, 0b01_01)); // the first code in the low bits

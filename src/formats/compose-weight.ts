@@ -32,7 +32,7 @@ export function composeWeight(weight: Weight, decodePacked: DecodePacked): Matri
     case "sum":
       return e.terms.map(compose).reduce(add);
     case "product":
-      return e.factors.map(compose).reduce(multiply);
+      return productOf(e.factors, compose);
     case "lowRank":
       return multiply(compose(e.a), compose(e.b));
     case "codebook":
@@ -79,6 +79,51 @@ function add(A: Matrix, B: Matrix): Matrix {
     throw new ShapeError(`weight: a sum needs equal shapes, got ${A.rows}×${A.cols} and ${B.rows}×${B.cols}`);
   }
   return mapMatrix(A, (value, r, c) => value + B.data[r * B.cols + c]);
+}
+
+/** The product of factors; Hadamard matrices at either end of a dense one are applied by the fast transform. */
+function productOf(factors: readonly Weight[], compose: (factor: Weight) => Matrix): Matrix {
+  const blocks = factors.map(({ expression: e }) => (e.kind === "hadamard" ? e.block : undefined));
+  const first = blocks.findIndex((block) => block === undefined);
+  if (first === -1) return factors.map(compose).reduce(multiply);
+  let product = compose(factors[first]);
+  for (let i = first + 1; i < factors.length; i++) {
+    const block = blocks[i];
+    product = block === undefined ? multiply(product, compose(factors[i])) : timesHadamard(product, block);
+  }
+  for (let i = first - 1; i >= 0; i--) {
+    product = transposed(timesHadamard(transposed(product), blocks[i]!)); // it is symmetric
+  }
+  return product;
+}
+
+/** m·diag(H, …, H), H the orthonormal Hadamard matrix of `block`, in 64 bits. */
+function timesHadamard(m: Matrix, block: number): Matrix {
+  if (m.cols % block !== 0)
+    throw new ShapeError(`weight: a hadamard of ${block} does not fit rows of ${m.cols}`);
+  const result = matrix(m.rows, m.cols);
+  const scale = 1 / Math.sqrt(block);
+  for (let r = 0; r < m.rows; r++) {
+    const y = Float64Array.from(row(m, r));
+    for (let half = 1; half < block; half *= 2) {
+      for (let i = 0; i < y.length; i++) {
+        if (i & half) continue;
+        const [a, b] = [y[i], y[i + half]];
+        y[i] = a + b;
+        y[i + half] = a - b;
+      }
+    }
+    for (let c = 0; c < m.cols; c++) result.data[r * m.cols + c] = scale * y[c];
+  }
+  return result;
+}
+
+function transposed(m: Matrix): Matrix {
+  const result = matrix(m.cols, m.rows);
+  for (let r = 0; r < m.rows; r++) {
+    for (let c = 0; c < m.cols; c++) result.data[c * m.rows + r] = m.data[r * m.cols + c];
+  }
+  return result;
 }
 
 /** A (rows, inner) · B (inner, cols) */
