@@ -84,7 +84,7 @@ function add(A: Matrix, B: Matrix): Matrix {
 /** The product of factors; Hadamard matrices at either end of a dense one are applied by the fast transform. */
 function productOf(factors: readonly Weight[], compose: (factor: Weight) => Matrix): Matrix {
   const blocks = factors.map(({ expression: e }) => (e.kind === "hadamard" ? e.block : undefined));
-  const first = blocks.findIndex((block) => block === undefined);
+  const first = blocks.indexOf(undefined);
   if (first === -1) return factors.map(compose).reduce(multiply);
   let product = compose(factors[first]);
   for (let i = first + 1; i < factors.length; i++) {
