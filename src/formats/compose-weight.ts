@@ -1,3 +1,4 @@
+import { hadamardOf } from "../tensor/hadamard.ts";
 import { bf16FromBits } from "../tensor/half.ts";
 import {
   InputError,
@@ -6,6 +7,7 @@ import {
   row,
   ShapeError,
   sizeOf,
+  transposed,
   UnsupportedError,
 } from "../tensor/tensor.ts";
 import type { Part, Weight } from "../tensor/weight.ts";
@@ -60,11 +62,8 @@ export function composeWeight(weight: Weight, decodePacked: DecodePacked): Matri
       return mapMatrix(m, (_, r, c) => m.data[r * m.cols + order[c]]);
     }
     case "hadamard": {
-      const scale = 1 / Math.sqrt(e.block);
-      const within = (r: number, c: number) => (r % e.block) & (c % e.block);
-      return mapMatrix(matrix(rows, cols), (_, r, c) =>
-        Math.floor(r / e.block) !== Math.floor(c / e.block) ? 0 : isOdd(within(r, c)) ? -scale : scale,
-      );
+      const identity = mapMatrix(matrix(rows, cols), (_, r, c) => (r === c ? 1 : 0));
+      return timesHadamard(identity, e.block);
     }
     case "sign": {
       const bytesPerRow = Math.ceil(cols / 8);
@@ -97,33 +96,11 @@ function productOf(factors: readonly Weight[], compose: (factor: Weight) => Matr
   return product;
 }
 
-/** m·diag(H, …, H), H the orthonormal Hadamard matrix of `block`, in 64 bits. */
+/** m·diag(H, …, H), H the orthonormal Hadamard matrix of `block`. */
 function timesHadamard(m: Matrix, block: number): Matrix {
   if (m.cols % block !== 0)
     throw new ShapeError(`weight: a hadamard of ${block} does not fit rows of ${m.cols}`);
-  const result = matrix(m.rows, m.cols);
-  const scale = 1 / Math.sqrt(block);
-  for (let r = 0; r < m.rows; r++) {
-    const y = Float64Array.from(row(m, r));
-    for (let half = 1; half < block; half *= 2) {
-      for (let i = 0; i < y.length; i++) {
-        if (i & half) continue;
-        const [a, b] = [y[i], y[i + half]];
-        y[i] = a + b;
-        y[i + half] = a - b;
-      }
-    }
-    for (let c = 0; c < m.cols; c++) result.data[r * m.cols + c] = scale * y[c];
-  }
-  return result;
-}
-
-function transposed(m: Matrix): Matrix {
-  const result = matrix(m.cols, m.rows);
-  for (let r = 0; r < m.rows; r++) {
-    for (let c = 0; c < m.cols; c++) result.data[c * m.rows + r] = m.data[r * m.cols + c];
-  }
-  return result;
+  return matrix(m.rows, m.cols, Float32Array.from(hadamardOf(m.data, block)));
 }
 
 /** A (rows, inner) · B (inner, cols) */
@@ -174,11 +151,4 @@ export function numbersOf(part: Part): ArrayLike<number> & { entries(): Iterable
     case "bf16":
       return Float32Array.from(elements(part, Uint16Array), bf16FromBits);
   }
-}
-
-/** Whether an odd number of its bits are set. */
-function isOdd(bits: number): boolean {
-  let odd = false;
-  for (let rest = bits; rest > 0; rest &= rest - 1) odd = !odd;
-  return odd;
 }

@@ -58,11 +58,7 @@ export function trellis(bits: 2 | 3 | 4): OpaqueFormat {
 
     encode(w, rows, cols) {
       checkGroup(name, cols, TILE);
-      const scales = Float32Array.from({ length: rows }, (_, r) => {
-        let sum = 0;
-        for (let c = 0; c < cols; c++) sum += w[r * cols + c] ** 2;
-        return storeF16(name, "scale", Math.sqrt(sum / Math.max(1, cols)));
-      });
+      const scales = trellisScales(name, w, rows, cols);
       const x = tilesOf(w, scales, rows, cols);
       const codes = new Uint16Array(x.length);
       for (let at = 0; at < x.length; at += TILE * TILE) {
@@ -79,7 +75,8 @@ export function trellis(bits: 2 | 3 | 4): OpaqueFormat {
       for (let r = 0; r < rows; r++) {
         for (let c = 0; c < cols; c++) {
           const tile = Math.floor(r / TILE) * (cols / TILE) + Math.floor(c / TILE);
-          const state = stateAt(codes, tile * TILE * TILE, (r % TILE) * TILE + (c % TILE), bits);
+          const own = codes.subarray(tile * TILE * TILE, (tile + 1) * TILE * TILE);
+          const state = stateAt(own, (r % TILE) * TILE + (c % TILE), bits);
           values[r * cols + c] = scales[r] * trellisValue(state);
         }
       }
@@ -102,6 +99,21 @@ export function packTrellis(
   return { codes: stored, scales: partOf("f16", scalesSpec.shape, Float16Array.from(scales)) };
 }
 
+/** `share` times the root mean square of every row, as it will be stored. */
+export function trellisScales(
+  name: string,
+  w: Float32Array,
+  rows: number,
+  cols: number,
+  share = 1,
+): Float32Array {
+  return Float32Array.from({ length: rows }, (_, r) => {
+    let sum = 0;
+    for (let c = 0; c < cols; c++) sum += w[r * cols + c] ** 2;
+    return storeF16(name, "scale", share * Math.sqrt(sum / Math.max(1, cols)));
+  });
+}
+
 /** W (rows, cols) over the scales of its rows, as tiles (tiles, 256): zeros where the scale is 0 or rows are missing. */
 export function tilesOf(w: Float32Array, scales: Float32Array, rows: number, cols: number): Float32Array {
   const across = cols / TILE;
@@ -116,11 +128,10 @@ export function tilesOf(w: Float32Array, scales: Float32Array, rows: number, col
   return tiles;
 }
 
-/** Bits k·t … k·t + L − 1 of the stream that the codes of a tile make. */
-function stateAt(codes: ArrayLike<number>, from: number, t: number, bits: number): number {
+/** Bits k·t … k·t + L − 1 of the stream that the codes of a sequence make. */
+export function stateAt(codes: ArrayLike<number>, t: number, bits: number): number {
   let state = 0;
-  for (let j = 0; j * bits < TRELLIS_BITS; j++)
-    state |= codes[from + ((t + j) % (TILE * TILE))] << (j * bits);
+  for (let j = 0; j * bits < TRELLIS_BITS; j++) state |= codes[(t + j) % codes.length] << (j * bits);
   return state & (2 ** TRELLIS_BITS - 1);
 }
 

@@ -1,3 +1,4 @@
+import { hadamardOf } from "../tensor/hadamard.ts";
 import { ShapeError, sizeOf, type Tensor } from "../tensor/tensor.ts";
 import { gamma, type Kernel, lastOf, needWhole, TINY } from "./kernel.ts";
 
@@ -24,14 +25,14 @@ export const hadamard: Kernel<[x: Tensor, block: number]> = {
     return [sizeOf(x.shape), block];
   },
 
-  forward([x], [y], [n, block]) {
-    y.data.set(transformed(x.data, n, block));
+  forward([x], [y], [, block]) {
+    y.data.set(hadamardOf(x.data, block));
   },
 
   differentiable: [0],
 
-  backward(_inputs, _outputs, dy, [dx], [n, block]) {
-    dx?.data.set(transformed(dy.data, n, block));
+  backward(_inputs, _outputs, dy, [dx], [, block]) {
+    dx?.data.set(hadamardOf(dy.data, block));
   },
 
   bound([x], _outputs, [n, block]) {
@@ -42,19 +43,6 @@ export const hadamard: Kernel<[x: Tensor, block: number]> = {
     return [dx && errors(dy.data, n, block)];
   },
 };
-
-function transformed(x: ArrayLike<number>, n: number, block: number): Float64Array {
-  const y = Float64Array.from(x);
-  for (let half = 1; half < block; half *= 2) {
-    for (let i = 0; i < n; i++) {
-      if (i & half) continue;
-      const [a, b] = [y[i], y[i + half]];
-      y[i] = a + b;
-      y[i + half] = a - b;
-    }
-  }
-  return y.map((value) => value / Math.sqrt(block));
-}
 
 // Sums of `block` numbers, added up in pairs or one by one, and a rounded factor.
 function errors(x: Float32Array, n: number, block: number): Float64Array {

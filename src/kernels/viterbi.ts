@@ -1,4 +1,4 @@
-import { TRELLIS_BITS, trellisCodes, trellisValue } from "../formats/trellis.ts";
+import { stateAt, TRELLIS_BITS, trellisCodes, trellisValue } from "../formats/trellis.ts";
 import { ShapeError, type Tensor } from "../tensor/tensor.ts";
 import { matrixShape, needSize, type Procedure } from "./kernel.ts";
 
@@ -33,9 +33,7 @@ export const viterbi: Procedure<[codes: Tensor, values: Tensor, x: Tensor, w: Te
       const found = trellisCodes(x.data.subarray(i * length, (i + 1) * length), bits, w.data);
       for (let t = 0; t < length; t++) {
         codes.ids[i * length + t] = found[t];
-        let state = 0;
-        for (let j = 0; j * bits < TRELLIS_BITS; j++) state |= found[(t + j) % length] << (j * bits);
-        values.data[i * length + t] = trellisValue(state & (2 ** TRELLIS_BITS - 1));
+        values.data[i * length + t] = trellisValue(stateAt(found, t, bits));
       }
     }
   },

@@ -60,7 +60,6 @@ export async function kMeans(
     errors: backend.zeros([n]),
     sums: backend.zeros([count, length]),
     masses: backend.zeros([count, length]),
-    total: backend.zeros([1]),
   };
   const { x: vectors, book, codes, errors, sums, masses } = tensors;
   try {

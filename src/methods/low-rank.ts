@@ -2,7 +2,15 @@ import type { Backend } from "../backends/backend.ts";
 import { pauses } from "../record/pause.ts";
 import type { Job } from "../record/record.ts";
 import { generator, normals } from "../tensor/random.ts";
-import { hostTensor, InputError, type Matrix, matrix, row, type Tensor } from "../tensor/tensor.ts";
+import {
+  hostTensor,
+  InputError,
+  type Matrix,
+  matrix,
+  row,
+  type Tensor,
+  transposed,
+} from "../tensor/tensor.ts";
 import { slices } from "./slices.ts";
 
 export interface LowRankOptions {
@@ -126,14 +134,6 @@ export async function timesLower(
   }
   backend.free(w);
   return product;
-}
-
-export function transposed({ rows, cols, data }: Matrix): Matrix {
-  const result = matrix(cols, rows);
-  for (let r = 0; r < rows; r++) {
-    for (let c = 0; c < cols; c++) result.data[c * rows + r] = data[r * cols + c];
-  }
-  return result;
 }
 
 /** Rows made orthonormal in 64 bits, one after the other, twice (modified Gram–Schmidt); a row of nothing else becomes 0. */

@@ -1,7 +1,6 @@
 import { z } from "zod";
 import type { Backend } from "../backends/backend.ts";
-import { storeF16 } from "../formats/format.ts";
-import { packTrellis, TILE, tilesOf, trellis } from "../formats/trellis.ts";
+import { packTrellis, TILE, tilesOf, trellis, trellisScales } from "../formats/trellis.ts";
 import { hostTensor, InputError, type Matrix } from "../tensor/tensor.ts";
 import { packedWeight, type Weight } from "../tensor/weight.ts";
 import type { Decomposition } from "./method.ts";
@@ -71,11 +70,7 @@ async function trellisWeight(
   { bits, scale, U, signal }: { bits: 2 | 3 | 4; scale: number; U?: Float32Array; signal?: AbortSignal },
 ): Promise<Weight> {
   const { rows, cols, data } = W;
-  const scales = Float32Array.from({ length: rows }, (_, r) => {
-    let sum = 0;
-    for (let c = 0; c < cols; c++) sum += data[r * cols + c] ** 2;
-    return storeF16("qtip", "scale", scale * Math.sqrt(sum / cols));
-  });
+  const scales = trellisScales("qtip", data, rows, cols, scale);
   const down = Math.ceil(rows / TILE);
   const across = cols / TILE;
   const codes = new Uint8Array(down * across * TILE * TILE);

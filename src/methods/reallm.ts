@@ -78,13 +78,14 @@ export const reallm: Decomposition<ReallmOptions> = {
       let rest = W;
       for (let round = 0; round < settings.rounds; round++) {
         const low = await lowOf(rest);
-        const codes = await vectorCodes(backend, difference(W, decodeWeight(low)), {
+        const lowMatrix = decodeWeight(low);
+        const codes = await vectorCodes(backend, difference(W, lowMatrix), {
           ...settings,
           H,
           nearest: true,
         });
         rest = difference(W, decodeWeight(codes));
-        const error = await errorOf(difference(rest, decodeWeight(low)));
+        const error = await errorOf(difference(rest, lowMatrix));
         if (best && error >= best.error) break;
         best = { low, codes, error };
       }

@@ -1,9 +1,8 @@
 import type { Backend } from "../backends/backend.ts";
 import { partOf } from "../formats/format.ts";
 import { generator } from "../tensor/random.ts";
-import { hostTensor, type Matrix, matrix } from "../tensor/tensor.ts";
+import { hostTensor, type Matrix, matrix, transposed } from "../tensor/tensor.ts";
 import type { Weight } from "../tensor/weight.ts";
-import { transposed } from "./low-rank.ts";
 
 /**
  * Incoherence by random Hadamard rotations on both sides: with signs σ and

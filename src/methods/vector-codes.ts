@@ -3,7 +3,7 @@ import { codeBitsFor, MOST_CODE_BITS, packCodes } from "../formats/codebook.ts";
 import { decodeWeight, encodeWeight, formatByName } from "../formats/index.ts";
 import { hostTensor, InputError, type Matrix, matrix } from "../tensor/tensor.ts";
 import type { Weight } from "../tensor/weight.ts";
-import { type Book, kMeans } from "./k-means.ts";
+import { kMeans } from "./k-means.ts";
 import { diagonal, spreadErrors, spreadFactor } from "./spread-errors.ts";
 
 /** A matrix in codes of vectors: their length, the size of the book, and which weights share a scale. */
@@ -66,7 +66,7 @@ export function storedScales(W: Matrix, group: number): { readonly stored: Weigh
 
 /**
  * W ≈ scale·book[code]: group scales, a book learned by k-means from the
- * scaled vectors of this matrix (or given), and codes. Elements count by
+ * scaled vectors of this matrix, and codes. Elements count by
  * scale²·H_cc, what their error costs at the output, or by scale²/U_cc² where
  * the errors of a column are mended by those after it.
  *
@@ -80,7 +80,6 @@ export async function vectorCodes(
   W: Matrix,
   options: VectorOptions & {
     readonly H?: Float32Array;
-    readonly book?: Matrix;
     readonly damping?: number;
     /** Codes by `nearest` alone, though H says what an element counts. */
     readonly nearest?: boolean;
@@ -93,9 +92,7 @@ export async function vectorCodes(
   const swept = H && !options.nearest;
   const U = swept ? await spreadFactor(backend, H, { damping: options.damping, signal }) : undefined;
   const weights = importance(W, S, group, U ? diagonal(U).map((u) => 1 / u ** 2) : H && diagonal(H));
-  const book: Book = options.book
-    ? { entries: options.book, codes: await nearestCodes(backend, x, weights, options.book), error: 0 }
-    : await kMeans(backend, x, { length, entries: options.entries, weights, seed, signal });
+  const book = await kMeans(backend, x, { length, entries: options.entries, weights, seed, signal });
   const entries = book.entries;
   const codes = U ? await sweep(backend, W, U, S, entries, options) : book.codes;
   const codeBits = codeBitsFor(entries.rows);
@@ -130,24 +127,6 @@ function importance(
   const weights = Float32Array.from(W.data, (_, i) => S.data[Math.floor(i / group)] ** 2 * h[i % W.cols]);
   const mean = weights.reduce((sum, w) => sum + w, 0) / weights.length;
   return mean > 0 ? weights.map((w) => w / mean) : weights.fill(1);
-}
-
-async function nearestCodes(
-  backend: Backend,
-  x: Float32Array,
-  weights: Float32Array,
-  book: Matrix,
-): Promise<Int32Array> {
-  const n = x.length / book.cols;
-  const codes = backend.upload(hostTensor([n], new Int32Array(n)));
-  const errors = backend.zeros([n]);
-  const others = [x, book.data, weights].map((data) =>
-    backend.upload(hostTensor([data.length / book.cols, book.cols], data)),
-  );
-  backend.nearestEntries(codes, errors, others[0], others[1], others[2]);
-  const found = (await backend.read(codes)) as Int32Array;
-  for (const t of [codes, errors, ...others]) backend.free(t);
-  return found;
 }
 
 /** Codes of all rows, one column of vectors after another. */

@@ -50,6 +50,15 @@ export function row(m: Matrix, r: number): Float32Array {
   return m.data.subarray(r * m.cols, (r + 1) * m.cols);
 }
 
+/** (rows, cols) -> (cols, rows), as a copy. */
+export function transposed({ rows, cols, data }: Matrix): Matrix {
+  const result = matrix(cols, rows);
+  for (let r = 0; r < rows; r++) {
+    for (let c = 0; c < cols; c++) result.data[c * rows + r] = data[r * cols + c];
+  }
+  return result;
+}
+
 export function hostTensor(shape: readonly number[], data: Elements): HostTensor {
   if (data.length !== sizeOf(shape)) {
     throw new ShapeError(`tensor: ${shape.join("×")} needs ${sizeOf(shape)} values, got ${data.length}`);
