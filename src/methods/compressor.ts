@@ -3,7 +3,8 @@ import { encode } from "../formats/index.ts";
 import { checkedBy } from "../tensor/schema-words.ts";
 import { InputError, type Matrix } from "../tensor/tensor.ts";
 import { packedWeight, type Weight } from "../tensor/weight.ts";
-import type { Context, Decomposition, Rounding } from "./method.ts";
+import { allocate, leastBytes } from "./allocate.ts";
+import type { Candidate, Context, Decomposition, Mixture, Rounding } from "./method.ts";
 
 /** A method with all that was chosen for it: what makes the matrices of linear layers smaller. */
 export interface Compressor {
@@ -15,6 +16,16 @@ export interface Compressor {
   /** Throws an InputError where a matrix of this size cannot be made smaller so. */
   check(size: { readonly rows: number; readonly cols: number }): void;
   compress(W: Matrix, context: Context): Promise<Weight>;
+  /** Whether it needs the Fisher information of every weight. */
+  readonly fisher?: boolean;
+  /** Where what becomes of a matrix depends on all of them: sees them in float before the first is compressed. */
+  survey?(): Survey;
+}
+
+/** Sees every matrix, then gives the compressor that knows what becomes of each. */
+export interface Survey {
+  see(W: Matrix, context: Context): Promise<void>;
+  choose(): Promise<Compressor>;
 }
 
 /** Codes of a format that a method chooses. An InputError where the format has none to choose. */
@@ -41,12 +52,54 @@ export function rounding(method: Rounding, format: Format, options?: object): Co
 
 /** Parts that a method puts together; `options` are checked, and an InputError names the first wrong one. */
 export function decomposition(method: Decomposition<object>, options: object): Compressor {
-  const { name, calibrated } = method;
+  const { name, mixture } = method;
   const chosen = checkedBy(method.options, options, { where: name });
-  return {
+  const needs = method.needs?.(chosen) ?? [];
+  const bits = mixture?.budget(chosen);
+  const over = (optionsOf: (context: Context) => object): Compressor => ({
     name,
-    calibrated,
+    calibrated: method.calibrated || needs.length > 0,
+    fisher: needs.includes("fisher"),
     check: (size) => method.check(size, chosen),
-    compress: (W, context) => method.decompose(W, context, chosen),
+    compress: (W, context) => method.decompose(W, context, optionsOf(context)),
+  });
+  if (!mixture || bits === undefined) return over(() => chosen);
+  return { ...over(() => chosen), survey: () => surveyOf({ name, mixture, chosen, bits, over }) };
+}
+
+/** Gathers what may become of each matrix, and chooses when it has seen them all. */
+function surveyOf({
+  name: method,
+  mixture,
+  chosen,
+  bits,
+  over,
+}: {
+  readonly name: string;
+  readonly mixture: Mixture<object>;
+  readonly chosen: object;
+  readonly bits: number;
+  readonly over: (optionsOf: (context: Context) => object) => Compressor;
+}): Survey {
+  const names: string[] = [];
+  const candidates: (readonly Candidate<object>[])[] = [];
+  let weights = 0;
+  return {
+    async see(W, context) {
+      names.push(context.name!);
+      candidates.push(await mixture.candidates(W, context, chosen));
+      weights += W.data.length;
+    },
+    async choose() {
+      const least = (8 * leastBytes(candidates)) / weights;
+      if (least > bits) {
+        throw new InputError(
+          `${method}: no mixture of its candidates takes ${bits} bits a weight or fewer; the smallest takes ${Math.ceil(1000 * least) / 1000}`,
+        );
+      }
+      const picked = await allocate(candidates, Math.floor((bits * weights) / 8));
+      const own = new Map(names.map((name, n) => [name, candidates[n][picked[n]].options]));
+      return over(({ name }) => own.get(name!)!);
+    },
   };
 }

@@ -1,4 +1,5 @@
 import type { Backend } from "../backends/backend.ts";
+import { encodeWeight, formatByName } from "../formats/index.ts";
 import { pauses } from "../record/pause.ts";
 import type { Job } from "../record/record.ts";
 import { generator, normals } from "../tensor/random.ts";
@@ -11,12 +12,24 @@ import {
   type Tensor,
   transposed,
 } from "../tensor/tensor.ts";
+import type { Weight } from "../tensor/weight.ts";
 import { slices } from "./slices.ts";
+
+/**
+ * What an error E (rows, cols) counts: ‖diag(rows)·E·R‖², where R is L, or
+ * diag(columns), or nothing. All numbers are above 0.
+ */
+export interface ErrorWeights {
+  readonly rows?: Float32Array;
+  readonly columns?: Float32Array;
+  /** (cols, cols) lower triangular with H = L·Lᵀ: errors count tr(E·H·Eᵀ). Takes the place of `columns`. */
+  readonly L?: Tensor;
+}
 
 export interface LowRankOptions {
   readonly rank: number;
-  /** L (cols, cols) lower triangular with H = L·Lᵀ: errors E count tr(E·H·Eᵀ). Default: all alike. */
-  readonly L?: Tensor;
+  /** Default: all errors count alike. */
+  readonly weights?: ErrorWeights;
   readonly seed?: number;
   readonly signal?: AbortSignal;
 }
@@ -27,6 +40,32 @@ export interface LowRank {
   readonly b: Matrix;
 }
 
+/** How the two factors may be stored. */
+export const factorFormats = ["f16", "bf16", "int8", "int4"] as const;
+
+/** The factors as they are stored: a·b as a weight. */
+export function lowRankWeight({ a, b }: LowRank, format: string): Weight {
+  const part = ({ rows, cols, data }: Matrix) => encodeWeight(formatByName(format), [rows, cols], data);
+  return { shape: [a.rows, b.cols], expression: { kind: "lowRank", a: part(a), b: part(b) } };
+}
+
+/** Where nobody says: a 64th of the narrower side, at least 1. */
+export function defaultRank({ rows, cols }: { readonly rows: number; readonly cols: number }): number {
+  return Math.max(1, Math.floor(Math.min(rows, cols) / 64));
+}
+
+/** Throws an InputError for a rank that is more than a matrix can have. */
+export function checkRank(
+  method: string,
+  { rows, cols }: { readonly rows: number; readonly cols: number },
+  rank: number,
+): void {
+  const most = Math.min(rows, cols);
+  if (rank > most) {
+    throw new InputError(`${method}: a rank of ${rank} is more than ${most}, the most of ${rows}×${cols}`);
+  }
+}
+
 /** Directions looked at beyond the rank, and rounds of power iteration: the error is then that of the best within parts of a percent. */
 const BEYOND = 8;
 const ROUNDS = 3;
@@ -34,15 +73,17 @@ const ROUNDS = 3;
 /**
  * The best approximation of rank r, A ≈ a·b, by randomized subspace iteration
  * (Halko, Martinsson and Tropp, 2011, https://arxiv.org/abs/0909.4061,
- * algorithms 4.4 and 5.1). With H = L·Lᵀ it is the best in tr(E·H·Eᵀ): that of
- * A·L, whose right factor is multiplied by L⁻¹ again.
+ * algorithms 4.4 and 5.1). With weights it is the best as these count: that of
+ * diag(rows)·A·R, whose factors are then divided by rows and by R. With H =
+ * L·Lᵀ this is LQER (Zhang et al., 2024, https://arxiv.org/abs/2402.02446) and
+ * EoRA (Liu et al., 2024, https://arxiv.org/abs/2410.21271) in one.
  *
  * A (rows, cols); cost O(rows·cols·(rank + 8)) for each of about 8 products.
  */
 export async function lowRankOf(
   backend: Backend,
   A: Matrix,
-  { rank, L, seed = 0, signal }: LowRankOptions,
+  { rank, weights = {}, seed = 0, signal }: LowRankOptions,
 ): Promise<LowRank> {
   const { rows, cols } = A;
   if (!(rank >= 1 && rank <= Math.min(rows, cols))) {
@@ -52,7 +93,7 @@ export async function lowRankOf(
   }
   const pause = pauses({ signal });
   const width = Math.min(rank + BEYOND, rows, cols);
-  const M = L ? await timesLower(backend, A, L, { signal }) : A;
+  const M = await weighted(backend, A, weights, { signal });
   const forward = backend.upload(hostTensor([rows, cols], M.data));
   const backward = backend.upload(hostTensor([cols, rows], transposed(M).data));
   /** (n, width) rows of vectors times a matrix: x·Wᵀ. */
@@ -86,7 +127,11 @@ export async function lowRankOf(
       }
       for (let c = 0; c < cols; c++) b.data[k * cols + c] = root * u[c * width + k];
     }
-    return L ? { a, b: await overLower(b, L) } : { a, b };
+    const { rows: down, columns: across, L } = weights;
+    if (down) for (let i = 0; i < a.data.length; i++) a.data[i] /= down[Math.floor(i / rank)];
+    if (L) return { a, b: await overLower(b, L) };
+    if (across) for (let i = 0; i < b.data.length; i++) b.data[i] /= across[i % cols];
+    return { a, b };
   } finally {
     backend.free(forward);
     backend.free(backward);
@@ -113,8 +158,22 @@ export async function lowRankOf(
   }
 }
 
+/** diag(rows)·E·R: the squares of its elements add up to what E counts. */
+export async function weighted(
+  backend: Backend,
+  E: Matrix,
+  { rows: down, columns: across, L }: ErrorWeights,
+  job: Job = {},
+): Promise<Matrix> {
+  const { rows, cols, data } = L ? await timesLower(backend, E, L, job) : E;
+  const right = L ? undefined : across;
+  if (!down && !right) return { rows, cols, data };
+  const scaled = data.map((e, i) => e * (down?.[Math.floor(i / cols)] ?? 1) * (right?.[i % cols] ?? 1));
+  return matrix(rows, cols, scaled);
+}
+
 /** A·L, for L (cols, cols): ‖A·L‖² = tr(A·H·Aᵀ) where H = L·Lᵀ. */
-export async function timesLower(
+async function timesLower(
   backend: Backend,
   { rows, cols, data }: Matrix,
   L: Tensor,

@@ -17,12 +17,22 @@ interface Named {
 /** What a method may use beside the weights. */
 export interface Context extends Job {
   readonly backend: Backend;
+  /** Of the matrix, as the model calls it. */
+  readonly name?: string;
   /**
    * H = (2/n)·Σ x·xᵀ over the n calibration tokens that reach this layer,
    * (cols, cols) symmetric, on the backend; undefined without calibration.
    */
   readonly H?: Tensor;
+  /**
+   * F (rows·cols): squared gradients of the calibration loss by each weight, summed over the sequences
+   * (methods/fisher.ts); for methods that need it.
+   */
+  readonly fisher?: Float32Array;
 }
+
+/** What a method may need to know beside the weights. */
+export type Need = "H" | "fisher";
 
 /** Changes a float model into another one that computes the same function and compresses better (smoothing, rotation). */
 export interface Transform<Options = object> extends Named {
@@ -44,12 +54,32 @@ export interface Decomposition<Options = unknown> extends Named {
   readonly kind: "decomposition";
   /** Whether `decompose` needs H. */
   readonly calibrated: boolean;
+  /** What it needs with these options. */
+  needs?(options: Options): readonly Need[];
   /** What a person may set. */
   readonly options: z.ZodType<Options>;
   /** Throws an InputError where a matrix of this size cannot be put together so. */
   check(size: { readonly rows: number; readonly cols: number }, options: Options): void;
   /** W (rows, cols) -> parts that stand for it. W stays as it is. */
   decompose(W: Matrix, context: Context, options: Options): Promise<Weight>;
+  /** For methods that give every matrix options of its own under one budget: what is chosen from. */
+  readonly mixture?: Mixture<Options>;
+}
+
+/** All matrices are seen once, in float, before the first is put together; the choice is that of `allocate`. */
+export interface Mixture<Options> {
+  /** Bits per weight that all matrices together may take; undefined where options leave nothing to choose. */
+  budget(options: Options): number | undefined;
+  /** What may become of one matrix. Its H, with calibration, is that of the float model. */
+  candidates(W: Matrix, context: Context, options: Options): Promise<readonly Candidate<Options>[]>;
+}
+
+/** One way to store one matrix. */
+export interface Candidate<Options> {
+  readonly options: Options;
+  readonly bytes: number;
+  /** What is lost by it, in units that are the same for all matrices. */
+  readonly error: number;
 }
 
 /** Where a run stands. */

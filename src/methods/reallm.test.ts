@@ -88,7 +88,7 @@ it("a planted low-rank part is recovered, and the error of random matrices is th
 it("the low rank under H has less output error than that of the matrix alone", async () => {
   const { W, H } = toy(40, 64, 5);
   const L = await choleskyOf(backend, H);
-  const weighted = await lowRankOf(backend, W, { rank: 6, L });
+  const weighted = await lowRankOf(backend, W, { rank: 6, weights: { L } });
   const plain = await lowRankOf(backend, W, { rank: 6 });
   const errorOf = ({ a, b }: { a: Matrix; b: Matrix }) => outputError({ W, H }, product(a, b).data);
   expect(errorOf(weighted)).toBeLessThan(0.8 * errorOf(plain));

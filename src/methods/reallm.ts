@@ -1,12 +1,12 @@
 import { z } from "zod";
-import { decodeWeight, encodeWeight, formatByName } from "../formats/index.ts";
+import { decodeWeight } from "../formats/index.ts";
 import { halfAway } from "../tensor/rounding.ts";
-import { InputError, type Matrix } from "../tensor/tensor.ts";
-import type { Weight } from "../tensor/weight.ts";
-import { choleskyOf } from "./cholesky.ts";
-import { type LowRank, lowRankOf, timesLower } from "./low-rank.ts";
+import type { Matrix } from "../tensor/tensor.ts";
+import { sumOf } from "../tensor/weight.ts";
+import { alternate } from "./alternate.ts";
+import { needsOf, weigh, weightings } from "./error-weights.ts";
+import { checkRank, defaultRank, factorFormats, lowRankOf, lowRankWeight } from "./low-rank.ts";
 import type { Decomposition } from "./method.ts";
-import { damp, prepare } from "./spread-errors.ts";
 import { checkVectorOptions, difference, vectorCodes } from "./vector-codes.ts";
 
 const options = z.strictObject({
@@ -19,7 +19,9 @@ const options = z.strictObject({
   /** Of the low-rank part; 0 leaves it away. Default: 1/64 of the narrower side, at least 1. */
   rank: z.int().min(0).optional(),
   /** How its two factors are stored. */
-  factors: z.enum(["f16", "bf16", "int8", "int4"]).default("f16"),
+  factors: z.enum(factorFormats).default("f16"),
+  /** By what errors count in the low-rank part and between rounds. Default: H with calibration, else none. */
+  weighting: z.enum(weightings).optional(),
   /** Rounds of fitting low rank and codes in turn, at most. */
   rounds: z.int().min(1).default(20),
   /** Share of its mean that is added to the diagonal of H. */
@@ -36,12 +38,13 @@ export type ReallmOptions = z.infer<typeof options>;
  *   repeat   A·B = low rank of (W − Q),  Q = codes of (W − A·B)
  *   until the error rises; the best round is kept
  *
- * Errors are tr(E·H·Eᵀ) with calibration, else ‖E‖². With calibration the codes of the last round are chosen again with
- * errors spread over the columns to come, and the low-rank part is fitted once more to what is then left.
+ * Errors count by `weighting`: tr(E·H·Eᵀ) with calibration, else ‖E‖². With calibration the codes of the last round are
+ * chosen again with errors spread over the columns to come, and the low-rank part is fitted once more to what is then
+ * left.
  *
  * Leconte, Bedin, Nguyen and Moulines, 2024 (https://arxiv.org/abs/2405.13155); the alternation as in their code
  * (https://github.com/LisaBedin/ReALLM, models/lq_utils.py). Ours: vectors lie along rows, scales are root mean squares
- * in bytes, and H takes the place of their diagonal Fisher weights.
+ * in bytes, and H takes the place of their diagonal Fisher weights unless `weighting` asks for these.
  */
 export const reallm: Decomposition<ReallmOptions> = {
   kind: "decomposition",
@@ -53,71 +56,40 @@ export const reallm: Decomposition<ReallmOptions> = {
   check({ rows, cols }, chosen) {
     const settings = settle({ rows, cols }, chosen);
     checkVectorOptions("reallm", { rows, cols }, settings);
-    const most = Math.min(rows, cols);
-    if (settings.rank > most) {
-      throw new InputError(
-        `reallm: a rank of ${settings.rank} is more than ${most}, the most of ${rows}×${cols}`,
-      );
-    }
+    checkRank("reallm", { rows, cols }, settings.rank);
   },
+
+  needs: ({ weighting }) => needsOf(weighting),
 
   async decompose(source, context, chosen) {
     const { backend, signal } = context;
-    const { W, H } = context.H
-      ? await prepare("reallm", source, context.H, backend)
-      : { W: source, H: undefined };
-    const settings = { ...settle(W, chosen), signal };
-    if (settings.rank === 0) return vectorCodes(backend, W, { ...settings, H });
-
-    const L = H && (await choleskyOf(backend, damped(H, settings.damping), { signal }));
+    const settings = { ...settle(source, chosen), signal };
+    const { W, H, weights, errorOf, free } = await weigh("reallm", source, context, settings);
     try {
-      const errorOf = async (E: Matrix) => squares(L ? await timesLower(backend, E, L, { signal }) : E);
-      const lowOf = async (A: Matrix) =>
-        stored(await lowRankOf(backend, A, { rank: settings.rank, L, signal }), settings.factors);
-      let best: { low: Weight; codes: Weight; error: number } | undefined;
-      let rest = W;
-      for (let round = 0; round < settings.rounds; round++) {
-        const low = await lowOf(rest);
-        const lowMatrix = decodeWeight(low);
-        const codes = await vectorCodes(backend, difference(W, lowMatrix), {
-          ...settings,
-          H,
-          nearest: true,
-        });
-        rest = difference(W, decodeWeight(codes));
-        const error = await errorOf(difference(rest, lowMatrix));
-        if (best && error >= best.error) break;
-        best = { low, codes, error };
-      }
-      if (!H) return sum(W, best!.codes, best!.low);
-      const codes = await vectorCodes(backend, difference(W, decodeWeight(best!.low)), { ...settings, H });
-      return sum(W, codes, await lowOf(difference(W, decodeWeight(codes))));
+      const codesOf = (rest: Matrix, nearest = false) =>
+        vectorCodes(backend, rest, { ...settings, H, nearest });
+      if (settings.rank === 0) return await codesOf(W);
+      const lowOf = async (rest: Matrix) => {
+        const low = await lowRankOf(backend, rest, { rank: settings.rank, weights, signal });
+        return lowRankWeight(low, settings.factors);
+      };
+      const { first: low, second: codes } = await alternate(W, {
+        first: lowOf,
+        second: (rest) => codesOf(rest, true),
+        errorOf,
+        rounds: settings.rounds,
+        untilRise: true,
+      });
+      if (!H) return sumOf(codes, low);
+      const spread = await codesOf(difference(W, decodeWeight(low)));
+      return sumOf(spread, await lowOf(difference(W, decodeWeight(spread))));
     } finally {
-      if (L) backend.free(L);
+      free();
     }
   },
 };
 
 function settle({ rows, cols }: { rows: number; cols: number }, chosen: ReallmOptions) {
-  const { bits, length, group = cols, rank = Math.max(1, Math.floor(Math.min(rows, cols) / 64)) } = chosen;
+  const { bits, length, group = cols, rank = defaultRank({ rows, cols }) } = chosen;
   return { ...chosen, group, rank, length, entries: halfAway(2 ** (bits * length)) };
-}
-
-function stored({ a, b }: LowRank, format: string): Weight {
-  const part = ({ rows, cols, data }: Matrix) => encodeWeight(formatByName(format), [rows, cols], data);
-  return { shape: [a.rows, b.cols], expression: { kind: "lowRank", a: part(a), b: part(b) } };
-}
-
-function sum({ rows, cols }: Matrix, ...terms: Weight[]): Weight {
-  return { shape: [rows, cols], expression: { kind: "sum", terms } };
-}
-
-function damped(H: Float32Array, damping: number): Float32Array {
-  const result = H.slice();
-  damp(result, Math.sqrt(H.length), damping);
-  return result;
-}
-
-function squares(E: Matrix): number {
-  return E.data.reduce((sum, e) => sum + e * e, 0);
 }

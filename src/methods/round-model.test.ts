@@ -2,56 +2,13 @@ import { readdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { expect, it } from "vitest";
 import { openReference } from "../backends/reference.ts";
-import type { TensorSource } from "../files/file.ts";
-import { decodeWeight, encodeWeight, formatByName } from "../formats/index.ts";
-import { initialize } from "../models/initialize.ts";
-import { llama } from "../models/llama.ts";
-import type { Model } from "../models/model.ts";
-import { generator } from "../tensor/random.ts";
-import type { Weight } from "../tensor/weight.ts";
+import { decodeWeight, formatByName } from "../formats/index.ts";
 import { rounding } from "./compressor.ts";
 import { gptq } from "./gptq.ts";
 import type { Context, Rounding } from "./method.ts";
 import { type RoundingPlan, roundedModel } from "./round-model.ts";
 import { rtn } from "./rtn.ts";
-
-function tiny(layers: number): Model {
-  return llama({
-    architecture: "llama",
-    vocabulary: 50,
-    context: 32,
-    dim: 32,
-    layers,
-    heads: 2,
-    kvHeads: 1,
-    headDim: 16,
-    ffn: 48,
-    normEpsilon: 1e-5,
-    ropeBase: 10000,
-    ropePairing: "halves",
-    tiedHead: false,
-  });
-}
-
-/** Random weights in memory; `onRead` is called before each one is given. */
-function sourceOf(model: Model, onRead: () => void = () => {}): TensorSource {
-  const weights = new Map<string, Weight>();
-  for (const [name, { shape, data }] of initialize(model, generator(1), 0.1)) {
-    weights.set(name, encodeWeight(formatByName("f32"), shape, data as Float32Array));
-  }
-  return {
-    names: [...weights.keys()],
-    has: (name) => weights.has(name),
-    shape: (name) => weights.get(name)!.shape,
-    format: () => "f32",
-    bytes: (name) => 4 * weights.get(name)!.shape.reduce((a, b) => a * b, 1),
-    read: async (name) => {
-      onRead();
-      return weights.get(name)!;
-    },
-    close: async () => {},
-  };
-}
+import { sourceOf, tinyModel } from "./tiny-model.suite.ts";
 
 const calibration = [Int32Array.from({ length: 32 }, (_, i) => (7 * i) % 50), Int32Array.of(1, 2, 3)];
 const int4 = formatByName("int4");
@@ -59,7 +16,7 @@ const plan: RoundingPlan = { linear: rounding(gptq, int4), calibration };
 
 it("spills activations to disk beyond the limit, with the same result, and frees everything", async () => {
   const backend = openReference();
-  const model = tiny(2);
+  const model = tinyModel(2);
   const input = { model, source: sourceOf(model), name: "tiny", backend };
   const temporaries = () => readdirSync(tmpdir()).filter((name) => name.startsWith("lowbit-activations-"));
   const held = await roundedModel(input, plan);
@@ -72,7 +29,7 @@ it("spills activations to disk beyond the limit, with the same result, and frees
 it("holds one block's weights at a time, however many blocks there are", async () => {
   const peak = async (layers: number) => {
     const backend = openReference();
-    const model = tiny(layers);
+    const model = tinyModel(layers);
     let most = 0;
     const source = sourceOf(model, () => {
       most = Math.max(most, backend.bytesInUse());
@@ -94,7 +51,7 @@ it("gives layers that share an input the same H, and each input its own", async 
     },
   };
   const backend = openReference();
-  const model = tiny(1);
+  const model = tinyModel(1);
   await roundedModel(
     { model, source: sourceOf(model), name: "tiny", backend },
     { ...plan, linear: rounding(spy, int4) },
@@ -114,7 +71,7 @@ it("gives layers that share an input the same H, and each input its own", async 
 
 it("sends the activations of the rounded blocks into the next one", async () => {
   const backend = openReference();
-  const model = tiny(2);
+  const model = tinyModel(2);
   const source = sourceOf(model);
   const H = async (linear: string, sequential: boolean) => {
     const found = new Map<string, Float32Array>();
@@ -142,7 +99,7 @@ it("sends the activations of the rounded blocks into the next one", async () => 
 
 it("keeps embedding and head in 16 bits and norms as they are", async () => {
   const backend = openReference();
-  const model = tiny(1);
+  const model = tinyModel(1);
   const source = sourceOf(model);
   const { weights, layers } = await roundedModel(
     { model, source, name: "tiny", backend },

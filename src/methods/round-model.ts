@@ -8,6 +8,7 @@ import type { Job } from "../record/record.ts";
 import { hostTensor, InputError, type Matrix, matrix, type Tensor } from "../tensor/tensor.ts";
 import { bitsByUse, bytesOf, describeWeight, type Weight } from "../tensor/weight.ts";
 import type { Compressor } from "./compressor.ts";
+import { type Fisher, openFisher } from "./fisher.ts";
 import { openFlow } from "./flow.ts";
 import { slices } from "./slices.ts";
 
@@ -30,7 +31,7 @@ export interface RoundingPlan {
   readonly calibration?: readonly Int32Array[];
   /** Inputs of a layer come through the layers before it in the same block already rounded: four passes a block, not one. */
   readonly trueSequential?: boolean;
-  /** Activations beyond this many bytes go to a temporary file. Default 1 GiB. */
+  /** Activations beyond this many bytes go to a temporary file, and so do squared gradients. Default 1 GiB. */
   readonly activationBytes?: number;
 }
 
@@ -104,6 +105,49 @@ export async function* roundModel(
   job: Job = {},
 ): AsyncGenerator<RoundedTensor> {
   checkPlan(input, plan);
+  const { calibration } = plan;
+  const fisher = plan.linear.fisher ? await openFisher(input, calibration!, limitOf(plan), job) : undefined;
+  try {
+    const linear = await surveyed(input, plan, fisher, job);
+    yield* blockByBlock(input, { ...plan, linear }, fisher, job);
+  } finally {
+    await fisher?.close();
+  }
+}
+
+/** Bytes that each kind of what is kept for later may take in memory. */
+function limitOf({ activationBytes = 2 ** 30 }: RoundingPlan): number {
+  return activationBytes;
+}
+
+/** What compresses each matrix. Where that depends on them all, they are seen in float first, on a way of their own. */
+async function surveyed(
+  input: Rounded,
+  plan: RoundingPlan,
+  fisher: Fisher | undefined,
+  job: Job,
+): Promise<Compressor> {
+  const survey = plan.linear.survey?.();
+  if (!survey) return plan.linear;
+  const observer: Compressor = {
+    ...plan.linear,
+    async compress(W, context) {
+      await survey.see(W, context);
+      return encodeWeight(formatByName("f32"), [W.rows, W.cols], W.data);
+    },
+  };
+  const asSurvey: Job = { ...job, onProgress: (at) => job.onProgress?.({ ...at, task: "survey" }) };
+  const way = blockByBlock(input, { ...plan, linear: observer, others: undefined }, fisher, asSurvey);
+  while (!(await way.next()).done);
+  return survey.choose();
+}
+
+async function* blockByBlock(
+  input: Rounded,
+  plan: RoundingPlan,
+  fisher: Fisher | undefined,
+  job: Job,
+): AsyncGenerator<RoundedTensor> {
   const { model, source, backend, name } = input;
   const pause = pauses(job);
   const linears = model.tensors.filter(({ role }) => role === "linear").length;
@@ -133,9 +177,8 @@ export async function* roundModel(
   async function round(spec: TensorSpec, W: Matrix, H?: Tensor): Promise<RoundedTensor> {
     job.onProgress?.({ task: "compress", done: done++, total: linears, unit: "matrices", note: spec.name });
     const { linear } = plan;
-    const weight = await withinAsync(`${name}: ${spec.name}`, () =>
-      linear.compress(W, { ...job, backend, H }),
-    );
+    const context = { ...job, backend, name: spec.name, H, fisher: await fisher?.of(spec.name) };
+    const weight = await withinAsync(`${name}: ${spec.name}`, () => linear.compress(W, context));
     const Ŵ = decodeWeight(weight).data;
     const layer = weightLayer(spec, W, Ŵ, weight, linear.name);
     if (!H) return { name: spec.name, weight, layer };
@@ -144,7 +187,7 @@ export async function* roundModel(
   }
 
   const flow = plan.calibration?.length
-    ? await openFlow(input, plan.calibration, plan.activationBytes ?? 2 ** 30, job)
+    ? await openFlow(input, plan.calibration, limitOf(plan), job)
     : undefined;
   try {
     for (const spec of model.tensors.filter(({ block }) => block === undefined)) {

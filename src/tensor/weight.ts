@@ -62,6 +62,11 @@ export function packedWeight(shape: readonly number[], format: string, parts: Pa
   return { shape, expression: { kind: "packed", format, parts } };
 }
 
+/** The sum of weights of one shape. */
+export function sumOf(...terms: readonly Weight[]): Weight {
+  return { shape: terms[0].shape, expression: { kind: "sum", terms } };
+}
+
 /** The one packed part of a weight; an UnsupportedError names the kind when there are more. */
 export function onlyPart(weight: Weight): { readonly format: string; readonly parts: Parts } {
   if (weight.expression.kind !== "packed") {
