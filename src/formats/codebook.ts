@@ -1,4 +1,4 @@
-import { InputError, type Matrix, matrix, row, ShapeError } from "../tensor/tensor.ts";
+import { InputError, type Matrix, matrix, ShapeError } from "../tensor/tensor.ts";
 import type { Part } from "../tensor/weight.ts";
 import { partOf } from "./format.ts";
 
@@ -48,10 +48,13 @@ export function unpackCodes(codes: Part, rows: number, perRow: number, bits: num
 /** The matrix (rows, cols) of stored codes; an InputError names a code that the book does not have. */
 export function lookUp(codes: Part, bits: number, book: Matrix, rows: number, cols: number): Matrix {
   checkCodes(codes, bits, book.rows, rows, cols / book.cols);
+  const { cols: length } = book;
   const data = new Float32Array(rows * cols);
   for (let r = 0; r < rows; r++) {
-    for (let v = 0; v < cols / book.cols; v++) {
-      data.set(row(book, codeAt(codes, r, v, bits)), r * cols + v * book.cols);
+    for (let v = 0; v < cols / length; v++) {
+      const entry = codeAt(codes, r, v, bits) * length;
+      const at = r * cols + v * length;
+      for (let j = 0; j < length; j++) data[at + j] = book.data[entry + j];
     }
   }
   return matrix(rows, cols, data);

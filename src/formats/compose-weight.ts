@@ -112,11 +112,25 @@ function multiply(A: Matrix, B: Matrix): Matrix {
   }
   const product = matrix(A.rows, B.cols);
   const sums = new Float64Array(B.cols);
+  const { cols: inner, data: a } = A;
+  const { cols, data: b } = B;
   for (let r = 0; r < A.rows; r++) {
     sums.fill(0);
-    for (let i = 0; i < A.cols; i++) {
-      const a = A.data[r * A.cols + i];
-      for (let c = 0; c < B.cols; c++) sums[c] += a * B.data[i * B.cols + c];
+    let i = 0;
+    for (; i + 4 <= inner; i += 4) {
+      // Four at a time, so that a sum is loaded and stored once for them.
+      const at = r * inner + i;
+      const from = i * cols;
+      const a0 = a[at];
+      const a1 = a[at + 1];
+      const a2 = a[at + 2];
+      const a3 = a[at + 3];
+      for (let c = 0, k = from; c < cols; c++, k++) {
+        sums[c] += a0 * b[k] + a1 * b[k + cols] + a2 * b[k + 2 * cols] + a3 * b[k + 3 * cols];
+      }
+    }
+    for (; i < inner; i++) {
+      for (let c = 0; c < cols; c++) sums[c] += a[r * inner + i] * b[i * cols + c];
     }
     row(product, r).set(sums);
   }

@@ -11,6 +11,8 @@ export interface KMeansOptions {
   /** (m, length): what the elements of vector i count, row i mod m. Default: all 1. */
   readonly weights?: Float32Array;
   readonly seed?: number;
+  /** (entries, length): what the rounds begin with. Default: k-means++, learned of a sample first where there are many vectors. */
+  readonly start?: Matrix;
   /** Rounds at most. Default 60. */
   readonly rounds?: number;
   readonly signal?: AbortSignal;
@@ -31,19 +33,18 @@ const IMPROVEMENT = 1e-4;
 const SAMPLE = [4096, 16] as const;
 /** Books of more entries begin with vectors picked at random. */
 const SPREAD_OUT = 1024;
+/** Vectors that the first rounds look at, at least, and for each entry; those after them look at all. */
+const LEARNED_OF = [1 << 16, 256] as const;
 
 /**
  * k-means of vectors x (n, length): entries that have the least Σ w·(x − entry)²,
  * as the rounds of Lloyd (1982) find them from the start of k-means++ (Arthur and
  * Vassilvitskii, 2007). An entry that no vector is nearest to moves to the vector
- * that is worst served. Entries are rounded to fp16 as they will be stored, and
+ * that is worst served. Of many vectors the first rounds see a sample. Entries are rounded to fp16 as they will be stored, and
  * codes and error are those of the rounded ones.
  */
-export async function kMeans(
-  backend: Backend,
-  x: Float32Array,
-  { length, entries: count, weights, seed = 0, rounds = 60, signal }: KMeansOptions,
-): Promise<Book> {
+export async function kMeans(backend: Backend, x: Float32Array, options: KMeansOptions): Promise<Book> {
+  const { length, entries: count, weights, seed = 0, rounds = 60, signal } = options;
   const n = x.length / length;
   if (!Number.isInteger(n) || n < count) {
     throw new InputError(`k-means: a book of ${count} entries needs as many vectors, got ${Math.floor(n)}`);
@@ -51,7 +52,7 @@ export async function kMeans(
   const pause = pauses({ signal });
   const w = weights ?? new Float32Array(length).fill(1);
   const random = generator(seed);
-  const start = firstEntries(x, w, length, count, random);
+  const start = await startOf();
   const tensors = {
     x: backend.upload(hostTensor([n, length], x)),
     w: backend.upload(hostTensor([w.length / length, length], w)),
@@ -87,6 +88,33 @@ export async function kMeans(
   } finally {
     for (const t of Object.values(tensors)) backend.free(t);
   }
+
+  function begunWith({ rows, cols, data }: Matrix): Float32Array {
+    if (rows === count && cols === length) return data.map(Math.f16round);
+    throw new InputError(
+      `k-means: begins with entries of ${rows}×${cols} where the book is ${count}×${length}`,
+    );
+  }
+
+  async function startOf(): Promise<Float32Array> {
+    if (options.start) return begunWith(options.start);
+    const few = Math.max(LEARNED_OF[0], LEARNED_OF[1] * count);
+    if (n < 2 * few) return firstEntries(x, w, length, count, random);
+    const sample = permutation(random, n).subarray(0, few);
+    const some = { ...options, weights: weights && vectorsAt(w, sample, length) };
+    return (await kMeans(backend, vectorsAt(x, sample, length), some)).entries.data;
+  }
+}
+
+/** The vectors of those numbers, which begin again after the last. */
+function vectorsAt(x: Float32Array, numbers: Uint32Array, length: number): Float32Array {
+  const n = x.length / length;
+  const picked = new Float32Array(numbers.length * length);
+  for (const [k, i] of numbers.entries()) {
+    const from = (i % n) * length;
+    picked.set(x.subarray(from, from + length), k * length);
+  }
+  return picked;
 }
 
 /** Entries of no mass become the vectors with the largest errors, each another one. */

@@ -65,6 +65,33 @@ it("k-means leaves no entry without vectors where there are enough of them, and 
   for (const [i, level] of [-1.51, -0.453, 0.453, 1.51].entries()) expect(second[i]).toBeCloseTo(level, 0);
 });
 
+it("k-means goes on from the entries that it is given, and never to a larger error", async () => {
+  const x = normals(generator(5), 8000);
+  const options = { length: 2, entries: 16 };
+  const early = await kMeans(backend, x, { ...options, rounds: 2 });
+  const start = early.entries;
+  const same = await kMeans(backend, x, { ...options, start, rounds: 0 });
+  expect(same).toEqual(early);
+  const later = await kMeans(backend, x, { ...options, start });
+  expect(later.error).toBeLessThan(early.error);
+  const settled = await kMeans(backend, x, { ...options, start: later.entries });
+  expect(settled.error).toBeLessThanOrEqual(later.error);
+  await expect(kMeans(backend, x, { length: 4, entries: 16, start })).rejects.toThrow(
+    "k-means: begins with entries of 16×2 where the book is 16×4",
+  );
+});
+
+it("a book learned of a sample first serves all vectors as well, each with its own weight", async () => {
+  const [n, length, entries] = [1 << 18, 1, 8];
+  const x = normals(generator(6), n);
+  // Vectors beyond 1 count nothing: the book is that of the others.
+  const weights = x.map((value) => (Math.abs(value) < 1 ? 1 : 0));
+  const { entries: book } = await kMeans(backend, x, { length, entries, weights });
+  for (const entry of book.data) expect(Math.abs(entry)).toBeLessThan(1);
+  const { error } = await kMeans(backend, x, { length, entries });
+  expect(error / n).toBeLessThan(0.0352); // optimum 0.0345 (Max, 1960)
+});
+
 it("a book larger than its data is refused", async () => {
   await expect(kMeans(backend, new Float32Array(6), { length: 2, entries: 4 })).rejects.toThrow(
     "a book of 4 entries needs as many vectors, got 3",

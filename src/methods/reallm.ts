@@ -2,7 +2,7 @@ import { z } from "zod";
 import { decodeWeight } from "../formats/index.ts";
 import { halfAway } from "../tensor/rounding.ts";
 import type { Matrix } from "../tensor/tensor.ts";
-import { sumOf } from "../tensor/weight.ts";
+import { sumOf, type Weight } from "../tensor/weight.ts";
 import { alternate } from "./alternate.ts";
 import { needsOf, weigh, weightings } from "./error-weights.ts";
 import { checkRank, defaultRank, factorFormats, lowRankOf, lowRankWeight } from "./low-rank.ts";
@@ -66,8 +66,12 @@ export const reallm: Decomposition<ReallmOptions> = {
     const settings = { ...settle(source, chosen), signal };
     const { W, H, weights, errorOf, free } = await weigh("reallm", source, context, settings);
     try {
-      const codesOf = (rest: Matrix, nearest = false) =>
-        vectorCodes(backend, rest, { ...settings, H, nearest });
+      const codesOf = (rest: Matrix) => vectorCodes(backend, rest, { ...settings, H });
+      let like: Weight | undefined;
+      const nearestCodesOf = async (rest: Matrix) => {
+        like = await vectorCodes(backend, rest, { ...settings, H, nearest: true, like });
+        return like;
+      };
       if (settings.rank === 0) return await codesOf(W);
       const lowOf = async (rest: Matrix) => {
         const low = await lowRankOf(backend, rest, { rank: settings.rank, weights, signal });
@@ -75,7 +79,7 @@ export const reallm: Decomposition<ReallmOptions> = {
       };
       const { first: low, second: codes } = await alternate(W, {
         first: lowOf,
-        second: (rest) => codesOf(rest, true),
+        second: nearestCodesOf,
         errorOf,
         rounds: settings.rounds,
         untilRise: true,

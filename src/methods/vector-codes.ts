@@ -83,6 +83,8 @@ export async function vectorCodes(
     readonly damping?: number;
     /** Codes by `nearest` alone, though H says what an element counts. */
     readonly nearest?: boolean;
+    /** Codes as this function made them of a matrix like W: k-means begins with their book. */
+    readonly like?: Weight;
   },
 ): Promise<Weight> {
   const { length, group, H, seed, signal } = options;
@@ -92,7 +94,8 @@ export async function vectorCodes(
   const swept = H && !options.nearest;
   const U = swept ? await spreadFactor(backend, H, { damping: options.damping, signal }) : undefined;
   const weights = importance(W, S, group, U ? diagonal(U).map((u) => 1 / u ** 2) : H && diagonal(H));
-  const book = await kMeans(backend, x, { length, entries: options.entries, weights, seed, signal });
+  const start = options.like && bookOf(options.like);
+  const book = await kMeans(backend, x, { length, entries: options.entries, weights, start, seed, signal });
   const entries = book.entries;
   const codes = U ? await sweep(backend, W, U, S, entries, options) : book.codes;
   const codeBits = codeBitsFor(entries.rows);
@@ -109,12 +112,20 @@ export async function vectorCodes(
   return { shape, expression: { kind: "scaleGroups", scales, of } };
 }
 
+/** The book of what `vectorCodes` made. */
+function bookOf({ expression: e }: Weight): Matrix | undefined {
+  if (e.kind === "scaleGroups") return bookOf(e.of);
+  return e.kind === "codebook" ? decodeWeight(e.book) : undefined;
+}
+
 /** W over its scales; 0 where the scale is 0. */
 function scaled(W: Matrix, S: Matrix, group: number): Float32Array {
-  return W.data.map((w, i) => {
-    const s = S.data[Math.floor(i / group)];
-    return s === 0 ? 0 : w / s;
-  });
+  const x = new Float32Array(W.data.length);
+  for (const [g, s] of S.data.entries()) {
+    if (s === 0) continue;
+    for (let i = g * group; i < (g + 1) * group; i++) x[i] = W.data[i] / s;
+  }
+  return x;
 }
 
 /** scale²·h_c of every element, the mean being 1. */
@@ -124,9 +135,16 @@ function importance(
   group: number,
   h: ArrayLike<number> = new Float32Array(W.cols).fill(1),
 ): Float32Array {
-  const weights = Float32Array.from(W.data, (_, i) => S.data[Math.floor(i / group)] ** 2 * h[i % W.cols]);
-  const mean = weights.reduce((sum, w) => sum + w, 0) / weights.length;
-  return mean > 0 ? weights.map((w) => w / mean) : weights.fill(1);
+  const weights = new Float32Array(W.data.length);
+  let sum = 0;
+  for (let i = 0; i < weights.length; i++) {
+    weights[i] = S.data[Math.floor(i / group)] ** 2 * h[i % W.cols];
+    sum += weights[i];
+  }
+  const mean = sum / weights.length;
+  if (!(mean > 0)) return weights.fill(1);
+  for (let i = 0; i < weights.length; i++) weights[i] /= mean;
+  return weights;
 }
 
 /** Codes of all rows, one column of vectors after another. */
@@ -204,9 +222,7 @@ function times(x: Float32Array, m: Float64Array, n: number): Float32Array {
 
 /** A − B */
 export function difference(A: Matrix, B: Matrix): Matrix {
-  return matrix(
-    A.rows,
-    A.cols,
-    A.data.map((a, i) => a - B.data[i]),
-  );
+  const result = matrix(A.rows, A.cols);
+  for (let i = 0; i < result.data.length; i++) result.data[i] = A.data[i] - B.data[i];
+  return result;
 }
