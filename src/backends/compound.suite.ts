@@ -55,6 +55,16 @@ const weights: Readonly<Record<string, Weight>> = {
     scales: halves(rows),
     of: weight({ kind: "scaleColumns", scales: halves(cols), of: signs }),
   }),
+  "signs with magnitudes of low rank": weight({
+    kind: "signed",
+    bits: (signs.expression as { readonly bits: Part }).bits,
+    of: weight({ kind: "lowRank", a: plain(rows, 3, "f16"), b: plain(3, cols, "f16") }),
+  }),
+  "signs with other magnitudes": weight({
+    kind: "signed",
+    bits: (signs.expression as { readonly bits: Part }).bits,
+    of: int4,
+  }),
   "permuted columns": weight({ kind: "permuteColumns", order: partOf("u16", [cols], shuffled), of: coded }),
   "between rotations": weight({
     kind: "product",
@@ -141,6 +151,8 @@ function absolute(w: Weight): Weight {
       return { shape, expression: { kind: "product", factors: e.factors.map(absolute) } };
     case "lowRank":
       return { shape, expression: { kind: "lowRank", a: absolute(e.a), b: absolute(e.b) } };
+    case "signed":
+      return absolute(e.of);
     case "scaleRows":
     case "scaleColumns":
       return { shape, expression: { kind: e.kind, scales: values(e.scales), of: absolute(e.of) } };

@@ -3,7 +3,15 @@ import { numbersOf } from "../formats/compose-weight.ts";
 import { partOf } from "../formats/format.ts";
 import { decodeWeight } from "../formats/index.ts";
 import { compound } from "../kernels/compound.ts";
-import { type HostTensor, hostTensor, InputError, type Matrix, type Tensor } from "../tensor/tensor.ts";
+import {
+  type HostTensor,
+  hostTensor,
+  InputError,
+  type Matrix,
+  row,
+  type Tensor,
+  transposed,
+} from "../tensor/tensor.ts";
 import { type Part, packedWeight, type Weight } from "../tensor/weight.ts";
 
 /** Codes with their book, as the kernels read them; scales (rows, groups) of groups of columns where there are any. */
@@ -74,6 +82,20 @@ export function uploadWeight(weight: Weight, to: Uploads): Tensor {
         return compound(shape, { kind: "hadamard", block: e.block });
       case "sign":
         return keep(to.packed(signs(shape, e.bits)));
+      case "signed": {
+        if (e.of.expression.kind !== "lowRank") break;
+        // sign ⊙ Σ aᵢ·bᵢ = Σ diag(aᵢ)·sign·diag(bᵢ), with one matrix of signs for all terms.
+        const matrix = keep(to.packed(signs(shape, e.bits)));
+        const { a, b } = e.of.expression;
+        const [left, right] = [transposed(decodeWeight(a)), decodeWeight(b)];
+        const vector = (values: Float32Array) => keep(to.plain(hostTensor([values.length], values)));
+        const terms = Array.from({ length: right.rows }, (_, i) => {
+          const columns = { kind: "scaleColumns", scales: vector(row(right, i).slice()), matrix } as const;
+          const inner = compound(shape, columns);
+          return compound(shape, { kind: "scaleRows", scales: vector(row(left, i).slice()), matrix: inner });
+        });
+        return terms.length === 1 ? terms[0] : compound(shape, { kind: "sum", terms });
+      }
       case "codebook":
         if (e.decoder === undefined) return keep(to.codebook(shape, bookOf(shape, e)));
         break;

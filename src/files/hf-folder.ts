@@ -1,4 +1,5 @@
 import { InputError } from "../tensor/tensor.ts";
+import { withinBudget } from "./budget.ts";
 import { list, openDisk, readSmall, whatIs } from "./disk.ts";
 import type { JsonObject, ModelFile } from "./file.ts";
 import { fingerprintOf } from "./fingerprint.ts";
@@ -17,9 +18,10 @@ export const INDEX_FILE = "model.safetensors.index.json";
  * Opens a folder in the form of Hugging Face: config.json, model.safetensors
  * or its shards with an index, and where they are there
  * generation_config.json, a tokenizer and record.json. Reads the headers of
- * the weights only. Throws an InputError that names the file.
+ * the weights only. Of a stacked model with a budget (bytes of weights) only the blocks that fit are there. Throws an
+ * InputError that names the file.
  */
-export async function openHfFolder(folder: string, name: string): Promise<ModelFile> {
+export async function openHfFolder(folder: string, name: string, budget?: number): Promise<ModelFile> {
   const json = async (file: string): Promise<JsonObject | undefined> => {
     const path = `${folder}/${file}`;
     return (await whatIs(path)) === "file" ? parseJson(await readSmall(path, LARGEST_JSON), file) : undefined;
@@ -43,7 +45,7 @@ export async function openHfFolder(folder: string, name: string): Promise<ModelF
   const files = shards.map((shard) => shard.file);
   try {
     const source = await safetensorsSource(shards, config.quantization_config);
-    return {
+    const whole: ModelFile = {
       name,
       bytes: files.reduce((bytes, file) => bytes + file.byteLength, 0),
       fingerprint: () => fingerprintOf(config, files),
@@ -56,6 +58,7 @@ export async function openHfFolder(folder: string, name: string): Promise<ModelF
       record,
       close: () => source.close(),
     };
+    return budget === undefined ? whole : await withinBudget(whole, shards, budget);
   } catch (error) {
     for (const file of files) await file.close();
     throw error;

@@ -1,4 +1,5 @@
 import { InputError } from "../tensor/tensor.ts";
+import { notStacked, splitBudget } from "./budget.ts";
 import { list, openDisk, whatIs } from "./disk.ts";
 import type { ModelFile } from "./file.ts";
 import { fingerprintOf } from "./fingerprint.ts";
@@ -14,6 +15,7 @@ import { snapshotFolder, splitSnapshot } from "./snapshots.ts";
 import { openTokenizer, tokenizerFilesFrom } from "./tokenizer-files.ts";
 import { atWidth, splitWidth } from "./widths.ts";
 
+export { BLOCKS_KEY } from "./budget.ts";
 export { checkTensors, checkVocabulary } from "./checks.ts";
 export { claimFolder, isOurs, readText, writeFileAtomic } from "./disk.ts";
 export type { ByteSource, Json, JsonObject, ModelFile, NamedBytes, TensorSource } from "./file.ts";
@@ -49,6 +51,7 @@ export interface OpenOptions extends HubOptions {
  *   hf:OWNER/NAME[@REV] a model of the Hugging Face hub, from the cache or downloaded
  *   FOLDER@STEP         a snapshot that the model's training kept, bundled:NAME@STEP too; @last is the last one
  *   MODEL@4bit          a model that was trained to be read at several widths, at this one; FOLDER@STEP@4bit too
+ *   MODEL@2.5MB         as many blocks of a stacked model as fit into so many bytes (B, kB, MB, GB, KiB, MiB, GiB)
  *
  * Throws an InputError of one line when it is none of these or damaged.
  */
@@ -82,16 +85,19 @@ async function openAtWidth(spec: string, options: OpenOptions): Promise<ModelFil
   }
 }
 
-async function openOwn(spec: string, options: OpenOptions): Promise<ModelFile> {
-  if (spec.startsWith("hf:")) return openHfFolder(await hubFolder(spec, options), spec);
+async function openOwn(given: string, options: OpenOptions): Promise<ModelFile> {
+  const named = (await whatIs(given)) === "nothing" ? splitBudget(given) : undefined;
+  const { model: spec = given, bytes } = named ?? {};
+  if (spec.startsWith("hf:")) return openHfFolder(await hubFolder(spec, options), given, bytes);
   const snapshot = await snapshotOf(spec);
-  if (snapshot) return openHfFolder(snapshot.folder, snapshot.name);
-  if (spec.startsWith("bundled:")) return openHfFolder(await bundledFolder(spec), spec);
-  const name = nameOf(spec);
+  if (snapshot) return openHfFolder(snapshot.folder, snapshot.name, bytes);
+  if (spec.startsWith("bundled:")) return openHfFolder(await bundledFolder(spec), given, bytes);
+  const name = nameOf(given);
   switch (await whatIs(spec)) {
     case "folder":
-      return openHfFolder(spec, name);
+      return openHfFolder(spec, name, bytes);
     case "file":
+      if (bytes !== undefined) throw notStacked(name);
       if (name.endsWith(".safetensors")) {
         throw new InputError(`${name}: weights alone; give the folder that holds them with config.json`);
       }
@@ -99,7 +105,7 @@ async function openOwn(spec: string, options: OpenOptions): Promise<ModelFile> {
       return openCheckpoint(spec);
     default:
       throw new InputError(
-        `${spec}: no such file or folder; a model is a folder, a .gguf, a llama2.c .bin, bundled:NAME or hf:OWNER/NAME`,
+        `${given}: no such file or folder; a model is a folder, a .gguf, a llama2.c .bin, bundled:NAME or hf:OWNER/NAME`,
       );
   }
 }

@@ -2,6 +2,7 @@ import { formatByName } from "../formats/index.ts";
 import { InputError, naming, sizeOf } from "../tensor/tensor.ts";
 import {
   type Expression,
+  listed,
   PART_BYTES,
   type Part,
   type PartType,
@@ -108,6 +109,7 @@ function entryOf(weight: Weight): JsonObject {
     case "scaleRows":
     case "scaleColumns":
     case "permuteColumns":
+    case "signed":
       return { kind: e.kind, shape, of: entryOf(e.of) };
     case "scaleGroups":
       return { kind: e.kind, shape, scales: entryOf(e.scales), of: entryOf(e.of) };
@@ -318,6 +320,15 @@ export function assemblyOf(name: string, entry: Json, find: FindPart): Assembly 
         const bits = part("bits", { dtype: "u8", elements: rows * Math.ceil(cols / 8) });
         return node("sign", async (read) => ({ kind, bits: await read(bits) }));
       }
+      case "signed": {
+        const bits = part("bits", { dtype: "u8", elements: rows * Math.ceil(cols / 8) });
+        const of = fits(inner(json.of, "of"), rows, cols, "of");
+        return node(`signed(${of.format})`, async (read) => ({
+          kind,
+          bits: await read(bits),
+          of: await of.build(read),
+        }));
+      }
       case "hadamard": {
         const { block } = json;
         const isPower = typeof block === "number" && Number.isInteger(Math.log2(block)) && block >= 1;
@@ -343,7 +354,7 @@ interface Node {
 }
 
 function formats(nodes: readonly Node[]): string {
-  return nodes.map((node) => node.format).join(", ");
+  return listed(nodes.map((node) => node.format));
 }
 
 async function build(nodes: readonly Node[], read: ReadPart): Promise<Weight[]> {

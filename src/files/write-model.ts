@@ -23,6 +23,8 @@ export interface WriterOptions extends StageOptions {
 
 /** What joins the weights in the folder when they are all written. */
 export interface ModelContents {
+  /** What joins the config.json that was announced. */
+  readonly config?: JsonObject;
   readonly tokenizerFiles?: readonly NamedBytes[];
   readonly generation?: JsonObject;
   readonly record?: object;
@@ -110,7 +112,8 @@ export async function modelWriter(folder: string, options: WriterOptions): Promi
         if (contents.generation) await staged.put("generation_config.json", json(contents.generation));
         const { record } = contents;
         await staged.put("README.md", new TextEncoder().encode(contents.card ?? modelCard(config, record)));
-        await staged.put("config.json", json(withQuantization(config, weights)));
+        const joined = { ...config, ...contents.config };
+        await staged.put("config.json", json(withQuantization(joined, weights)));
         if (record) await staged.put("record.json", json(record));
         else await staged.mark();
         await staged.commit();

@@ -66,11 +66,20 @@ export function composeWeight(weight: Weight, decodePacked: DecodePacked): Matri
       return timesHadamard(identity, e.block);
     }
     case "sign": {
-      const bytesPerRow = Math.ceil(cols / 8);
-      const set = (r: number, c: number) => (e.bits.bytes[r * bytesPerRow + (c >> 3)] >> (c & 7)) & 1;
-      return mapMatrix(matrix(rows, cols), (_, r, c) => (set(r, c) ? 1 : -1));
+      const isPositive = signsOf(e.bits, cols);
+      return mapMatrix(matrix(rows, cols), (_, r, c) => (isPositive(r, c) ? 1 : -1));
+    }
+    case "signed": {
+      const isPositive = signsOf(e.bits, cols);
+      return mapMatrix(compose(e.of), (value, r, c) => (isPositive(r, c) ? value : -value));
     }
   }
+}
+
+/** Whether the bit of a weight is set; a row of bits starts on a byte. */
+function signsOf({ bytes }: Part, cols: number): (r: number, c: number) => boolean {
+  const bytesPerRow = Math.ceil(cols / 8);
+  return (r, c) => ((bytes[r * bytesPerRow + (c >> 3)] >> (c & 7)) & 1) === 1;
 }
 
 function add(A: Matrix, B: Matrix): Matrix {

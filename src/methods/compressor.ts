@@ -13,6 +13,8 @@ export interface Compressor {
   readonly calibrated: boolean;
   /** The format that it writes, where that is one and known before anything is read. */
   readonly format?: Format;
+  /** The last terms of its sums may be left away. */
+  readonly stacked?: boolean;
   /** Throws an InputError where a matrix of this size cannot be made smaller so. */
   check(size: { readonly rows: number; readonly cols: number }): void;
   compress(W: Matrix, context: Context): Promise<Weight>;
@@ -52,7 +54,7 @@ export function rounding(method: Rounding, format: Format, options?: object): Co
 
 /** Parts that a method puts together; `options` are checked, and an InputError names the first wrong one. */
 export function decomposition(method: Decomposition<object>, options: object): Compressor {
-  const { name, mixture } = method;
+  const { name, mixture, stacked } = method;
   const chosen = checkedBy(method.options, options, { where: name });
   const needs = method.needs?.(chosen) ?? [];
   const bits = mixture?.budget(chosen);
@@ -60,6 +62,7 @@ export function decomposition(method: Decomposition<object>, options: object): C
     name,
     calibrated: method.calibrated || needs.length > 0,
     fisher: needs.includes("fisher"),
+    stacked,
     check: (size) => method.check(size, chosen),
     compress: (W, context) => method.decompose(W, context, optionsOf(context)),
   });

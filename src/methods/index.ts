@@ -5,6 +5,7 @@ import { bitnet } from "./bitnet.ts";
 import { bitnetA48 } from "./bitnet-a4.8.ts";
 import { bitnetB158 } from "./bitnet-b1.58.ts";
 import { bitnetB158Median } from "./bitnet-b1.58-median.ts";
+import { bitstack } from "./bitstack.ts";
 import { continual } from "./continual.ts";
 import { doubleRounding } from "./double-rounding.ts";
 import { fbi } from "./fbi.ts";
@@ -13,7 +14,7 @@ import { gptq } from "./gptq.ts";
 import { llmQat } from "./llm-qat.ts";
 import { matquant } from "./matquant.ts";
 import type { Decomposition, Rounding, TrainedMethod } from "./method.ts";
-import { onebit } from "./onebit.ts";
+import { onebit, onebitStart } from "./onebit.ts";
 import { paretoq } from "./paretoq.ts";
 import { qtip } from "./qtip.ts";
 import { reallm } from "./reallm.ts";
@@ -42,7 +43,7 @@ export const trainedMethods = {
 } as const satisfies { [name: string]: TrainedMethod };
 
 /** Methods that put a matrix together from several parts, by name. */
-export const decompositions = { reallm, qtip } as const;
+export const decompositions = { reallm, qtip, onebit: onebitStart, bitstack } as const;
 
 /** A method that makes a finished model smaller, by its name; an InputError suggests the nearest one. */
 export function compressionByName(name: string): Rounding | Decomposition<object> {

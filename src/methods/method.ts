@@ -58,6 +58,8 @@ export interface Decomposition<Options = unknown> extends Named {
   needs?(options: Options): readonly Need[];
   /** What a person may set. */
   readonly options: z.ZodType<Options>;
+  /** It gives sums whose last terms may be left away, each for a larger error: the file opens at any size (files/budget.ts). */
+  readonly stacked?: boolean;
   /** Throws an InputError where a matrix of this size cannot be put together so. */
   check(size: { readonly rows: number; readonly cols: number }, options: Options): void;
   /** W (rows, cols) -> parts that stand for it. W stays as it is. */

@@ -1,9 +1,10 @@
 import { z } from "zod";
 import { roundF16 } from "../tensor/half.ts";
-import { hostTensor, matrix } from "../tensor/tensor.ts";
+import { hostTensor, type Matrix, matrix } from "../tensor/tensor.ts";
 import { outputsOf, packLevels } from "./exact-levels.ts";
-import type { TrainedMethod, TrainedRounding } from "./method.ts";
+import type { Decomposition, TrainedMethod, TrainedRounding } from "./method.ts";
 import { rankOne } from "./rank-one.ts";
+import { signedLowRank } from "./signed.ts";
 import { halfPart } from "./vectors.ts";
 
 const paper = "Xu et al., 2024 (https://arxiv.org/abs/2402.11295)";
@@ -32,7 +33,7 @@ const rounding: TrainedRounding = {
   formats: ["binary", "trits", "tq2_0", "int2"],
 
   start(W) {
-    const { left, right } = rankOne(matrix(W.rows, W.cols, W.data.map(Math.abs)));
+    const { left, right } = magnitudes(W);
     const latent = W.data.map((w) => (w < 0 ? -LATENT : LATENT));
     return {
       W: matrix(W.rows, W.cols, latent),
@@ -55,6 +56,31 @@ const rounding: TrainedRounding = {
       shape: [W.rows, W.cols],
       expression: { kind: "scaleColumns", scales: halfPart("onebit", g), of },
     };
+  },
+};
+
+/** |W| ≈ h·gᵀ */
+function magnitudes({ rows, cols, data }: Matrix) {
+  return rankOne(matrix(rows, cols, data.map(Math.abs)));
+}
+
+/**
+ * The start alone, of a model that exists ("SVID", section 3.2):
+ *
+ *   Ŵ = sign(W) ⊙ h·gᵀ,  ‖W − Ŵ‖² = ‖W‖² − σ₁², σ₁ the first singular value of |W|
+ *
+ * 1 + 16/rows + 16/cols bits per weight. Without the training that follows in the paper little of a model is left.
+ */
+export const onebitStart: Decomposition<object> = {
+  kind: "decomposition",
+  name: "onebit",
+  paper,
+  calibrated: false,
+  options: z.strictObject({}),
+  check() {},
+  async decompose(W) {
+    const { left, right } = magnitudes(W);
+    return signedLowRank(W, { a: matrix(W.rows, 1, left), b: matrix(1, W.cols, right) });
   },
 };
 

@@ -48,6 +48,8 @@ export interface RoundedLayer {
   /** ‖(W−Ŵ)·X‖²/‖W·X‖² over the calibration tokens, or without them ‖W−Ŵ‖²/‖W‖². */
   readonly relativeError: number;
   readonly errorOf: "output" | "weights";
+  /** Of a stack: bytes of each block, and the error with it and those before it. */
+  readonly blocks?: readonly { readonly bytes: number; readonly error: number }[];
 }
 
 /** One tensor of the new model. */
@@ -171,7 +173,9 @@ async function* blockByBlock(
     const W = decodeWeight(stored);
     const weight = within(`${name}: ${spec.name}`, () => encodeWeight(format, spec.shape, W.data));
     if (!rounded) return { name: spec.name, weight };
-    return { name: spec.name, weight, layer: weightLayer(spec, W, decodeWeight(weight).data, weight, "rtn") };
+    const relativeError = weightError(W, decodeWeight(weight).data);
+    const layer = { ...layerOf(spec, W, weight, "rtn"), relativeError, errorOf: "weights" as const };
+    return { name: spec.name, weight, layer };
   }
 
   async function round(spec: TensorSpec, W: Matrix, H?: Tensor): Promise<RoundedTensor> {
@@ -179,11 +183,27 @@ async function* blockByBlock(
     const { linear } = plan;
     const context = { ...job, backend, name: spec.name, H, fisher: await fisher?.of(spec.name) };
     const weight = await withinAsync(`${name}: ${spec.name}`, () => linear.compress(W, context));
-    const Ŵ = decodeWeight(weight).data;
-    const layer = weightLayer(spec, W, Ŵ, weight, linear.name);
-    if (!H) return { name: spec.name, weight, layer };
-    const relativeError = await outputError(backend, W, Ŵ, H, pause);
-    return { name: spec.name, weight, layer: { ...layer, relativeError, errorOf: "output" } };
+    const errorOf = async (Ŵ: Float32Array) => (H ? outputError(backend, W, Ŵ, H, pause) : weightError(W, Ŵ));
+    const { expression: e } = weight;
+    const layer = {
+      ...layerOf(spec, W, weight, linear.name),
+      relativeError: await errorOf(decodeWeight(weight).data),
+      errorOf: H ? ("output" as const) : ("weights" as const),
+      ...(linear.stacked && e.kind === "sum" ? { blocks: await blocksOf(e.terms, errorOf) } : {}),
+    };
+    return { name: spec.name, weight, layer };
+  }
+
+  async function blocksOf(terms: readonly Weight[], errorOf: (Ŵ: Float32Array) => Promise<number>) {
+    const blocks: { bytes: number; error: number }[] = [];
+    let sum: Float32Array | undefined;
+    for (const term of terms) {
+      const { data } = decodeWeight(term);
+      const before = sum;
+      sum = before ? data.map((w, i) => w + before[i]) : data;
+      blocks.push({ bytes: bytesOf(term), error: await errorOf(sum) });
+    }
+    return blocks;
   }
 
   const flow = plan.calibration?.length
@@ -266,19 +286,19 @@ function uploadFloats(backend: Backend, { shape }: TensorSpec, weight: Weight): 
   return backend.upload(hostTensor(shape, decodeWeight(weight).data));
 }
 
-function weightLayer(
-  { name }: TensorSpec,
-  W: Matrix,
-  Ŵ: Float32Array,
-  weight: Weight,
-  method: string,
-): RoundedLayer {
+/** ‖W−Ŵ‖²/‖W‖² */
+function weightError(W: Matrix, Ŵ: Float32Array): number {
   let lost = 0;
   let all = 0;
   for (let i = 0; i < Ŵ.length; i++) {
     lost += (W.data[i] - Ŵ[i]) ** 2;
     all += W.data[i] ** 2;
   }
+  return all === 0 ? 0 : lost / all;
+}
+
+/** What is known of a rounded matrix beside its error. */
+function layerOf({ name }: TensorSpec, W: Matrix, weight: Weight, method: string) {
   const perWeight = (stored: number) => stored / W.data.length;
   const split = Object.entries(bitsByUse(weight)).map(([use, stored]) => [use, perWeight(stored)]);
   return {
@@ -287,8 +307,6 @@ function weightLayer(
     format: describeWeight(weight),
     bits: perWeight(8 * bytesOf(weight)),
     split: Object.fromEntries(split),
-    relativeError: all === 0 ? 0 : lost / all,
-    errorOf: "weights",
   };
 }
 

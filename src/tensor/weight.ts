@@ -30,6 +30,7 @@ export type Parts = Readonly<Record<string, Part>>;
  *                  weight too, so that they may be packed themselves
  *   permuteColumns column c of the result is column order[c] of A
  *   sign           +1 where the stored bit is set, else −1
+ *   signed         sign ⊙ A, element by element: magnitudes (often of low rank) with a sign for each weight
  *   hadamard       diag(H, …, H), H the orthonormal Hadamard matrix of `block` (a power of two): symmetric, its own
  *                  inverse; nothing is stored
  */
@@ -50,6 +51,7 @@ export type Expression =
   | { readonly kind: "scaleGroups"; readonly scales: Weight; readonly of: Weight }
   | { readonly kind: "permuteColumns"; readonly order: Part; readonly of: Weight }
   | { readonly kind: "sign"; readonly bits: Part }
+  | { readonly kind: "signed"; readonly bits: Part; readonly of: Weight }
   | { readonly kind: "hadamard"; readonly block: number };
 
 /** A stored matrix (or vector, or any tensor when plain): a shape and an expression over parts. */
@@ -113,6 +115,10 @@ export function* partsOf(weight: Weight, path = ""): Generator<[path: string, pa
       return;
     case "sign":
       yield [`${path}bits`, e.bits];
+      return;
+    case "signed":
+      yield [`${path}bits`, e.bits];
+      yield* partsOf(e.of, `${path}of.`);
   }
 }
 
@@ -144,6 +150,8 @@ export function withParts(weight: Weight, other: (part: Part) => Part): Weight {
       return made({ ...e, order: other(e.order), of: inner(e.of) });
     case "sign":
       return made({ ...e, bits: other(e.bits) });
+    case "signed":
+      return made({ ...e, bits: other(e.bits), of: inner(e.of) });
     case "hadamard":
       return weight;
   }
@@ -218,6 +226,10 @@ export function bitsByUse(weight: Weight, counted: Set<Part> = new Set()): Parti
       case "sign":
         count("codes", e.bits);
         return;
+      case "signed":
+        count("codes", e.bits);
+        all("magnitudes", e.of);
+        return;
       case "hadamard":
     }
   };
@@ -225,9 +237,22 @@ export function bitsByUse(weight: Weight, counted: Set<Part> = new Set()): Parti
   return split;
 }
 
+/** Names with commas between them, those that repeat counted: `4 × sign, int8`. */
+export function listed(names: readonly string[]): string {
+  const runs: { name: string; count: number }[] = [];
+  for (const name of names) {
+    const last = runs.at(-1);
+    if (last?.name === name) last.count++;
+    else runs.push({ name, count: 1 });
+  }
+  return runs
+    .flatMap(({ name, count }) => (count > 2 ? [`${count} × ${name}`] : Array<string>(count).fill(name)))
+    .join(", ");
+}
+
 /** What a weight is made of: its format, or `sum(int4-g64, lowRank(f16, f16))`. */
 export function describeWeight({ expression: e }: Weight): string {
-  const list = (weights: readonly Weight[]) => weights.map(describeWeight).join(", ");
+  const list = (weights: readonly Weight[]) => listed(weights.map(describeWeight));
   switch (e.kind) {
     case "packed":
       return e.format;
@@ -244,6 +269,7 @@ export function describeWeight({ expression: e }: Weight): string {
     case "scaleRows":
     case "scaleColumns":
     case "permuteColumns":
+    case "signed":
       return `${e.kind}(${describeWeight(e.of)})`;
     case "sign":
     case "hadamard":

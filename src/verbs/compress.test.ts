@@ -4,66 +4,24 @@ import { join } from "node:path";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { openModel, writeModel } from "../files/index.ts";
-import { decodeWeight, encodeWeight, formatByName } from "../formats/index.ts";
-import { configJson } from "../models/index.ts";
-import { initialize } from "../models/initialize.ts";
+import { openModel } from "../files/index.ts";
+import { decodeWeight } from "../formats/index.ts";
 import { llama } from "../models/llama.ts";
-import type { Model } from "../models/model.ts";
-import { generator } from "../tensor/random.ts";
 import { InputError } from "../tensor/tensor.ts";
-import type { Weight } from "../tensor/weight.ts";
-import { trainByteLevelBpe } from "../tokenizers/bpe-trainer.ts";
 import { type CompressOptions, compress } from "./compress.ts";
 import { inspect } from "./inspect.ts";
+import { model, text, writeTinyModel } from "./tiny-model.suite.ts";
 
-const model = llama({
-  architecture: "llama",
-  vocabulary: 260,
-  context: 32,
-  dim: 64,
-  layers: 2,
-  heads: 4,
-  kvHeads: 2,
-  headDim: 16,
-  ffn: 96,
-  normEpsilon: 1e-5,
-  ropeBase: 10000,
-  ropePairing: "halves",
-  tiedHead: false,
-});
-const text = "It was the best of times, it was the worst of times, it was the age of wisdom. ".repeat(40);
 const calibration = { name: "tale.txt", text };
 
 let folder: string;
 let source: string;
 const out = () => join(folder, "out");
 
-/** A model of random weights, with a change to one of them. */
-async function write(
-  path: string,
-  change: (name: string, data: Float32Array) => void = () => {},
-  its: Model = model,
-): Promise<void> {
-  const weights: [string, Weight][] = [];
-  for (const [name, { shape, data }] of initialize(its, generator(1), 0.05)) {
-    change(name, data as Float32Array);
-    weights.push([name, encodeWeight(formatByName("f32"), shape, data as Float32Array)]);
-  }
-  const { tokenizer, config } = await trainByteLevelBpe([text], 260);
-  const json = (name: string, value: object) => ({
-    name,
-    bytes: new TextEncoder().encode(JSON.stringify(value)),
-  });
-  await writeModel(path, { config: configJson(its.config) }, weights, {
-    tokenizerFiles: [json("tokenizer.json", tokenizer), json("tokenizer_config.json", config)],
-  });
-}
-
 beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), "lowbit-compress-"));
   source = join(folder, "source");
-  await write(source);
+  await writeTinyModel(source);
 });
 afterEach(() => rmSync(folder, { recursive: true }));
 
@@ -141,7 +99,7 @@ describe("compress", () => {
   });
 
   it("keeps a model that is ternary already, weight by weight", async () => {
-    await write(join(folder, "ternary"), (name, data) => {
+    await writeTinyModel(join(folder, "ternary"), (name, data) => {
       if (!name.includes("proj")) return;
       for (let i = 0; i < data.length; i++)
         data[i] = 0.03125 * Math.sign(Math.abs(data[i]) > 0.02 ? data[i] : 0);
@@ -215,7 +173,7 @@ describe("bad input", () => {
 
   it.each([Number.NaN, Infinity])("names the tensor that holds %f", async (value) => {
     const bad = join(folder, "source", "..", "source");
-    await write(bad, (name, data) => {
+    await writeTinyModel(bad, (name, data) => {
       if (name === "model.layers.1.mlp.up_proj.weight") data[5] = value;
     });
     const message = await failure({ model: bad, format: "int4" });
@@ -223,7 +181,7 @@ describe("bad input", () => {
   });
 
   it("names the tensor whose scale does not fit into fp16", async () => {
-    await write(source, (name, data) => {
+    await writeTinyModel(source, (name, data) => {
       if (name === "model.layers.0.mlp.up_proj.weight") data[5] = 1e9;
     });
     expect(await failure({ format: "int4" })).toContain(
@@ -273,7 +231,7 @@ describe("memory", () => {
     /** Most bytes in arrays that are still needed, between two matrices. */
     const peak = async (layers: number) => {
       const path = join(folder, `blocks-${layers}`);
-      await write(
+      await writeTinyModel(
         path,
         undefined,
         llama({ ...model.config, dim: 128, kvHeads: 4, headDim: 32, ffn: 256, layers }),

@@ -1,10 +1,11 @@
 import { z } from "zod";
-import { decodeText, holdingWriter, modelWriter, readText } from "../files/index.ts";
+import { BLOCKS_KEY, decodeText, holdingWriter, modelWriter, readText } from "../files/index.ts";
 import { clipped, formatByName } from "../formats/index.ts";
 import { calibrationWindows } from "../methods/calibration.ts";
 import { decomposition, rounding } from "../methods/compressor.ts";
 import { compressionByName } from "../methods/index.ts";
 import { checkPlan, type RoundedLayer, type RoundingPlan, roundModel } from "../methods/round-model.ts";
+import { stackOrder } from "../methods/stack-order.ts";
 import { formatOfBits, formatOfSize, outlinesOf } from "../methods/uniform.ts";
 import { type StoredBits, storedBits } from "../models/stored.ts";
 import { baseName, fingerprint, startRecord } from "../record/make.ts";
@@ -142,7 +143,9 @@ export async function compress(options: CompressOptions, job: Job = {}): Promise
             calibrationTokens: windows?.reduce((sum, ids) => sum + ids.length, 0) ?? 0,
           },
         );
+        const stacks = layers.flatMap(({ name, blocks }) => (blocks ? [{ name, blocks }] : []));
         await writer.finish({
+          ...(stacks.length === 0 ? {} : { config: { [BLOCKS_KEY]: stackOrder(stacks) } }),
           tokenizerFiles: await file.tokenizerFiles(),
           generation: file.generation,
           record,
