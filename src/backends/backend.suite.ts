@@ -538,6 +538,16 @@ async function largeResults(backend: Backend): Promise<Elements[]> {
     ["half", floats([100_003])],
     ["scaleRows", floats([513, 257]), floats([513])],
     ["scaleColumns", floats([513, 257]), floats([257])],
+    [
+      "lookUp",
+      floats([16, 4]),
+      hostTensor(
+        [513, 65],
+        Int32Array.from({ length: 513 * 65 }, (_, i) => (i * 7) % 16),
+      ),
+      floats([513, 5]),
+      floats([513, 5]),
+    ],
     ["addRow", floats([513, 257]), floats([257])],
     ["combine", floats([513, 257]), floats([513, 257]), 0.3, 0.7],
     ["learnedStep", floats([513, 257]), floats([513]), 2],

@@ -262,6 +262,18 @@ function weightCases(
         add("nested", `${label}, ${bits} bits, rule ${rule}`, withZeroRow(floats(shape, 0.05)), bits, rule);
     }
   }
+  for (const [rows, vectors, d, entries, groups] of [
+    [1, 1, 1, 2, 1],
+    [33, 6, 1, 4, 3],
+    [65, 9, 4, 16, 3],
+    [17, 5, 8, 256, 1],
+    [0, 3, 2, 4, 1],
+  ]) {
+    const codes = Array.from({ length: rows * vectors }, (_, i) => ((i * 7 + 3) % (entries + 2)) - 1);
+    const some = hostTensor([rows, vectors], Int32Array.from(codes));
+    const [s, o] = [floats([rows, groups]), floats([rows, groups], 0.1)];
+    add("lookUp", `${rows}×${vectors}, ${entries} of ${d}`, floats([entries, d]), some, s, o);
+  }
   add("pickColumns", "twice, never and outside", floats([3, 5]), ids([4, 0, 4, 4, -1, 5, 2]));
   for (const block of [1, 2, 4, 8, 16, 32, 64, 512]) {
     for (const rows of [0, 1, 3]) add("hadamard", `${rows}×${3 * block}`, floats([rows, 3 * block]), block);
@@ -775,6 +787,19 @@ export function nonFiniteCases(): Case[] {
     { name: "scaleColumns", label: "", args: [floats([3, 19]), floats([19])] },
     { name: "addRow", label: "", args: [floats([3, 19]), floats([19])] },
     { name: "pickColumns", label: "", args: [floats([3, 19]), ids([4, 0, 18])] },
+    {
+      name: "lookUp",
+      label: "",
+      args: [
+        floats([4, 2]),
+        hostTensor(
+          [3, 6],
+          Int32Array.from({ length: 18 }, (_, n) => n % 4),
+        ),
+        floats([3, 3]),
+        floats([3, 3]),
+      ],
+    },
     { name: "hadamard", label: "", args: [floats([3, 32]), 32] },
     { name: "hadamard", label: "small", args: [floats([3, 16]), 4] },
     { name: "combine", label: "", args: [floats([3, 19]), floats([3, 19]), 0.3, 0.7] },
@@ -845,6 +870,8 @@ export function wrongShapes(): Case<KernelName | ProcedureName>[] {
     ["scaleColumns", t(2, 3), t(2)],
     ["addRow", t(2, 3), t(2)],
     ["pickColumns", t(), i(1)],
+    ["lookUp", t(4, 2), hostTensor([2, 3], new Int32Array(6)), t(2, 4), t(2, 4)],
+    ["lookUp", t(4, 2), hostTensor([2, 3], new Int32Array(6)), t(2, 3), t(2, 1)],
     ["hadamard", t(2, 12), 8],
     ["hadamard", t(2, 12), 3],
     ["hadamard", t(2, 12), 0],

@@ -45,12 +45,21 @@ export function compress(program: Command): void {
     .option("--static-groups", "gptq: groups fitted to the weights as they were")
     .option("--true-sequential", "within a block, too, later layers see earlier ones rounded")
     .option("--set <key=value...>", "reallm: its own options, --set rank=8 length=4")
+    .option(
+      "--tune [key=value...]",
+      "tune each block after it was compressed: --tune epochs=8 rank=4 parts=[scales]",
+    )
     .option("--tokenizer <file>", TOKENIZER);
-  type Given = SharedOptions & Omit<CompressOptions, "model"> & { readonly set?: readonly string[] };
+  type Given = SharedOptions &
+    Omit<CompressOptions, "model"> & {
+      readonly set?: readonly string[];
+      readonly tune?: true | readonly string[];
+    };
   sharedOptions(command).action((model: string, options: Given) => {
-    const { json, quiet, set, ...settings } = options;
+    const { json, quiet, set, tune, ...settings } = options;
     const own = () => (set === undefined ? {} : { options: settingsOf(set) });
-    return execute(options, (job) => compressModel({ ...settings, ...own(), model }, job), show);
+    const tuning = () => (tune === undefined ? {} : { tuning: tune === true ? {} : settingsOf(tune) });
+    return execute(options, (job) => compressModel({ ...settings, ...own(), ...tuning(), model }, job), show);
   });
 }
 

@@ -117,7 +117,7 @@ export function encode(format: Format, W: Matrix, importance?: Float32Array): Pa
 export function encodeWeight(format: Format, shape: readonly number[], data: Float32Array): Weight {
   const cols = shape.at(-1) ?? 1;
   const parts = encode(format, matrix(cols === 0 ? 0 : data.length / cols, cols, data));
-  const own = format.kind === "opaque" ? { data: { ...parts.data, shape } } : parts;
+  const own = format.kind === "opaque" && parts.data ? { data: { ...parts.data, shape } } : parts;
   return packedWeight(shape, format.name, own);
 }
 

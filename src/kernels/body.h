@@ -35,6 +35,7 @@
 #include "layer-norm.cpp"
 #include "learned-step.cpp"
 #include "linear.cpp"
+#include "look-up.cpp"
 #include "match-states.cpp"
 #include "momentum.cpp"
 #include "nearest-entries.cpp"

@@ -25,6 +25,7 @@ import type { Kernel, Procedure } from "./kernel.ts";
 import { layerNorm } from "./layer-norm.ts";
 import { learnedStep } from "./learned-step.ts";
 import { linear } from "./linear.ts";
+import { lookUp } from "./look-up.ts";
 import { matchStates } from "./match-states.ts";
 import { momentum } from "./momentum.ts";
 import { nearestEntries } from "./nearest-entries.ts";
@@ -68,6 +69,7 @@ export const kernels = {
   half,
   scaleRows,
   scaleColumns,
+  lookUp,
   pickColumns,
   hadamard,
   addRow,

@@ -5,6 +5,7 @@ import { InputError, type Matrix } from "../tensor/tensor.ts";
 import { packedWeight, type Weight } from "../tensor/weight.ts";
 import { allocate, leastBytes } from "./allocate.ts";
 import type { Candidate, Context, Decomposition, Mixture, Rounding } from "./method.ts";
+import { type AdapterOptions, withAdapter } from "./tunable.ts";
 
 /** A method with all that was chosen for it: what makes the matrices of linear layers smaller. */
 export interface Compressor {
@@ -104,5 +105,33 @@ function surveyOf({
       const own = new Map(names.map((name, n) => [name, candidates[n][picked[n]].options]));
       return over(({ name }) => own.get(name!)!);
     },
+  };
+}
+
+/** The same with more to tune in each matrix, where the options ask for more. */
+export function adapted(compressor: Compressor, options: AdapterOptions): Compressor {
+  if (options.rank === 0 && !options.magnitudes) return compressor;
+  const { survey } = compressor;
+  return {
+    ...compressor,
+    format: undefined,
+    stacked: false,
+    check({ rows, cols }) {
+      const most = Math.min(rows, cols);
+      if (options.rank > most)
+        throw new InputError(
+          `tuning: a rank of ${options.rank} is more than ${most}, the most of ${rows}×${cols}`,
+        );
+      compressor.check({ rows, cols });
+    },
+    compress: async (W, context) => withAdapter(await compressor.compress(W, context), options),
+    ...(survey ? { survey: () => adaptedSurvey(survey(), options) } : {}),
+  };
+}
+
+function adaptedSurvey(survey: Survey, options: AdapterOptions): Survey {
+  return {
+    see: (W, context) => survey.see(W, context),
+    choose: async () => adapted(await survey.choose(), options),
   };
 }

@@ -5,7 +5,7 @@ import { pauses } from "../record/pause.ts";
 import type { Job } from "../record/record.ts";
 import { hostTensor, type Tensor } from "../tensor/tensor.ts";
 import type { Weight } from "../tensor/weight.ts";
-import { activations } from "./activations.ts";
+import { type Activations, activations } from "./activations.ts";
 import { slices } from "./slices.ts";
 
 /** Linear layers that have one input, and its H = (2/n)·Σ x·xᵀ over the n calibration tokens; the caller frees it. */
@@ -16,6 +16,11 @@ export interface Hessian {
 
 /** Calibration activations on their way through the blocks. */
 export interface Flow {
+  readonly rope: Tensor;
+  /** What the next block is given of sequence j: (tokens of j, dim). */
+  input(j: number): Promise<Float32Array>;
+  /** What block i makes of each sequence, the activations staying where they are; the caller closes them. */
+  outputs(i: number, block: Block): Promise<Activations>;
   embed(name: string, embedding: Weight): Promise<void>;
   /** H of the first `most` inputs of a block whose linear layers are waiting. */
   hessians(i: number, block: Block, waiting: ReadonlyMap<string, unknown>, most: number): Promise<Hessian[]>;
@@ -40,10 +45,8 @@ export async function openFlow(
   const pause = pauses(job);
   const tokens = calibration.reduce((sum, ids) => sum + ids.length, 0);
   const longest = calibration.reduce((most, ids) => Math.max(most, ids.length), 0);
-  const held = await activations(
-    calibration.map((ids) => ids.length * dim),
-    limit,
-  );
+  const sizes = calibration.map((ids) => ids.length * dim);
+  const held = await activations(sizes, limit);
   const rope = backend.upload(ropeTable(model.config, longest));
 
   /** Block i on sequence j: the activations after it, and the inputs of the linear layers in `wanted`. */
@@ -64,7 +67,27 @@ export async function openFlow(
     });
   }
 
+  /** Block i on every sequence, into `to`. */
+  async function runAll(i: number, block: Block, to: Activations): Promise<void> {
+    for (let j = 0; j < calibration.length; j++) {
+      const { after } = await run(i, j, block);
+      await to.write(j, (await backend.read(after)) as Float32Array);
+      backend.free(after);
+      await pause();
+    }
+  }
+
   return {
+    rope,
+
+    input: (j) => held.read(j),
+
+    async outputs(i, block) {
+      const made = await activations(sizes, limit);
+      await runAll(i, block, made);
+      return made;
+    },
+
     async embed(name, embedding) {
       const table = backend.upload(embedding);
       try {
@@ -101,14 +124,7 @@ export async function openFlow(
       return found;
     },
 
-    async advance(i, block) {
-      for (let j = 0; j < calibration.length; j++) {
-        const { after } = await run(i, j, block);
-        await held.write(j, (await backend.read(after)) as Float32Array);
-        backend.free(after);
-        await pause();
-      }
-    },
+    advance: (i, block) => runAll(i, block, held),
 
     async close() {
       backend.free(rope);

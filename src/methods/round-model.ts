@@ -7,10 +7,12 @@ import { pauses } from "../record/pause.ts";
 import type { Job } from "../record/record.ts";
 import { hostTensor, InputError, type Matrix, matrix, type Tensor } from "../tensor/tensor.ts";
 import { bitsByUse, bytesOf, describeWeight, type Weight } from "../tensor/weight.ts";
+import type { Activations } from "./activations.ts";
 import type { Compressor } from "./compressor.ts";
 import { type Fisher, openFisher } from "./fisher.ts";
 import { openFlow } from "./flow.ts";
 import { slices } from "./slices.ts";
+import { type TuningOptions, tuneBlock } from "./tune-block.ts";
 
 /** A float model and where to compute. */
 export interface Rounded {
@@ -31,6 +33,8 @@ export interface RoundingPlan {
   readonly calibration?: readonly Int32Array[];
   /** Inputs of a layer come through the layers before it in the same block already rounded: four passes a block, not one. */
   readonly trueSequential?: boolean;
+  /** After each block the parts of its matrices are tuned, so that it gives what the float block gives. */
+  readonly tuning?: TuningOptions;
   /** Activations beyond this many bytes go to a temporary file, and so do squared gradients. Default 1 GiB. */
   readonly activationBytes?: number;
 }
@@ -50,6 +54,8 @@ export interface RoundedLayer {
   readonly errorOf: "output" | "weights";
   /** Of a stack: bytes of each block, and the error with it and those before it. */
   readonly blocks?: readonly { readonly bytes: number; readonly error: number }[];
+  /** ‖y − t‖²/‖t‖² of its block on held-out windows, before and after its parts were tuned. */
+  readonly tuned?: { readonly before: number; readonly after: number; readonly epochs: number };
 }
 
 /** One tensor of the new model. */
@@ -77,6 +83,11 @@ export function checkPlan({ model, source, name }: Rounded, plan: RoundingPlan):
   const { linear, calibration } = plan;
   if (linear.calibrated && !calibration?.length) {
     throw new InputError(`${linear.name}: needs calibration text; give some with --calibration, or use rtn`);
+  }
+  if (plan.tuning && (calibration?.length ?? 0) < 2) {
+    throw new InputError(
+      `tuning: needs at least 2 windows of calibration text, got ${calibration?.length ?? 0}; give text with --calibration`,
+    );
   }
   for (const spec of model.tensors) {
     const [rows, cols] = spec.shape.length === 1 ? [1, spec.shape[0]] : spec.shape;
@@ -139,7 +150,12 @@ async function surveyed(
     },
   };
   const asSurvey: Job = { ...job, onProgress: (at) => job.onProgress?.({ ...at, task: "survey" }) };
-  const way = blockByBlock(input, { ...plan, linear: observer, others: undefined }, fisher, asSurvey);
+  const way = blockByBlock(
+    input,
+    { ...plan, linear: observer, others: undefined, tuning: undefined },
+    fisher,
+    asSurvey,
+  );
   while (!(await way.next()).done);
   return survey.choose();
 }
@@ -178,11 +194,15 @@ async function* blockByBlock(
     return { name: spec.name, weight, layer };
   }
 
-  async function round(spec: TensorSpec, W: Matrix, H?: Tensor): Promise<RoundedTensor> {
+  async function compress(spec: TensorSpec, W: Matrix, H?: Tensor): Promise<Weight> {
     job.onProgress?.({ task: "compress", done: done++, total: linears, unit: "matrices", note: spec.name });
-    const { linear } = plan;
     const context = { ...job, backend, name: spec.name, H, fisher: await fisher?.of(spec.name) };
-    const weight = await withinAsync(`${name}: ${spec.name}`, () => linear.compress(W, context));
+    return withinAsync(`${name}: ${spec.name}`, () => plan.linear.compress(W, context));
+  }
+
+  /** A matrix with what was lost of it. */
+  async function described(spec: TensorSpec, W: Matrix, weight: Weight, H?: Tensor): Promise<RoundedTensor> {
+    const { linear } = plan;
     const errorOf = async (Ŵ: Float32Array) => (H ? outputError(backend, W, Ŵ, H, pause) : weightError(W, Ŵ));
     const { expression: e } = weight;
     const layer = {
@@ -206,6 +226,10 @@ async function* blockByBlock(
     return blocks;
   }
 
+  async function floatsOf(spec: TensorSpec): Promise<Matrix> {
+    return decodeWeight(await read(spec));
+  }
+
   const flow = plan.calibration?.length
     ? await openFlow(input, plan.calibration, limitOf(plan), job)
     : undefined;
@@ -219,11 +243,17 @@ async function* blockByBlock(
       const specs = model.tensors.filter(({ block }) => block === i);
       if (!flow) {
         for (const spec of specs) {
-          yield spec.role === "linear" ? await round(spec, decodeWeight(await read(spec))) : await keep(spec);
+          if (spec.role !== "linear") yield await keep(spec);
+          else {
+            const W = await floatsOf(spec);
+            yield await described(spec, W, await compress(spec, W));
+          }
         }
         continue;
       }
       const block = new Map<string, Tensor>();
+      const found: Tensor[] = [];
+      let targets: Activations | undefined;
       try {
         for (const spec of specs) {
           if (spec.role === "linear") block.set(spec.name, uploadFloats(backend, spec, await read(spec)));
@@ -233,31 +263,59 @@ async function* blockByBlock(
             yield kept;
           }
         }
+        if (plan.tuning) targets = await flow.outputs(i, block);
         const waiting = new Map(
           specs.filter(({ role }) => role === "linear").map((spec) => [spec.name, spec]),
         );
+        const replace = (name: string, weight: Weight) => {
+          backend.free(block.get(name)!);
+          block.set(name, backend.upload(weight));
+        };
+        const compressed: { spec: TensorSpec; weight: Weight; H: Tensor }[] = [];
         while (waiting.size > 0) {
           const hessians = await flow.hessians(i, block, waiting, plan.trueSequential ? 1 : Infinity);
-          try {
-            for (const { names, H } of hessians) {
-              for (const linear of names) {
-                const floats = block.get(linear)!;
-                const [rows, cols] = floats.shape;
-                const W = matrix(rows, cols, (await backend.read(floats)) as Float32Array);
-                const rounded = await round(waiting.get(linear)!, W, H);
-                block.set(linear, backend.upload(rounded.weight));
-                backend.free(floats);
-                waiting.delete(linear);
-                yield rounded;
-              }
+          found.push(...hessians.map(({ H }) => H));
+          for (const { names, H } of hessians) {
+            for (const linear of names) {
+              const spec = waiting.get(linear)!;
+              const floats = block.get(linear)!;
+              const [rows, cols] = floats.shape;
+              const W = matrix(rows, cols, (await backend.read(floats)) as Float32Array);
+              const weight = await compress(spec, W, H);
+              replace(linear, weight);
+              waiting.delete(linear);
+              if (plan.tuning) compressed.push({ spec, weight, H });
+              else yield await described(spec, W, weight, H);
             }
-          } finally {
-            for (const { H } of hessians) backend.free(H);
+          }
+          if (!plan.tuning) for (const H of found.splice(0)) backend.free(H);
+        }
+        if (plan.tuning) {
+          const lengths = plan.calibration!.map(({ length }) => length);
+          const { matrices, ...tuned } = await tuneBlock(
+            {
+              model,
+              backend,
+              rope: flow.rope,
+              i,
+              matrices: new Map(compressed.map(({ spec, weight }) => [spec.name, weight])),
+              others: block,
+            },
+            { lengths, input: flow.input, output: (j) => targets!.read(j) },
+            plan.tuning,
+            job,
+          );
+          for (const { spec, H } of compressed) {
+            const weight = matrices.get(spec.name)!;
+            replace(spec.name, weight);
+            const { layer, ...tensor } = await described(spec, await floatsOf(spec), weight, H);
+            yield { ...tensor, layer: { ...layer!, tuned } };
           }
         }
         if (i + 1 < model.config.layers) await flow.advance(i, block);
       } finally {
-        for (const tensor of block.values()) backend.free(tensor);
+        for (const tensor of [...block.values(), ...found]) backend.free(tensor);
+        await targets?.close();
       }
     }
     job.onProgress?.({ task: "compress", done, total: linears, unit: "matrices" });

@@ -2,10 +2,11 @@ import { z } from "zod";
 import { BLOCKS_KEY, decodeText, holdingWriter, modelWriter, readText } from "../files/index.ts";
 import { clipped, formatByName } from "../formats/index.ts";
 import { calibrationWindows } from "../methods/calibration.ts";
-import { decomposition, rounding } from "../methods/compressor.ts";
+import { adapted, decomposition, rounding } from "../methods/compressor.ts";
 import { compressionByName } from "../methods/index.ts";
 import { checkPlan, type RoundedLayer, type RoundingPlan, roundModel } from "../methods/round-model.ts";
 import { stackOrder } from "../methods/stack-order.ts";
+import { type TuningOptions, tuningSchema } from "../methods/tune-block.ts";
 import { formatOfBits, formatOfSize, outlinesOf } from "../methods/uniform.ts";
 import { type StoredBits, storedBits } from "../models/stored.ts";
 import { baseName, fingerprint, startRecord } from "../record/make.ts";
@@ -41,6 +42,8 @@ const choices = z.strictObject({
   trueSequential: z.boolean().optional(),
   /** Of a method that puts matrices together from parts (reallm): its own options; `bits` and `group` join them. */
   options: z.record(z.string(), z.unknown()).optional(),
+  /** Tunes the parts of each block after it was compressed; what is not said has its default. */
+  tuning: tuningSchema.optional(),
   /** Of trilm: scales of a matrix, as it was trained on several devices. */
   shards: z.strictObject({ count: z.int().min(1), along: z.enum(["rows", "cols"]) }).optional(),
   /** Windows of calibration text. Default 128. */
@@ -52,7 +55,9 @@ const choices = z.strictObject({
 });
 
 /** How to compress: the options of the command line, and the keys of a recipe. */
-export type CompressChoices = z.infer<typeof choices>;
+export type CompressChoices = z.input<typeof choices>;
+/** The same with defaults filled in. */
+type Chosen = z.output<typeof choices>;
 
 export interface CompressOptions extends CompressChoices, BackendChoice {
   readonly model: string;
@@ -169,12 +174,13 @@ interface Settings {
   readonly others?: string;
   readonly clip: boolean;
   readonly trueSequential: boolean;
+  readonly tuning?: TuningOptions;
   readonly methodOptions: object;
   readonly windows: { readonly length: number; readonly count: number; readonly seed: number };
 }
 
-function settle(opened: Opened, chosen: CompressChoices, hasText: boolean): Settings {
-  const { method = hasText ? "gptq" : "rtn", others, trueSequential = false } = chosen;
+function settle(opened: Opened, chosen: Chosen, hasText: boolean): Settings {
+  const { method = hasText ? "gptq" : "rtn", others, trueSequential = false, tuning } = chosen;
   const { kind } = compressionByName(method);
   const { context } = opened.model.config;
   const length = chosen.context ?? Math.min(context, 2048);
@@ -186,6 +192,7 @@ function settle(opened: Opened, chosen: CompressChoices, hasText: boolean): Sett
     ...(kind === "rounding" ? ofRounding(opened, chosen, method) : ofDecomposition(chosen, method)),
     ...(others === undefined ? {} : { others: formatByName(others).name }),
     trueSequential,
+    ...(tuning === undefined ? {} : { tuning: { ...tuning, seed: chosen.seed ?? tuning.seed } }),
     windows: { length, count: chosen.samples ?? 128, seed: chosen.seed ?? 0 },
   };
 }
@@ -232,11 +239,14 @@ function given(wanted: object): object {
 function planOf(settings: Settings, calibration: readonly Int32Array[] | undefined): RoundingPlan {
   const format = (name: string) => (settings.clip ? clipped(formatByName(name)) : formatByName(name));
   const method = compressionByName(settings.method);
+  const { tuning } = settings;
+  const linear =
+    method.kind === "rounding"
+      ? rounding(method, format(settings.format!), settings.methodOptions)
+      : decomposition(method, settings.methodOptions);
   return {
-    linear:
-      method.kind === "rounding"
-        ? rounding(method, format(settings.format!), settings.methodOptions)
-        : decomposition(method, settings.methodOptions),
+    linear: tuning ? adapted(linear, tuning) : linear,
+    tuning,
     ...(settings.others === undefined ? {} : { others: format(settings.others) }),
     calibration,
     trueSequential: settings.trueSequential,
@@ -285,11 +295,7 @@ async function textOf(
   return decodeText(name, bytes);
 }
 
-async function readChoices(
-  path: string,
-  given: CompressChoices,
-  data: Fingerprint[],
-): Promise<CompressChoices> {
+async function readChoices(path: string, given: CompressChoices, data: Fingerprint[]): Promise<Chosen> {
   const name = baseName(path);
   const [both] = Object.entries(given).filter(([, value]) => value !== undefined);
   if (both)

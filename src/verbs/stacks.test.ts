@@ -117,7 +117,13 @@ it("every verb takes a budget, and divergence falls as it grows", async () => {
   expect((await inspect({ model: specs[0] })).container).toBe(
     `safetensors, ${order().length / 4} of ${order().length} blocks`,
   );
-  const { tokens } = await generate({ model: specs[1], prompt: "It was", tokens: 2, seed: 1, backend: "reference" });
+  const { tokens } = await generate({
+    model: specs[1],
+    prompt: "It was",
+    tokens: 2,
+    seed: 1,
+    backend: "reference",
+  });
   expect(tokens).toBeGreaterThan(0);
   const output = join(folder, "half");
   await convert({ model: specs[1], output });

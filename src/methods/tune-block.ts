@@ -1,0 +1,189 @@
+import { z } from "zod";
+import type { Backend } from "../backends/backend.ts";
+import type { Model } from "../models/model.ts";
+import { Fit } from "../optimization/fit.ts";
+import { rateAt } from "../optimization/schedules.ts";
+import { pauses } from "../record/pause.ts";
+import type { Job } from "../record/record.ts";
+import { generator, permutation } from "../tensor/random.ts";
+import { type HostTensor, hostTensor, InputError, type Tensor } from "../tensor/tensor.ts";
+import type { Weight } from "../tensor/weight.ts";
+import { type Tunable, tunable, tunedParts } from "./tunable.ts";
+
+/** How the parts of a block's matrices are tuned. */
+export const tuningSchema = z.strictObject({
+  /** What moves, where a matrix has it. */
+  parts: z
+    .array(z.enum(tunedParts))
+    .min(1)
+    .default([...tunedParts]),
+  /** Largest step of a parameter, as a share of the size of its numbers. */
+  rate: z.number().positive().default(3e-3),
+  /** Passes over the sequences at most. */
+  epochs: z.int().min(1).default(8),
+  /** Passes without a better loss on the held-out sequences after which tuning stops. */
+  patience: z.int().min(1).default(3),
+  /** Sequences of a step. */
+  batch: z.int().min(1).default(8),
+  /** Of a low-rank part that is added to every matrix; 0 for none. */
+  rank: z.int().min(0).default(0),
+  /** How its factors are stored. */
+  factors: z.enum(["f16", "int8", "int4"]).default("f16"),
+  /** Whether every row gets a 16-bit number of its own. */
+  magnitudes: z.boolean().default(false),
+  seed: z.int().default(0),
+});
+
+export type TuningOptions = z.output<typeof tuningSchema>;
+
+/** A block that is tuned: its stored matrices, and what else it needs on the backend (norms). */
+export interface TunedBlock {
+  readonly model: Model;
+  readonly backend: Backend;
+  readonly rope: Tensor;
+  readonly i: number;
+  readonly matrices: ReadonlyMap<string, Weight>;
+  readonly others: ReadonlyMap<string, Tensor>;
+}
+
+/** Sequences of `lengths` tokens: what goes into the block, and what the float block makes of it. */
+export interface TuningData {
+  readonly lengths: readonly number[];
+  input(j: number): Promise<Float32Array>;
+  output(j: number): Promise<Float32Array>;
+}
+
+/** The block's relative error ‖y − t‖²/‖t‖² on held-out sequences, before and after. */
+export interface TuningResult {
+  readonly matrices: ReadonlyMap<string, Weight>;
+  readonly before: number;
+  readonly after: number;
+  readonly epochs: number;
+}
+
+/**
+ * Tunes the parts of a block's matrices so that the block, on inputs as the
+ * compressed blocks before it make them, gives what the float block gives of the same
+ * inputs: AdamW on ‖y − t‖²/‖t‖², an eighth of the sequences held out; the best pass is kept.
+ *
+ * ReALLM (Leconte et al., 2024, https://arxiv.org/abs/2405.13155) and AQLM (Egiazarian et al., 2024,
+ * https://arxiv.org/abs/2401.06118, section 3.4) tune so; rates relative to the size of the numbers are ours.
+ */
+export async function tuneBlock(
+  { model, backend, rope, i, matrices, others }: TunedBlock,
+  data: TuningData,
+  options: TuningOptions,
+  job: Job = {},
+): Promise<TuningResult> {
+  const pause = pauses(job);
+  const { dim } = model.config;
+  const moves = new Set(options.parts);
+  const tunables = new Map([...matrices].map(([name, weight]) => [name, tunable(weight, moves)]));
+  const parameters = new Map([...tunables].flatMap(([name, one]) => prefixed(name, one)));
+  const sequences = data.lengths.length;
+  if (sequences < 2)
+    throw new InputError(`tuning: needs at least 2 windows of calibration text, got ${sequences}`);
+  if (parameters.size === 0) {
+    throw new InputError(
+      `tuning: these matrices have none of ${options.parts.join(", ")}; name other parts, or add a rank or magnitudes`,
+    );
+  }
+
+  const order = permutation(generator(options.seed), sequences);
+  const held = order.subarray(0, Math.max(1, Math.floor(sequences / 8)));
+  const learned = order.subarray(held.length);
+  const fit = new Fit(backend, parameters);
+  const opened = new Map([...tunables].map(([name, one]) => [name, one.open(backend)]));
+  const random = generator(options.seed + 1);
+  try {
+    const before = await losses(held);
+    let best = { loss: before, values: await fit.values() };
+    const steps = options.epochs * Math.ceil(learned.length / options.batch);
+    const schedule = {
+      kind: "cosine",
+      peak: options.rate,
+      warmup: Math.ceil(steps / 20),
+      final: 0.1,
+    } as const;
+    let step = 0;
+    let epoch = 0;
+    for (let worse = 0; epoch < options.epochs && worse < options.patience; epoch++) {
+      const shuffled = permutation(random, learned.length);
+      for (let at = 0; at < learned.length; at += options.batch) {
+        const batch = shuffled.subarray(at, at + options.batch);
+        for (const j of batch) await error(learned[j], batch.length);
+        fit.step(rateAt(schedule, step++, steps));
+        await pause();
+      }
+      const loss = await losses(held);
+      if (loss < best.loss) {
+        best = { loss, values: await fit.values() };
+        worse = 0;
+      } else worse++;
+      job.onProgress?.({
+        task: `tune block ${i}`,
+        done: epoch + 1,
+        total: options.epochs,
+        unit: "passes",
+        note: `error ${loss.toExponential(3)}, ${before.toExponential(3)} before`,
+      });
+    }
+    const result = new Map([...tunables].map(([name, one]) => [name, one.stored(ownOf(name, best.values))]));
+    return { matrices: result, before, after: best.loss, epochs: epoch };
+  } finally {
+    fit.free();
+    for (const one of opened.values()) one.free();
+  }
+
+  /** Mean error of some sequences. */
+  async function losses(some: Iterable<number>): Promise<number> {
+    let [sum, count] = [0, 0];
+    for (const j of some) {
+      sum += await error(j);
+      count++;
+      await pause();
+    }
+    return sum / count;
+  }
+
+  /** ‖y − t‖²/‖t‖² of sequence j; with `among` its gradient over so many sequences goes onto the tape. */
+  async function error(j: number, among?: number): Promise<number> {
+    const [x, t] = [await data.input(j), await data.output(j)];
+    const time = data.lengths[j];
+    const all = t.reduce((sum, v) => sum + v * v, 0) || 1;
+    const ops = among === undefined ? backend : fit.tape;
+    const lost = backend.scope(() => {
+      const values = [...opened].map(
+        ([name, one]) => [name, one.tensor(ops, ownOf(name, fit.tensors))] as const,
+      );
+      const weights = new Map([...others, ...values]);
+      const input = backend.upload(hostTensor([time, dim], x));
+      const y = model.block(ops, i, input, weights, { batch: 1, time, from: 0 }, rope);
+      const target = backend.upload(hostTensor([time, dim], t));
+      const difference = backend.combine(y, target, 1, -1);
+      const norm = backend.zeros([1]);
+      backend.squaredNorm(norm, difference, 0);
+      if (among !== undefined) {
+        const share = 2 / (all * among);
+        fit.tape.backward(y, backend.combine(difference, difference, share / 2, share / 2));
+      }
+      return norm;
+    });
+    const [sum] = await backend.read(lost);
+    backend.free(lost);
+    return sum / all;
+  }
+}
+
+/** The parameters of a matrix by names that hold its own. */
+function prefixed(name: string, { parameters }: Tunable): [string, HostTensor][] {
+  return [...parameters].map(([path, value]) => [`${name}/${path}`, value]);
+}
+
+/** What of the values is a matrix' own, by its paths. */
+function ownOf<T>(name: string, values: ReadonlyMap<string, T>): Map<string, T> {
+  const start = `${name}/`;
+  return new Map(
+    [...values].flatMap(([key, value]) => (key.startsWith(start) ? [[key.slice(start.length), value]] : [])),
+  );
+}
