@@ -1,4 +1,4 @@
-import { InputError } from "../tensor/tensor.ts";
+import { InputError, UnsupportedError } from "../tensor/tensor.ts";
 
 /** One way to store a part: what it takes, and what is lost by it. */
 export interface Choice {
@@ -18,8 +18,9 @@ export function leastBytes(parts: readonly (readonly Choice[])[]): number {
  *
  * an integer linear program, x_pc ∈ {0, 1} with Σ_c x_pc = 1, as in Guo et al., 2023
  * (https://arxiv.org/abs/2311.12023, section 3.2), solved exactly by HiGHS (https://highs.dev), which is loaded when
- * it is needed. Choices that another of the same part betters in both are left out first, bytes are counted in their
- * common divisor. Throws an InputError where no choice fits.
+ * it is needed; bundles for browsers are made without it (package.json), as it asks for Node's modules. Choices that
+ * another of the same part betters in both are left out first, bytes are counted in their common divisor. Throws an
+ * InputError where no choice fits.
  */
 export async function allocate(parts: readonly (readonly Choice[])[], budget: number): Promise<number[]> {
   const least = leastBytes(parts);
@@ -47,6 +48,7 @@ export async function allocate(parts: readonly (readonly Choice[])[], budget: nu
   ].join("\n");
   // Its types are those of its CommonJS form, where the function is one level further down.
   const load = (await import("highs")).default as unknown as typeof import("highs")["default"];
+  if (typeof load !== "function") throw new UnsupportedError("allocate: this page was bundled without HiGHS");
   const { Status, Columns } = (await load()).solve(problem, EXACT);
   if (Status !== "Optimal") throw new Error(`allocate: HiGHS says ${Status} of ${all.length} choices`);
   return open.map((choices, p) => {

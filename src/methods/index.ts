@@ -11,7 +11,12 @@ import { doubleRounding } from "./double-rounding.ts";
 import { fbi } from "./fbi.ts";
 import { frozenTernary } from "./frozen-ternary.ts";
 import { gptq } from "./gptq.ts";
+import { int21 } from "./int2.1.ts";
 import { llmQat } from "./llm-qat.ts";
+import { loftq } from "./loftq.ts";
+import { lorc } from "./lorc.ts";
+import { lplr } from "./lplr.ts";
+import { lqLora } from "./lq-lora.ts";
 import { matquant } from "./matquant.ts";
 import type { Decomposition, Rounding, TrainedMethod } from "./method.ts";
 import { onebit, onebitStart } from "./onebit.ts";
@@ -43,7 +48,17 @@ export const trainedMethods = {
 } as const satisfies { [name: string]: TrainedMethod };
 
 /** Methods that put a matrix together from several parts, by name. */
-export const decompositions = { reallm, qtip, onebit: onebitStart, bitstack } as const;
+export const decompositions = {
+  reallm,
+  qtip,
+  onebit: onebitStart,
+  bitstack,
+  lorc,
+  loftq,
+  "lq-lora": lqLora,
+  lplr,
+  "int2.1": int21,
+} as const;
 
 /** A method that makes a finished model smaller, by its name; an InputError suggests the nearest one. */
 export function compressionByName(name: string): Rounding | Decomposition<object> {

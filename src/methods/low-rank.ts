@@ -173,25 +173,32 @@ export async function weighted(
 }
 
 /** A·L, for L (cols, cols): ‖A·L‖² = tr(A·H·Aᵀ) where H = L·Lᵀ. */
-async function timesLower(
+async function timesLower(backend: Backend, A: Matrix, L: Tensor, job: Job = {}): Promise<Matrix> {
+  const lower = matrix(A.cols, A.cols, (await backend.read(L)) as Float32Array);
+  return timesTransposed(backend, A, transposed(lower), job);
+}
+
+/** A·Bᵀ (rows of A, rows of B), in slices. */
+export async function timesTransposed(
   backend: Backend,
   { rows, cols, data }: Matrix,
-  L: Tensor,
+  B: Matrix,
   job: Job = {},
 ): Promise<Matrix> {
   const pause = pauses(job);
-  const product = matrix(rows, cols);
-  const w = backend.upload(
-    hostTensor([cols, cols], transposed(matrix(cols, cols, (await backend.read(L)) as Float32Array)).data),
-  );
-  for (const [from, to] of slices(0, rows, cols * cols)) {
-    const part = data.subarray(from * cols, to * cols);
-    const y = backend.scope(() => backend.linear(backend.upload(hostTensor([to - from, cols], part)), w));
-    product.data.set(await backend.read(y), from * cols);
-    backend.free(y);
-    await pause();
+  const product = matrix(rows, B.rows);
+  const w = backend.upload(hostTensor([B.rows, cols], B.data));
+  try {
+    for (const [from, to] of slices(0, rows, B.rows * cols)) {
+      const part = data.subarray(from * cols, to * cols);
+      const y = backend.scope(() => backend.linear(backend.upload(hostTensor([to - from, cols], part)), w));
+      product.data.set(await backend.read(y), from * B.rows);
+      backend.free(y);
+      await pause();
+    }
+  } finally {
+    backend.free(w);
   }
-  backend.free(w);
   return product;
 }
 

@@ -40,7 +40,7 @@ const choices = z.strictObject({
   staticGroups: z.boolean().optional(),
   /** Inputs of a layer come through the layers before it in its block already rounded. */
   trueSequential: z.boolean().optional(),
-  /** Of a method that puts matrices together from parts (reallm): its own options; `bits` and `group` join them. */
+  /** Of a method that puts matrices together from parts (reallm): its own options; `format`, `bits`, `group`, `clip` and `damping` join them. */
   options: z.record(z.string(), z.unknown()).optional(),
   /** Tunes the parts of each block after it was compressed; what is not said has its default. */
   tuning: tuningSchema.optional(),
@@ -222,14 +222,14 @@ function ofRounding(opened: Opened, chosen: CompressChoices, method: string) {
 }
 
 /** What only a method that puts matrices together has. */
-function ofDecomposition({ options, bits, group, damping, ...others }: CompressChoices, method: string) {
-  const { format, size, clip, actOrder, staticGroups, shards } = others;
-  const [wrong] = Object.keys(given({ format, size, clip, actOrder, staticGroups, shards }));
+function ofDecomposition(chosen: CompressChoices, method: string) {
+  const { options, format, bits, group, clip, damping, size, actOrder, staticGroups, shards } = chosen;
+  const [wrong] = Object.keys(given({ size, actOrder, staticGroups, shards }));
   if (wrong)
     throw new InputError(
       `compress: ${method} puts matrices together from parts and has no ${wrong}; leave it out`,
     );
-  return { clip: false, methodOptions: { ...given({ bits, group, damping }), ...options } };
+  return { clip: false, methodOptions: { ...given({ format, bits, group, clip, damping }), ...options } };
 }
 
 function given(wanted: object): object {
