@@ -10,7 +10,7 @@ import { decomposition } from "./compressor.ts";
 import { kMeans } from "./k-means.ts";
 import { lowRankOf } from "./low-rank.ts";
 import { reallm } from "./reallm.ts";
-import { outputError, toy } from "./toy.suite.ts";
+import { outputError, planted, toy } from "./toy.suite.ts";
 import { vectorCodes } from "./vector-codes.ts";
 
 const backend = await openBackend("wasm", {}).catch(() => openReference());
@@ -21,19 +21,6 @@ function squares(data: ArrayLike<number>): number {
 
 function away(A: Matrix, B: Matrix): number {
   return squares(A.data.map((a, i) => a - B.data[i])) / squares(A.data);
-}
-
-/** x (rows, rank)·y (rank, cols) of random normals. */
-function planted(rows: number, cols: number, rank: number, scale: number): Matrix {
-  const random = generator(8);
-  const [x, y] = [normals(random, rows * rank), normals(random, rank * cols)];
-  const m = matrix(rows, cols);
-  for (let r = 0; r < rows; r++) {
-    for (let k = 0; k < rank; k++) {
-      for (let c = 0; c < cols; c++) m.data[r * cols + c] += scale * x[r * rank + k] * y[k * cols + c];
-    }
-  }
-  return m;
 }
 
 // Known values of Gaussian numbers, per bit (methods.md 2.2; Max, 1960, for vectors of one): optimum 0.1175, 0.109, 0.0944.

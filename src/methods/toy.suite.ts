@@ -52,6 +52,19 @@ function energy({ rows, cols, data }: Matrix, H: Float32Array): number {
   return sum;
 }
 
+/** x (rows, rank)·y (rank, cols) of random normals. */
+export function planted(rows: number, cols: number, rank: number, scale: number): Matrix {
+  const random = generator(8);
+  const [x, y] = [normals(random, rows * rank), normals(random, rank * cols)];
+  const m = matrix(rows, cols);
+  for (let r = 0; r < rows; r++) {
+    for (let k = 0; k < rank; k++) {
+      for (let c = 0; c < cols; c++) m.data[r * cols + c] += scale * x[r * rank + k] * y[k * cols + c];
+    }
+  }
+  return m;
+}
+
 /** Rows made orthonormal, one after the other (modified Gram–Schmidt, twice). */
 function orthogonal(m: Matrix): Matrix {
   for (let r = 0; r < m.rows; r++) {
