@@ -17,7 +17,8 @@ import { bytesOf } from "../tensor/weight.ts";
 import { parseYaml } from "../training/recipe.ts";
 import { type BackendChoice, backendFor, type Opened, openChecked, tokenizerOf } from "./load.ts";
 
-const choices = z.strictObject({
+/** How to compress: the options of the command line, and the keys of a recipe. */
+export const compressChoices = z.strictObject({
   /** rtn, gptq, trilm or reallm. Default: gptq with calibration text, rtn without. */
   method: z.string().optional(),
   /** Format of the linear layers: `int4-g64`, `tq2_0`. */
@@ -54,10 +55,9 @@ const choices = z.strictObject({
   seed: z.int().optional(),
 });
 
-/** How to compress: the options of the command line, and the keys of a recipe. */
-export type CompressChoices = z.input<typeof choices>;
+export type CompressChoices = z.input<typeof compressChoices>;
 /** The same with defaults filled in. */
-type Chosen = z.output<typeof choices>;
+type Chosen = z.output<typeof compressChoices>;
 
 export interface CompressOptions extends CompressChoices, BackendChoice {
   readonly model: string;
@@ -100,7 +100,7 @@ export async function compress(options: CompressOptions, job: Job = {}): Promise
   const data: Fingerprint[] = [];
   const chosen =
     recipe === undefined
-      ? checkedBy(choices, given, { where: "compress" })
+      ? checkedBy(compressChoices, given, { where: "compress" })
       : await readChoices(recipe, given, data);
   const opened = await openChecked(spec, { tokenizer }, job);
   try {
@@ -304,5 +304,8 @@ async function readChoices(path: string, given: CompressChoices, data: Fingerpri
     );
   const bytes = await readText(path);
   data.push(await fingerprint(name, bytes));
-  return checkedBy(choices, parseYaml(decodeText(name, bytes), name), { where: name, whole: "recipe" });
+  return checkedBy(compressChoices, parseYaml(decodeText(name, bytes), name), {
+    where: name,
+    whole: "recipe",
+  });
 }

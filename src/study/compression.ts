@@ -1,0 +1,314 @@
+import { z } from "zod";
+import { compare } from "../evaluation/divergence.ts";
+import { losses } from "../evaluation/loss.ts";
+import { type Sequence, windows } from "../evaluation/sequences.ts";
+import type { Cluster } from "../evaluation/statistics.ts";
+import { remove, whatIs } from "../files/disk.ts";
+import { decodeText, readText, writeFileAtomic } from "../files/index.ts";
+import { isObject } from "../files/json.ts";
+import { paths } from "../files/node.ts";
+import { baseName, fingerprint, startRecord } from "../record/make.ts";
+import type { Fingerprint, Job, Record } from "../record/record.ts";
+import { lowbitVersion } from "../record/version.ts";
+import { checkedBy } from "../tensor/schema-words.ts";
+import { InputError } from "../tensor/tensor.ts";
+import { spread } from "../training/batches.ts";
+import { readYaml } from "../training/recipe-file.ts";
+import { readJson } from "../training/run-folder.ts";
+import { compress, compressChoices } from "../verbs/compress.ts";
+import { type BackendChoice, backendFor, type Loaded, load } from "../verbs/load.ts";
+import { type Answer, answersOf } from "./compression-answers.ts";
+import { chosen } from "./grid.ts";
+
+const text = z.strictObject({
+  /** Files, one after another. Paths start from the recipe's own folder. */
+  files: z.array(z.string()).min(1),
+  /** So many bytes from the start. Default: all. */
+  bytes: z.int().min(1).optional(),
+  /** So many windows of it, evenly spread. Default: all. */
+  windows: z.int().min(2).optional(),
+});
+
+const question = z.strictObject({
+  ask: z.string(),
+  /** Bits per weight of the linear layers, from and to. */
+  bits: z.tuple([z.number(), z.number()]),
+  /** Names of the candidates meant, `*` for any text, several with commas. */
+  of: z.string(),
+  /** And those that they are compared with. */
+  with: z.string(),
+  /** Whether the best of `of` loses at most this share of what the best of `with` loses. Default: less than it. */
+  share: z.number().positive().default(1),
+});
+
+const suite = z.strictObject({
+  study: z.literal("compression"),
+  /** As commands name models; a path starts from the recipe's own folder. */
+  model: z.string(),
+  tokenizer: z.string().optional(),
+  /** Tokens of a window. Default: the model's context. */
+  context: z.int().min(2).optional(),
+  calibration: text,
+  /** The split on which the best of several candidates is chosen. */
+  choose: text,
+  /** The split on which it is reported. */
+  report: text,
+  /** Windows of calibration text are drawn anew with each. */
+  seeds: z.array(z.int()).min(1),
+  /** Ways to compress, by name: the options of `lowbit compress`. */
+  candidates: z.record(z.string(), z.unknown()),
+  questions: z.array(question).default([]),
+  /** What a reader must know of the texts: `seen in training`. */
+  note: z.string().optional(),
+});
+
+export type CompressionQuestion = z.output<typeof question>;
+
+/** Loss above the float model's on one split, and how far the predictions moved. */
+export interface SplitResult {
+  /** Of each window, this model's loss minus the float model's. */
+  readonly clusters: readonly Cluster[];
+  readonly klMean: number;
+  readonly sameTop1: number;
+}
+
+/** One candidate with one seed, as its file keeps it. */
+export interface CompressionRun {
+  readonly candidate: string;
+  readonly seed: number;
+  /** What decides it: its options, the model, the texts, the version. */
+  readonly identity: string;
+  /** Stored bits per weight of the linear layers, and by what they are for. */
+  readonly bits: number;
+  readonly split: Readonly<{ [use: string]: number }>;
+  /** What the matrices are made of, with how many are. */
+  readonly made: Readonly<{ [description: string]: number }>;
+  readonly bytes: number;
+  readonly seconds: number;
+  readonly choose: SplitResult;
+  readonly report: SplitResult;
+}
+
+export interface CompressionResult {
+  readonly runs: readonly CompressionRun[];
+  /** Candidates whose options this version refuses, or that fail, with the reason. */
+  readonly failed: readonly { readonly candidate: string; readonly why: string }[];
+  readonly answers: readonly Answer[];
+  readonly note?: string;
+}
+
+/** Whether a study's recipe is one of these. */
+export async function isCompressionStudy(recipe: string): Promise<boolean> {
+  const raw = await readYaml(recipe);
+  return isObject(raw as never) && (raw as { study?: unknown }).study === "compression";
+}
+
+export interface CompressionStudyOptions extends BackendChoice {
+  readonly recipe: string;
+  readonly out: string;
+  /** Names of the candidates that are meant. */
+  readonly only?: string;
+}
+
+/**
+ * What does each way to compress lose at equal bits? Every candidate of a
+ * recipe is made by `compress` with every seed, loaded as it is stored and
+ * compared with the float model on two splits, window by window; the best of several is
+ * chosen on the one and reported on the other. What is done is not done again: runs are known by options, model, texts and version.
+ */
+export async function compressionStudy(
+  options: CompressionStudyOptions,
+  job: Job = {},
+): Promise<Record<CompressionResult>> {
+  const { resolve, dirname, join } = paths();
+  const where = baseName(options.recipe);
+  const study = checkedBy(suite, await readYaml(options.recipe), { where, whole: "recipe" });
+  const base = dirname(resolve(options.recipe));
+  const finish = startRecord("study", { ...study, recipe: where });
+  const own = (path: string) => (path.includes(":") ? path : resolve(base, path));
+  const meant = Object.entries(study.candidates).filter(([name]) => chosen(name, options.only));
+  for (const [name, choices] of meant) checkedBy(compressChoices, choices, { where: `${where}: ${name}` });
+
+  const backend = await backendFor(options, job);
+  try {
+    const tokenizer = study.tokenizer === undefined ? undefined : own(study.tokenizer);
+    const float = await load(own(study.model), backend, { tokenizer }, job);
+    try {
+      const read = (of: z.output<typeof text>) => textOf(of, own);
+      const [calibration, choose, report] = [
+        await read(study.calibration),
+        await read(study.choose),
+        await read(study.report),
+      ];
+      checkApart({ calibration, choose, report });
+      const model = await float.fingerprint();
+      const context = study.context ?? float.model.config.context;
+      const splits = {
+        choose: await splitOf(float, choose, context, study.choose.windows, job),
+        report: await splitOf(float, report, context, study.report.windows, job),
+      };
+      const texts = [model, calibration, choose, report].map(({ sha256 }) => sha256);
+      texts.push(...[study.choose, study.report].map(({ windows }) => String(windows)));
+      const runs: CompressionRun[] = [];
+      const failed: { candidate: string; why: string }[] = [];
+      const total = meant.length * study.seeds.length;
+      let done = 0;
+      for (const [candidate, choices] of meant) {
+        for (const seed of study.seeds) {
+          job.onProgress?.({
+            task: "study",
+            done: done++,
+            total,
+            unit: "models",
+            note: `${candidate}, seed ${seed}`,
+          });
+          const place = join(options.out, "runs", `${fileName(candidate)}-s${seed}.json`);
+          const identity = JSON.stringify([lowbitVersion, choices, context, ...texts]);
+          const known =
+            (await whatIs(place)) === "file" ? ((await readJson(place)) as CompressionRun) : undefined;
+          if (known?.identity === identity) {
+            runs.push(known);
+            continue;
+          }
+          try {
+            const made = await runOne({ candidate, seed, choices: choices as object }, job);
+            runs.push({ ...made, identity });
+            await writeFileAtomic(place, json({ ...made, identity }));
+          } catch (error) {
+            if (!(error instanceof InputError)) throw error;
+            failed.push({ candidate, why: error.message });
+            break; // another seed would fail alike
+          }
+        }
+      }
+      const result = { runs, failed, answers: answersOf(study.questions, runs), note: study.note };
+      const record = finish(
+        backend,
+        { models: [model], data: [calibration, choose, report].map(plain) },
+        result,
+      );
+      await writeFileAtomic(join(options.out, "record.json"), json(record));
+      return record;
+
+      async function runOne(
+        { candidate, seed, choices }: { candidate: string; seed: number; choices: object },
+        job: Job,
+      ): Promise<Omit<CompressionRun, "identity">> {
+        const folder = join(options.out, "models", `${fileName(candidate)}-s${seed}`);
+        const started = performance.now();
+        const record = await compress(
+          {
+            ...choices,
+            backend: options.backend,
+            threads: options.threads,
+            seed,
+            context,
+            model: own(study.model),
+            tokenizer,
+            output: folder,
+            calibration: { name: calibration.name, text: calibration.text },
+          },
+          { signal: job.signal, onWarning: job.onWarning },
+        );
+        const seconds = (performance.now() - started) / 1000;
+        const small = await load(folder, backend, { tokenizer }, job);
+        try {
+          const measured = async ({ sequences, clusters }: Split): Promise<SplitResult> => {
+            const found = await compare(float, small, sequences, { signal: job.signal });
+            const { klMean, sameTop1 } = found.divergence;
+            const above = found.clusters.map(({ sum, count }, c) => ({ sum: sum - clusters[c].sum, count }));
+            return { clusters: above, klMean, sameTop1 };
+          };
+          const { layers } = record;
+          const weights = layers.map(({ name }) => small.model.tensors.find((t) => t.name === name)!.shape);
+          const sizes = weights.map(([rows, cols]) => rows * cols);
+          const all = sizes.reduce((a, b) => a + b, 0);
+          const split: { [use: string]: number } = {};
+          const made: { [description: string]: number } = {};
+          for (const [i, layer] of layers.entries()) {
+            made[layer.format] = (made[layer.format] ?? 0) + 1;
+            for (const [use, bits] of Object.entries(layer.split)) {
+              split[use] = (split[use] ?? 0) + (bits * sizes[i]) / all;
+            }
+          }
+          return {
+            candidate,
+            seed,
+            bits: record.bitsPerWeight.linear,
+            split,
+            made,
+            bytes: record.bytes.after,
+            seconds,
+            choose: await measured(splits.choose),
+            report: await measured(splits.report),
+          };
+        } finally {
+          await small.free();
+          await remove(folder);
+        }
+      }
+    } finally {
+      await float.free();
+    }
+  } finally {
+    backend.dispose();
+  }
+}
+
+interface NamedText extends Fingerprint {
+  readonly text: string;
+}
+
+async function textOf(
+  { files, bytes }: z.output<typeof text>,
+  own: (path: string) => string,
+): Promise<NamedText> {
+  const parts: string[] = [];
+  for (const file of files) parts.push(decodeText(baseName(file), await readText(own(file))));
+  const all = new TextEncoder().encode(parts.join("\n\n")).slice(0, bytes);
+  const name = files.map(baseName).join(", ");
+  return { ...(await fingerprint(name, all)), text: new TextDecoder().decode(all) };
+}
+
+function plain({ name, bytes, sha256 }: NamedText): Fingerprint {
+  return { name, bytes, sha256 };
+}
+
+/** Throws an InputError where a text stands in two places. */
+function checkApart(texts: { readonly [role: string]: NamedText }): void {
+  const roles = new Map<string, string>();
+  for (const [role, { name }] of Object.entries(texts)) {
+    for (const file of name.split(", ")) {
+      const other = roles.get(file);
+      if (other)
+        throw new InputError(`study: ${file} is the text of ${other} and of ${role}; give each its own`);
+      roles.set(file, role);
+    }
+  }
+}
+
+/** Windows of a text, and the float model's losses on them. */
+interface Split {
+  readonly sequences: readonly Sequence[];
+  readonly clusters: readonly Cluster[];
+}
+
+async function splitOf(
+  float: Loaded,
+  { text }: NamedText,
+  context: number,
+  count: number | undefined,
+  job: Job,
+): Promise<Split> {
+  const { all } = await windows(text, float.tokenizer, context, context, job);
+  const some = count === undefined ? all : spread(all.length, count).map((i) => all[i]);
+  return { sequences: some, clusters: await losses(float, some, job) };
+}
+
+function fileName(candidate: string): string {
+  return candidate.replace(/[^A-Za-z0-9._#-]+/g, "-");
+}
+
+function json(value: object): Uint8Array<ArrayBuffer> {
+  return new TextEncoder().encode(`${JSON.stringify(value)}\n`);
+}
