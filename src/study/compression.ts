@@ -3,7 +3,7 @@ import { compare } from "../evaluation/divergence.ts";
 import { losses } from "../evaluation/loss.ts";
 import { type Sequence, windows } from "../evaluation/sequences.ts";
 import type { Cluster } from "../evaluation/statistics.ts";
-import { remove, whatIs } from "../files/disk.ts";
+import { makeFolder, remove, whatIs } from "../files/disk.ts";
 import { decodeText, readText, writeFileAtomic } from "../files/index.ts";
 import { isObject } from "../files/json.ts";
 import { paths } from "../files/node.ts";
@@ -151,6 +151,7 @@ export async function compressionStudy(
       texts.push(...[study.choose, study.report].map(({ windows }) => String(windows)));
       const runs: CompressionRun[] = [];
       const failed: { candidate: string; why: string }[] = [];
+      await makeFolder(join(options.out, "runs"));
       const total = meant.length * study.seeds.length;
       let done = 0;
       for (const [candidate, choices] of meant) {
