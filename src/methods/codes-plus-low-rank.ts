@@ -3,7 +3,7 @@ import { fillsRow } from "../formats/format.ts";
 import { clipped, decodeWeight, formatByName } from "../formats/index.ts";
 import { InputError, type Matrix } from "../tensor/tensor.ts";
 import { sumOf, type Weight } from "../tensor/weight.ts";
-import { needsOf, weigh, weightings } from "./error-weights.ts";
+import { needsOf, type Weighed, weigh, weightings } from "./error-weights.ts";
 import { formatWeight } from "./format-codes.ts";
 import { checkRank, defaultRank, factorFormats, lowRankOf, lowRankWeight } from "./low-rank.ts";
 import type { Context, Need } from "./method.ts";
@@ -71,11 +71,23 @@ export async function codesAndLowRank(
   options: PlusLowRank,
   work: (parts: CodesAndLowRank) => Promise<Weight>,
 ): Promise<Weight> {
-  const { backend, signal } = context;
-  const { rank = defaultRank(source), factors, clip, damping } = options;
+  const weighed = await weigh(method, source, context, options);
+  try {
+    return await work(bothParts(weighed, context, options));
+  } finally {
+    weighed.free();
+  }
+}
+
+/** Both parts of a matrix whose errors have their measure already. */
+export function bothParts(
+  { W, H, weights, importance, errorOf }: Weighed,
+  { backend, signal }: Context,
+  options: PlusLowRank,
+): CodesAndLowRank {
+  const { rank = defaultRank(W), factors, clip, damping } = options;
   const plain = formatByName(options.format);
   const format = clip ? clipped(plain) : plain;
-  const { W, H, weights, importance, errorOf, free } = await weigh(method, source, context, options);
   const { base = H && format.kind === "group" ? "gptq" : "rtn" } = options;
 
   const nearest = (rest: Matrix) => formatWeight(backend, rest, format, { importance });
@@ -91,11 +103,7 @@ export async function codesAndLowRank(
     const better = (await errorOf(left(again, refitted))) < (await errorOf(left(Q, AB)));
     return better ? sumOf(again, refitted) : sumOf(Q, AB);
   };
-  try {
-    return await work({ W, nearest, codes, low, errorOf, finished });
-  } finally {
-    free();
-  }
+  return { W, nearest, codes, low, errorOf, finished };
 }
 
 /** Whether whole groups of a format fill rows of a matrix; an InputError where no format has this name. */

@@ -17,6 +17,7 @@ import { type ErrorWeights, lowRankOf, timesTransposed, weighted } from "./low-r
 import { lplr } from "./lplr.ts";
 import { lqLora } from "./lq-lora.ts";
 import type { Decomposition } from "./method.ts";
+import { reallm } from "./reallm.ts";
 import { roundedModel } from "./round-model.ts";
 import { sourceOf, tinyModel } from "./tiny-model.suite.ts";
 import { outputError, planted, toy } from "./toy.suite.ts";
@@ -201,17 +202,26 @@ describe("loftq and lq-lora", () => {
     }
   });
 
-  it("under Fisher weights the weighted error is less than without, most where these are a row's times a column's", async () => {
-    const W = noise(48, 64);
-    const spread = (n: number, seed: number) => normals(generator(seed), n).map((x) => Math.exp(1.5 * x));
-    const [r, c] = [spread(48, 1), spread(64, 2)];
-    const fisher = Float32Array.from({ length: 48 * 64 }, (_, i) => r[Math.floor(i / 64)] * c[i % 64]);
-    const error = async (weighting: string) => {
-      const weight = await put(lqLora, W, { format: "int2-offset-g32", rank: 6, weighting }, { fisher });
-      return difference(W, decodeWeight(weight)).data.reduce((sum, e, i) => sum + fisher[i] * e * e, 0);
-    };
-    expect(await error("fisher")).toBeLessThan(0.7 * (await error("none")));
-  });
+  it.each([
+    [lqLora, { format: "int2-offset-g32" }],
+    [reallm, { bits: 2, length: 2, group: 32 }],
+  ] as [Decomposition<object>, object][])(
+    "$0.name: under Fisher weights the weighted error is less than without",
+    async (method, options) => {
+      const W = noise(48, 64);
+      const spread = (n: number, seed: number) => normals(generator(seed), n).map((x) => Math.exp(1.5 * x));
+      const [r, c] = [spread(48, 1), spread(64, 2)];
+      const fisher = Float32Array.from({ length: 48 * 64 }, (_, i) => r[Math.floor(i / 64)] * c[i % 64]);
+      const error = async (weighting: string) => {
+        const weight = await put(method, W, { ...options, rank: 6, weighting }, { fisher });
+        return difference(W, decodeWeight(weight)).data.reduce((sum, e, i) => sum + fisher[i] * e * e, 0);
+      };
+      expect(await error("fisher")).toBeLessThan(0.7 * (await error("none")));
+      await expect(put(method, W, { ...options, weighting: "fisher" })).rejects.toThrow(
+        `${method.name}: weighting fisher needs calibration text; give some`,
+      );
+    },
+  );
 });
 
 describe("lq-lora under a budget", () => {

@@ -3,6 +3,7 @@ import { InputError } from "../tensor/tensor.ts";
 import { bytesOf, sumOf } from "../tensor/weight.ts";
 import { alternate, type Round } from "./alternate.ts";
 import {
+  bothParts,
   type CodesAndLowRank,
   checkPlusLowRank,
   codesAndLowRank,
@@ -10,6 +11,7 @@ import {
   needsPlusLowRank,
   plusLowRank,
 } from "./codes-plus-low-rank.ts";
+import { weigh } from "./error-weights.ts";
 import type { Candidate, Decomposition } from "./method.ts";
 
 const integers = ["int2-offset", "int3-offset", "int4-offset"] as const;
@@ -26,7 +28,7 @@ const options = z
       .default([...integers.flatMap((name) => [name, `${name}-g128`, `${name}-g64`, `${name}-g32`]), "int8"]),
     ...plusLowRank,
     /** Rounds of low rank and codes in turn, at most. */
-    rounds: z.int().min(1).default(20),
+    rounds: z.int().min(1).default(10),
   })
   .refine(
     ({ format, bits }) => (format === undefined) !== (bits === undefined),
@@ -69,16 +71,16 @@ export const lqLora: Decomposition<LqLoraOptions> = {
   mixture: {
     budget: ({ bits }) => bits,
     async candidates(W, context, chosen) {
+      const weighed = await weigh("lq-lora", W, context, chosen);
       const found: Candidate<LqLoraOptions>[] = [];
-      for (const format of formatsFor(W.cols, chosen)) {
-        const own = { ...chosen, format, bits: undefined };
-        let error = 0;
-        const weight = await codesAndLowRank("lq-lora", W, context, own, async (parts) => {
-          const round = await inTurn(parts, 1);
-          error = round.error;
-          return sumOf(round.second, round.first);
-        });
-        found.push({ options: own, bytes: bytesOf(weight), error });
+      try {
+        for (const format of formatsFor(W.cols, chosen)) {
+          const options = { ...chosen, format, bits: undefined };
+          const { first, second, error } = await inTurn(bothParts(weighed, context, options), 1);
+          found.push({ options, bytes: bytesOf(sumOf(first, second)), error });
+        }
+      } finally {
+        weighed.free();
       }
       return found;
     },

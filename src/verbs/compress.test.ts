@@ -129,6 +129,20 @@ describe("compress", () => {
     expect(await failure({ bits: 5 })).toBe("compress: --bits must be one of 8, 6, 4, 3, 2, got 5");
   });
 
+  it("a method of parts takes the format among its own options, or one budget for all layers", async () => {
+    expect(await failure({ method: "reallm", format: "int4" })).toContain("reallm: unknown key format");
+    const fisher = { rank: 1, weighting: "fisher" };
+    expect(await failure({ method: "lq-lora", bits: 6, options: fisher })).toContain(
+      "needs calibration text",
+    );
+    const mixed = await run({ method: "lq-lora", bits: 6, options: fisher, calibration });
+    expect(mixed.bitsPerWeight.linear).toBeLessThanOrEqual(6);
+    expect(new Set(mixed.layers.map(({ format }) => format)).size).toBeGreaterThan(1);
+    expect((await inspect({ model: out() })).bitsPerWeight).toEqual(mixed.bitsPerWeight);
+    const one = await run({ method: "lorc", format: "int4-g32", clip: true, options: { rank: 1 } });
+    for (const { format } of one.layers) expect(format).toBe("sum(int4-g32, lowRank(f16, f16))");
+  });
+
   it("reads a recipe, and names an unknown key with the nearest known one", async () => {
     const recipe = join(folder, "r.yaml");
     writeFileSync(recipe, "method: gptq\nformat: int4\ngroup: 32\ndamping: 0.02\nsamples: 2\n");
