@@ -203,11 +203,11 @@ describe("loftq and lq-lora", () => {
   });
 
   it.each([
-    [lqLora, { format: "int2-offset-g32" }],
-    [reallm, { bits: 2, length: 2, group: 32 }],
-  ] as [Decomposition<object>, object][])(
-    "$0.name: under Fisher weights the weighted error is less than without",
-    async (method, options) => {
+    ["lq-lora", lqLora, { format: "int2-offset-g32" }],
+    ["reallm", reallm, { bits: 2, length: 2, group: 32 }],
+  ] as [string, Decomposition<object>, object][])(
+    "%s: under Fisher weights the weighted error is less than without",
+    async (name, method, options) => {
       const W = noise(48, 64);
       const spread = (n: number, seed: number) => normals(generator(seed), n).map((x) => Math.exp(1.5 * x));
       const [r, c] = [spread(48, 1), spread(64, 2)];
@@ -218,7 +218,7 @@ describe("loftq and lq-lora", () => {
       };
       expect(await error("fisher")).toBeLessThan(0.7 * (await error("none")));
       await expect(put(method, W, { ...options, weighting: "fisher" })).rejects.toThrow(
-        `${method.name}: weighting fisher needs calibration text; give some`,
+        `${name}: weighting fisher needs calibration text; give some`,
       );
     },
   );

@@ -131,7 +131,8 @@ describe("compress", () => {
 
   it("a method of parts takes the format among its own options, or one budget for all layers", async () => {
     expect(await failure({ method: "reallm", format: "int4" })).toContain("reallm: unknown key format");
-    const fisher = { rank: 1, weighting: "fisher" };
+    const formats = ["int2-offset", "int4-offset"];
+    const fisher = { rank: 1, weighting: "fisher", formats, clip: false, rounds: 1 };
     expect(await failure({ method: "lq-lora", bits: 6, options: fisher })).toContain(
       "needs calibration text",
     );
