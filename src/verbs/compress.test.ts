@@ -133,11 +133,11 @@ describe("compress", () => {
     expect(await failure({ method: "reallm", format: "int4" })).toContain("reallm: unknown key format");
     const formats = ["int2-offset", "int4-offset"];
     const fisher = { rank: 1, weighting: "fisher", formats, clip: false, rounds: 1 };
-    expect(await failure({ method: "lq-lora", bits: 6, options: fisher })).toContain(
+    expect(await failure({ method: "lq-lora", bits: 4.5, options: fisher })).toContain(
       "needs calibration text",
     );
-    const mixed = await run({ method: "lq-lora", bits: 6, options: fisher, calibration });
-    expect(mixed.bitsPerWeight.linear).toBeLessThanOrEqual(6);
+    const mixed = await run({ method: "lq-lora", bits: 4.5, options: fisher, calibration });
+    expect(mixed.bitsPerWeight.linear).toBeLessThanOrEqual(4.5);
     expect(new Set(mixed.layers.map(({ format }) => format)).size).toBeGreaterThan(1);
     expect((await inspect({ model: out() })).bitsPerWeight).toEqual(mixed.bitsPerWeight);
     const one = await run({ method: "lorc", format: "int4-g32", clip: true, options: { rank: 1 } });
