@@ -17,6 +17,7 @@ export { bench } from "./verbs/bench.ts";
 export { chat } from "./verbs/chat.ts";
 export { compress } from "./verbs/compress.ts";
 export { convert } from "./verbs/convert.ts";
+export { delta } from "./verbs/delta.ts";
 export { evaluate } from "./verbs/evaluate.ts";
 export { generate, stream } from "./verbs/generate.ts";
 export { inspect } from "./verbs/inspect.ts";

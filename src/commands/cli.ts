@@ -5,6 +5,7 @@ import { chat } from "./chat.ts";
 import { runCommand } from "./command.ts";
 import { compress } from "./compress.ts";
 import { convert } from "./convert.ts";
+import { delta } from "./delta.ts";
 import { doctor } from "./doctor.ts";
 import { evaluate } from "./evaluate.ts";
 import { generate } from "./generate.ts";
@@ -24,6 +25,7 @@ export async function main(args: readonly string[]): Promise<number> {
     evaluate,
     compress,
     convert,
+    delta,
     train,
     watch,
     study,

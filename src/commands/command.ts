@@ -15,7 +15,7 @@ export interface SharedOptions {
 
 /** What a command takes for a model, and for its tokenizer. */
 export const MODEL =
-  "folder, .gguf, llama2.c .bin, bundled:NAME, hf:OWNER/NAME[@REVISION], FOLDER@STEP of a run with snapshots; MODEL@4bit at another width that it was trained for; MODEL@2.5MB of a stacked one as many blocks as fit";
+  "folder, .gguf, llama2.c .bin, bundled:NAME, hf:OWNER/NAME[@REVISION], FOLDER@STEP of a run with snapshots; MODEL@4bit at another width that it was trained for; MODEL@2.5MB of a stacked one as many blocks as fit; BASE+DELTA";
 export const TOKENIZER = "tok*.bin, *.model, tokenizer.json or .gguf, for models that come without one";
 
 /** Thrown into a running job by Ctrl-C; the process ends with status 130. */
@@ -165,4 +165,9 @@ export function realNumber(least: number, most = Number.POSITIVE_INFINITY): (tex
     }
     return value;
   };
+}
+
+/** An option that may be given several times. */
+export function several<T>(parse: (value: string) => T): (value: string, before?: T[]) => T[] {
+  return (value, before = []) => [...before, parse(value)];
 }

@@ -7,6 +7,7 @@ import {
   MODEL,
   runOptions,
   type SharedOptions,
+  several,
   sharedOptions,
   TOKENIZER,
   wholeNumber,
@@ -22,19 +23,29 @@ export function evaluate(program: Command): void {
     .option("--separator <text>", "splits the text into documents, each scored alone")
     .option("--documents <n>", "most documents to score", wholeNumber(1))
     .option("--reference <model>", "compare every model with this one, token by token")
+    .option(
+      "--delta <folder>",
+      "a delta over the model, which is loaded once; may be given again",
+      several(String),
+    )
     .option("--context <n>", "tokens that a model sees at once", wholeNumber(1))
     .option("--stride <n>", "tokens between the beginnings of windows (default: the context)", wholeNumber(1))
     .option("--tokenizer <file>", TOKENIZER)
     .addOption(new Option("--tasks <names>", "benchmarks, comma separated").hideHelp());
   runOptions(command, { activations: "float", cache: "none" });
-  sharedOptions(command).action(
-    (models: string[], options: SharedOptions & Omit<EvaluateOptions, "models"> & { tasks?: string }) => {
-      if (options.tasks !== undefined)
-        command.error("error: --tasks comes in a later version; use --text", { exitCode: 2 });
-      return execute(options, (job) => evaluateModels({ ...withoutOutput(options), models }, job), show);
-    },
-  );
+  sharedOptions(command).action((models: string[], { delta: deltas, ...options }: Given) => {
+    if (options.tasks !== undefined)
+      command.error("error: --tasks comes in a later version; use --text", { exitCode: 2 });
+    return execute(
+      options,
+      (job) => evaluateModels({ ...withoutOutput(options), models, deltas }, job),
+      show,
+    );
+  });
 }
+
+type Given = SharedOptions &
+  Omit<EvaluateOptions, "models" | "deltas"> & { readonly tasks?: string; readonly delta?: string[] };
 
 /** Options of a verb: those of the command line without the ones that only say how to print. */
 function withoutOutput<T extends SharedOptions>({ json, quiet, ...rest }: T) {

@@ -1,7 +1,7 @@
 import { type Command, InvalidArgumentError } from "commander";
 import type { ContinueOptions, SpeculationOptions } from "../verbs/continuing.ts";
 import { FAST, type RunChoice } from "../verbs/load.ts";
-import { realNumber, runOptions, TOKENIZER, wholeNumber } from "./command.ts";
+import { realNumber, runOptions, several, TOKENIZER, wholeNumber } from "./command.ts";
 
 /** What the options below are parsed into, under commander's names. */
 export interface GenerationOptions
@@ -78,11 +78,6 @@ function anyNumber(value: string): number {
     throw new InvalidArgumentError(`needs a number, got ${value}.`);
   }
   return number;
-}
-
-/** An option that may be given several times. */
-function several<T>(parse: (value: string) => T): (value: string, before?: T[]) => T[] {
-  return (value, before = []) => [...before, parse(value)];
 }
 
 /** A text with `\n`, `\t`, `\r` and `\\` for what a shell makes hard to write. */

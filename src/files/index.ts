@@ -1,5 +1,6 @@
 import { InputError } from "../tensor/tensor.ts";
 import { notStacked, splitBudget } from "./budget.ts";
+import { deltaHead, overBase, splitDelta } from "./delta.ts";
 import { list, openDisk, whatIs } from "./disk.ts";
 import type { ModelFile } from "./file.ts";
 import { fingerprintOf } from "./fingerprint.ts";
@@ -17,6 +18,7 @@ import { atWidth, splitWidth } from "./widths.ts";
 
 export { BLOCKS_KEY } from "./budget.ts";
 export { checkTensors, checkVocabulary } from "./checks.ts";
+export { DELTA_KEY, headOver, overBase } from "./delta.ts";
 export { claimFolder, isOurs, readText, writeFileAtomic } from "./disk.ts";
 export type { ByteSource, Json, JsonObject, ModelFile, NamedBytes, TensorSource } from "./file.ts";
 export { memorySource } from "./memory.ts";
@@ -52,11 +54,12 @@ export interface OpenOptions extends HubOptions {
  *   FOLDER@STEP         a snapshot that the model's training kept, bundled:NAME@STEP too; @last is the last one
  *   MODEL@4bit          a model that was trained to be read at several widths, at this one; FOLDER@STEP@4bit too
  *   MODEL@2.5MB         as many blocks of a stacked model as fit into so many bytes (B, kB, MB, GB, KiB, MiB, GiB)
+ *   MODEL+DELTA         a base with what fine-tuning added to it; DELTA alone where its base is bundled, on the hub or beside it
  *
  * Throws an InputError of one line when it is none of these or damaged.
  */
 export async function openModel(spec: string, options: OpenOptions = {}): Promise<ModelFile> {
-  const model = await openAtWidth(spec, options);
+  const model = await openWithDelta(spec, options);
   const { tokenizer } = options;
   if (tokenizer === undefined) return model;
   try {
@@ -69,6 +72,41 @@ export async function openModel(spec: string, options: OpenOptions = {}): Promis
     await model.close();
     throw error;
   }
+}
+
+/** A delta as it lies in its folder, without its base. */
+export async function openDelta(spec: string, options: OpenOptions = {}): Promise<ModelFile> {
+  return openAtWidth(spec, options);
+}
+
+async function openWithDelta(spec: string, options: OpenOptions): Promise<ModelFile> {
+  const parts = (await whatIs(spec)) === "nothing" ? splitDelta(spec) : undefined;
+  const file = await openAtWidth(parts?.delta ?? spec, options);
+  try {
+    const head = deltaHead(file);
+    if (parts === undefined && head === undefined) return file;
+    const base = await openWithDelta(parts?.base ?? (await baseBeside(spec, file.name, head!.base)), options);
+    try {
+      return await overBase(base, file);
+    } catch (error) {
+      await base.close();
+      throw error;
+    }
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+/** Where the base of a delta is when nobody says it: bundled, on the hub, or a folder or file beside the delta's. */
+async function baseBeside(spec: string, name: string, base: string): Promise<string> {
+  if (/^(bundled|hf):/.test(base)) return base;
+  const own = base.replace(/^.*[\\/]/, ""); // a damaged config must not lead elsewhere
+  const path = `${spec.replace(/[\\/]+$/, "").replace(/[^\\/]*$/, "")}${own}`;
+  if (own !== "" && (await whatIs(path)) !== "nothing") return path;
+  throw new InputError(
+    `${name}: is a delta over ${base}, which is not beside it; give both, as BASE+${name}`,
+  );
 }
 
 async function openAtWidth(spec: string, options: OpenOptions): Promise<ModelFile> {

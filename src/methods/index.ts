@@ -1,12 +1,14 @@
 import { nearestName } from "../tensor/nearest-name.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { bilm } from "./bilm.ts";
+import { bitdelta } from "./bitdelta.ts";
 import { bitnet } from "./bitnet.ts";
 import { bitnetA48 } from "./bitnet-a4.8.ts";
 import { bitnetB158 } from "./bitnet-b1.58.ts";
 import { bitnetB158Median } from "./bitnet-b1.58-median.ts";
 import { bitstack } from "./bitstack.ts";
 import { continual } from "./continual.ts";
+import { deltaCome } from "./delta-come.ts";
 import { doubleRounding } from "./double-rounding.ts";
 import { fbi } from "./fbi.ts";
 import { frozenTernary } from "./frozen-ternary.ts";
@@ -58,6 +60,8 @@ export const decompositions = {
   "lq-lora": lqLora,
   lplr,
   "int2.1": int21,
+  bitdelta,
+  "delta-come": deltaCome,
 } as const;
 
 /** A method that makes a finished model smaller, by its name; an InputError suggests the nearest one. */

@@ -15,7 +15,7 @@ import { baseName, fingerprint, startRecord } from "../record/make.ts";
 import type { Fingerprint, Job, Record } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
 import type { Tokenizer } from "../tokenizers/tokenizer.ts";
-import { backendFor, type Loaded, load, openChecked, type RunChoice } from "./load.ts";
+import { backendFor, type Loaded, load, loadDelta, openChecked, type RunChoice } from "./load.ts";
 
 /**
  * Activations and cache are those of the models, not of the reference, so that one command measures what they change.
@@ -35,6 +35,8 @@ export interface EvaluateOptions extends RunChoice {
   readonly stride?: number;
   /** Model to compare every other with, token by token: the source of compressed ones. */
   readonly reference?: string;
+  /** Folders of deltas over the one model, which is loaded once for all of them; each is measured as it is with the base. */
+  readonly deltas?: readonly string[];
   /** Tokenizer's file, for models that come without one. */
   readonly tokenizer?: string;
 }
@@ -104,7 +106,7 @@ interface Measured {
  * Loss, perplexity and bits per byte of models on a text; with several models,
  * the paired difference of each to the reference (or else to the first); with
  * a reference, the divergence of their predictions from its own. At most the
- * reference and one other model are in memory at once.
+ * reference and one other model are in memory at once, beside a base with one of its deltas.
  */
 export async function evaluate(options: EvaluateOptions, job: Job = {}): Promise<Record<EvaluateResult>> {
   check(options);
@@ -115,6 +117,7 @@ export async function evaluate(options: EvaluateOptions, job: Job = {}): Promise
   const finish = startRecord("evaluate", {
     ...options,
     models: options.models.map(baseName),
+    ...(options.deltas === undefined ? {} : { deltas: options.deltas.map(baseName) }),
     text: name,
     context,
     ...(options.reference === undefined ? {} : { reference: baseName(options.reference) }),
@@ -150,9 +153,12 @@ interface Plan {
 }
 
 function loadFor(plan: Plan, spec: string, choice: RunChoice = {}): Promise<Loaded> {
-  const { options, context, backend, job } = plan;
-  const { activations, cache } = choice;
-  return load(spec, backend, { tokenizer: options.tokenizer, positions: context, activations, cache }, job);
+  const { backend, job } = plan;
+  return load(spec, backend, loadOptions(plan, choice), job);
+}
+
+function loadOptions({ options, context }: Plan, { activations, cache }: RunChoice) {
+  return { tokenizer: options.tokenizer, positions: context, activations, cache };
 }
 
 async function evaluateAll(plan: Plan, reference: Loaded | undefined) {
@@ -162,20 +168,31 @@ async function evaluateAll(plan: Plan, reference: Loaded | undefined) {
   let base = referenceMeasured;
   let startToken = true;
   const models: EvaluatedModel[] = [];
+  async function add(loaded: Loaded): Promise<void> {
+    startToken = loaded.tokenizer.bos !== undefined;
+    const measured = await measure(plan, loaded, against);
+    models.push({
+      ...(await loaded.fingerprint()),
+      text: textResult(measured),
+      ...(base ? differenceFrom(plan, base, measured) : {}),
+      ...(reference && measured.divergence
+        ? { divergence: { against: reference.file.name, ...measured.divergence } }
+        : {}),
+    });
+    base ??= measured;
+  }
   for (const spec of options.models) {
     const loaded = await loadFor(plan, spec, options);
     try {
-      startToken = loaded.tokenizer.bos !== undefined;
-      const measured = await measure(plan, loaded, against);
-      models.push({
-        ...(await loaded.fingerprint()),
-        text: textResult(measured),
-        ...(base ? differenceFrom(plan, base, measured) : {}),
-        ...(reference && measured.divergence
-          ? { divergence: { against: reference.file.name, ...measured.divergence } }
-          : {}),
-      });
-      base ??= measured;
+      await add(loaded);
+      for (const delta of options.deltas ?? []) {
+        const over = await loadDelta(loaded, delta, loadOptions(plan, options), plan.job);
+        try {
+          await add(over);
+        } finally {
+          await over.free();
+        }
+      }
     } finally {
       await loaded.free();
     }
@@ -263,8 +280,22 @@ function sameTokens(a: Sequences, b: Sequences): boolean {
   );
 }
 
-function check({ models, text, separator, documents, context, stride, cache }: EvaluateOptions): void {
+function check({
+  models,
+  deltas,
+  text,
+  separator,
+  documents,
+  context,
+  stride,
+  cache,
+}: EvaluateOptions): void {
   if (models.length === 0) throw new InputError("evaluate: needs a model, got none");
+  if (deltas && models.length > 1) {
+    throw new InputError(
+      `evaluate: deltas are over one model, got ${models.length}; give each as BASE+DELTA`,
+    );
+  }
   if (context !== undefined && (!Number.isInteger(context) || context < 1)) {
     throw new InputError(`context: needs a whole number from 1, got ${context}`);
   }

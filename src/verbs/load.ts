@@ -1,7 +1,17 @@
 import type { Backend } from "../backends/backend.ts";
 import { type BackendName, openBackend } from "../backends/index.ts";
-import { checkTensors, checkVocabulary, type ModelFile, openModel } from "../files/index.ts";
+import {
+  checkTensors,
+  checkVocabulary,
+  headOver,
+  type ModelFile,
+  openDelta,
+  openModel,
+  overBase,
+  type TensorSource,
+} from "../files/index.ts";
 import { checkFinite } from "../formats/index.ts";
+import { compound } from "../kernels/compound.ts";
 import { describe } from "../models/index.ts";
 import type { CacheName } from "../models/kv-cache.ts";
 import type { Model } from "../models/model.ts";
@@ -14,6 +24,7 @@ import { InputError, naming, type Tensor, UnsupportedError } from "../tensor/ten
 import { bytesOf } from "../tensor/weight.ts";
 import { tokenizerFrom } from "../tokenizers/index.ts";
 import type { Tokenizer } from "../tokenizers/tokenizer.ts";
+import { differences } from "../training/differences.ts";
 
 /** Where a verb computes. Default: the best backend that works here, on all threads. */
 export interface BackendChoice {
@@ -138,6 +149,34 @@ export async function loadWeights(
   }
 }
 
+/**
+ * A fine-tuned model over a base that is loaded already: it shares the base's tensors, and only what its delta holds is
+ * read and put beside them, so that many of them take little more memory than one. Free it before its base. `spec` is
+ * the delta's folder. Throws an InputError for a delta over another base, and for a model of another shape.
+ */
+export async function loadDelta(
+  base: Loaded,
+  spec: string,
+  options: LoadOptions = {},
+  job: Job = {},
+): Promise<Loaded> {
+  const delta = await openDelta(spec, job);
+  try {
+    const { added } = await headOver(delta, base.file);
+    const file = { ...(await overBase(base.file, delta)), close: () => delta.close() };
+    const model = naming(file.name, () => describe(file.config));
+    checkTensors(file.name, file.source, model.tensors);
+    const met = differences(base.model.config, model.config);
+    if (met !== "") throw new InputError(`${file.name}: the delta's config is not its base's: ${met}`);
+    const opened = { file, model };
+    const over = { base, delta, added };
+    return { ...(await uploadAll(opened, base.backend, options, job, over)), tokenizer: tokenizerOf(opened) };
+  } catch (error) {
+    await delta.close();
+    throw error;
+  }
+}
+
 /** The tokenizer that came with a model or was given for it. */
 export function tokenizerOf({ file, model }: Opened): Tokenizer {
   if (!file.tokenizer)
@@ -148,8 +187,11 @@ export function tokenizerOf({ file, model }: Opened): Tokenizer {
 }
 
 /** Throws an UnsupportedError for weights that the backend's memory cannot hold, before any is read. */
-function checkRoom({ name, source }: ModelFile, { tensors }: Model, backend: Backend): void {
-  const needed = tensors.reduce((sum, tensor) => sum + source.bytes(tensor.name), 0);
+function checkRoom({ name }: ModelFile, source: TensorSource, { tensors }: Model, backend: Backend): void {
+  const needed = tensors.reduce(
+    (sum, tensor) => sum + (source.has(tensor.name) ? source.bytes(tensor.name) : 0),
+    0,
+  );
   const { memoryBytes } = backend.limits;
   if (needed <= memoryBytes) return;
   const [needs, has] = [needed, memoryBytes].map((bytes) => `${(bytes / 2 ** 30).toFixed(1)} GiB`);
@@ -159,30 +201,52 @@ function checkRoom({ name, source }: ModelFile, { tensors }: Model, backend: Bac
   );
 }
 
+/** A base on the backend, and what is put over it. */
+interface OverBase {
+  readonly base: LoadedWeights;
+  readonly delta: ModelFile;
+  readonly added: ReadonlySet<string>;
+}
+
 async function uploadAll(
   { file, model }: Opened,
   backend: Backend,
   { activations, cache, positions = model.config.context }: Omit<LoadOptions, "tokenizer">,
   job: Job,
+  over?: OverBase,
 ): Promise<LoadedWeights> {
-  checkRoom(file, model, backend);
+  const source = over?.delta.source ?? file.source;
+  checkRoom(file, source, model, backend);
   const weights = new Map<string, Tensor>();
   const bytes = new Map<string, number>();
   const rope = backend.upload(ropeTable(model.config, Math.min(positions, model.config.context)));
+  const own: Tensor[] = [rope];
   const freeTensors = () => {
-    for (const tensor of [...weights.values(), rope]) backend.free(tensor);
+    for (const tensor of own) backend.free(tensor);
   };
   try {
     const pause = pauses(job);
     for (const [done, spec] of model.tensors.entries()) {
       await pause();
       job.onProgress?.({ task: "load", done, total: model.tensors.length, unit: "tensors", note: file.name });
-      const weight = await file.source.read(spec.name);
+      const shared = over && !source.has(spec.name) ? over.base : undefined;
+      if (shared) {
+        weights.set(spec.name, shared.weights.get(spec.name)!);
+        bytes.set(spec.name, shared.bytes.get(spec.name)!);
+        continue;
+      }
+      // What is added to a matrix that kernels cannot read in parts comes as the whole sum.
+      const beside = over?.added.has(spec.name) && spec.role === "linear" ? over.base : undefined;
+      const weight = await (beside ? source : file.source).read(spec.name);
       checkFinite(file.name, spec.name, weight);
       const read = naming(`${file.name}: tensor ${spec.name}`, () => forKernels(spec, weight));
       const multiplies = spec.role === "linear" || spec.name === model.headWeight;
-      weights.set(spec.name, backend.upload(read, multiplies ? { activations } : {}));
-      bytes.set(spec.name, "data" in read ? read.data.byteLength : bytesOf(read));
+      const tensor = backend.upload(read, multiplies ? { activations } : {});
+      own.push(tensor);
+      const terms = beside && [beside.weights.get(spec.name)!, tensor];
+      weights.set(spec.name, terms ? compound(spec.shape, { kind: "sum", terms }) : tensor);
+      const size = "data" in read ? read.data.byteLength : bytesOf(read);
+      bytes.set(spec.name, size + (beside?.bytes.get(spec.name) ?? 0));
     }
   } catch (error) {
     freeTensors();
