@@ -58,7 +58,8 @@ export interface CodesAndLowRank {
   errorOf(E: Matrix): Promise<number>;
   /**
    * The sum of two parts that were fitted with nearest codes. Where the base spreads errors, codes are chosen once
-   * more for what the low-rank part leaves, and then the low-rank part for what these leave; of both sums the better.
+   * more for what the low-rank part leaves, and then the low-rank part for what these leave. Of both sums the one with
+   * the smaller error where errors count by H; any other measure does not see what spreading is for.
    */
   finished(codes: Weight, low: Weight): Promise<Weight>;
 }
@@ -100,8 +101,8 @@ export function bothParts(
     if (base === "rtn") return sumOf(Q, AB);
     const again = await codes(left(AB));
     const refitted = await low(left(again));
-    const better = (await errorOf(left(again, refitted))) < (await errorOf(left(Q, AB)));
-    return better ? sumOf(again, refitted) : sumOf(Q, AB);
+    const keeps = weights.L && (await errorOf(left(Q, AB))) <= (await errorOf(left(again, refitted)));
+    return keeps ? sumOf(Q, AB) : sumOf(again, refitted);
   };
   return { W, nearest, codes, low, errorOf, finished };
 }
