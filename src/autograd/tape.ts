@@ -52,7 +52,10 @@ export class Tape extends Remembering {
     for (const parameter of this.#parameters) this.#tracked.add(parameter);
     Object.assign(
       this,
-      operationsOver((name, args) => this.#run(name, args)),
+      operationsOver(
+        (name, args) => this.#run(name, args),
+        (body) => this.segment(body),
+      ),
     );
   }
 

@@ -558,6 +558,9 @@ async function largeResults(backend: Backend): Promise<Elements[]> {
     ["roundRows", floats([300, 256]), 4, 1, 64, 0.5, 0],
     ["softLoss", floats([300, 513]), floats([300, 513]), 2, 20],
     ["matchStates", floats([300, 255]), floats([300, 255])],
+    ["gelu", floats([300, 255])],
+    ["neighbourhoods", floats([30, 10 * 17, 7]), 10, 17, 7, 3],
+    ["pixelShuffle", floats([1200, 64]), 30, 40, 64, 2, 1],
     ["binary", floats([513, 257])],
   ];
   for (const format of ["int4-g32", "int8-offset", "tq2_0"]) {

@@ -36,9 +36,12 @@ export function kernelCases(): Case[] {
     const label = shape.join("×");
     add("add", label, floats(shape), floats(shape));
     add("swiglu", label, floats(shape, 3), floats(shape));
+    add("gelu", label, floats(shape, 3));
   }
   const steep = [0, -0, 1e-30, -1e-30, 20, -20, 87, -87, 88.5, -88.5, 200, -200, 1e5, -1e5];
   add("swiglu", "steep", hostTensor([14], Float32Array.from(steep)), floats([14]));
+  add("gelu", "steep", hostTensor([18], Float32Array.from([...steep, 9.9, -9.9, 4, -4])));
+  imageCases(add, floats);
 
   for (const dim of ODD_SIZES) add("rmsNorm", `3×${dim}`, withZeroRow(floats([3, dim])), floats([dim]), 1e-5);
   for (const [tokens, dim] of [
@@ -229,6 +232,29 @@ export function kernelCases(): Case[] {
   add("matchStates", "the same direction", same, twice);
   add("matchStates", "no tokens", floats([0, 8]), floats([0, 8]));
   return cases;
+}
+
+/** Images of one place, of one channel, narrower than the neighbourhood, and none. */
+function imageCases(
+  add: (name: KernelName, label: string, ...args: HostArgument[]) => void,
+  floats: (shape: readonly number[]) => HostTensor,
+): void {
+  for (const [images, height, width, channels, kernel] of [
+    [1, 1, 1, 1, 1],
+    [2, 3, 5, 1, 3],
+    [3, 4, 2, 7, 5],
+    [1, 17, 9, 19, 3],
+    [2, 2, 3, 4, 1],
+    [0, 2, 2, 3, 3],
+  ]) {
+    const label = `${images} of ${height}×${width}×${channels}, ${kernel}`;
+    const x = floats([images * height * width, channels]);
+    add("neighbourhoods", label, x, height, width, channels, kernel);
+    for (const back of [0, 1]) {
+      const sizes = [kernel * height, kernel * width, channels, kernel, back];
+      add("pixelShuffle", `${label}, ${back}`, floats([images, sizes[0] * sizes[1] * channels]), ...sizes);
+    }
+  }
 }
 
 /** The operations of which methods make their weights, odd sizes and codes at the edges. */
@@ -819,6 +845,9 @@ export function nonFiniteCases(): Case[] {
       return { name: "softLoss", label: `rule ${rule}`, args: [floats([3, 19]), floats([3, 19]), rule, 4] };
     }),
     { name: "matchStates", label: "", args: [floats([3, 19]), floats([3, 19])] },
+    { name: "gelu", label: "", args: [floats([19])] },
+    { name: "neighbourhoods", label: "", args: [floats([12, 2]), 3, 4, 2, 3] },
+    { name: "pixelShuffle", label: "", args: [floats([4, 6]), 4, 6, 1, 2, 0] },
   ];
   return small.flatMap(({ name, label, args }) =>
     args.flatMap((argument, i) => {
@@ -894,6 +923,14 @@ export function wrongShapes(): Case<KernelName | ProcedureName>[] {
     ["softLoss", t(2, 3), t(2, 3), 2, 4],
     ["softLoss", t(2, 3), t(2, 3), 2, 0],
     ["matchStates", t(2, 3), t(3, 2)],
+    ["neighbourhoods", t(12, 2), 3, 4, 2, 2],
+    ["neighbourhoods", t(12, 2), 3, 5, 2, 3],
+    ["neighbourhoods", t(12, 2), 3, 4, 0, 3],
+    ["neighbourhoods", t(12, 2), 3, 4, 2, 1.5],
+    ["pixelShuffle", t(4, 6), 4, 6, 1, 4, 0],
+    ["pixelShuffle", t(4, 6), 4, 6, 2, 2, 0],
+    ["pixelShuffle", t(4, 6), 4, 6, 1, 0, 0],
+    ["pixelShuffle", t(4, 6), 4, 6, 1, 2, 2],
     ["accumulate", t(3), t(4), 1],
     ["cacheAppend", t(4, 3), t(2, 3), 3],
     ["cacheAppend", t(4, 3), t(1, 2), 0],

@@ -37,6 +37,20 @@ const signs = weight({
     Uint8Array.from({ length: (rows * cols) / 8 }, () => random() * 256),
   ),
 });
+/** Patches of 8 × 8 from latent images 4 × 4 of codes or of bytes, through three layers. */
+function drawn(latent: "codes" | "int8"): Weight {
+  const [patches, values] = [(rows * cols) / 64, 16 * 3];
+  const layers = [
+    { kernel: 1, stride: 1, weights: plain(5, 3, "int8"), biases: plain(1, 5) },
+    { kernel: 3, stride: 2, weights: plain(4 * 2, 9 * 5, "int8"), biases: plain(1, 4 * 2, "f16") },
+    { kernel: 3, stride: 1, weights: plain(1, 9 * 2), biases: plain(1, 1) },
+  ];
+  const images =
+    latent === "codes"
+      ? codedTensor(random, [patches, values], { length: 3, entries: 20, groups: 0 })
+      : plain(patches, values, "int8");
+  return weight({ kind: "decoder", patch: 8, latent: images, layers });
+}
 const mixing = (n: number, block: number) => weight({ kind: "hadamard", block }, [n, n]);
 
 /** Every kind of expression, alone and inside others. */
@@ -69,6 +83,13 @@ const weights: Readonly<Record<string, Weight>> = {
   "between rotations": weight({
     kind: "product",
     factors: [mixing(rows, 8), int4, mixing(cols, 32)],
+  }),
+  "drawn patches": drawn("codes"),
+  "drawn patches with scales": weight({ kind: "scaleGroups", scales: plain(rows, 3), of: drawn("int8") }),
+  "drawn patches with scales inside of them": weight({
+    kind: "scaleGroups",
+    scales: plain(rows, 24),
+    of: drawn("codes"),
   }),
   "groups of something else": weight({ kind: "scaleGroups", scales: plain(rows, 4), of: int4 }),
 };
@@ -158,6 +179,15 @@ function absolute(w: Weight): Weight {
       return { shape, expression: { kind: e.kind, scales: values(e.scales), of: absolute(e.of) } };
     case "permuteColumns":
       return { shape, expression: { ...e, of: absolute(e.of) } };
+    case "scaleGroups":
+      return { shape, expression: { ...e, scales: absolute(e.scales), of: absolute(e.of) } };
+    case "decoder": {
+      // gelu(|x|) ≥ |gelu(x)|
+      const layers = e.layers.map((layer) => {
+        return { ...layer, weights: absolute(layer.weights), biases: absolute(layer.biases) };
+      });
+      return { shape, expression: { ...e, latent: absolute(e.latent), layers } };
+    }
     default:
       return encodeWeight(formatByName("f32"), shape, decodeWeight(w).data.map(Math.abs));
   }

@@ -268,6 +268,7 @@ interface Core {
   /** Runs one of the operations in place. */
   procedure(name: string, args: readonly unknown[]): void;
   free(t: Tensor): void;
+  scope<T>(body: () => T): T;
 }
 
 /**
@@ -276,11 +277,14 @@ interface Core {
  * backward pass needs, are freed.
  */
 export function withOperations<B extends Core>(core: B): B & Operations & Procedures {
-  const operations = operationsOver((name, args) => {
-    const outputs = core.forward(name, args);
-    for (let i = 1; i < outputs.length; i++) core.free(outputs[i]);
-    return outputs[0];
-  });
+  const operations = operationsOver(
+    (name, args) => {
+      const outputs = core.forward(name, args);
+      for (let i = 1; i < outputs.length; i++) core.free(outputs[i]);
+      return outputs[0];
+    },
+    (body) => core.scope(body),
+  );
   const methods: Record<string, (...args: unknown[]) => unknown> = {};
   for (const name of Object.keys(procedures)) {
     methods[name] = (...args) => core.procedure(name, args);

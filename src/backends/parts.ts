@@ -1,5 +1,6 @@
 import { checkCodes } from "../formats/codebook.ts";
 import { numbersOf } from "../formats/compose-weight.ts";
+import { decoderSizes } from "../formats/decoder.ts";
 import { partOf } from "../formats/format.ts";
 import { decodeWeight } from "../formats/index.ts";
 import { compound } from "../kernels/compound.ts";
@@ -12,7 +13,7 @@ import {
   type Tensor,
   transposed,
 } from "../tensor/tensor.ts";
-import { type Part, packedWeight, type Weight } from "../tensor/weight.ts";
+import { type Expression, type Part, packedWeight, type Weight } from "../tensor/weight.ts";
 
 /** Codes with their book, as the kernels read them; scales (rows, groups) of groups of columns where there are any. */
 export interface BookOfCodes {
@@ -35,7 +36,7 @@ export interface Uploads {
 /**
  * A stored weight on a backend: one tensor where kernels read it as one, a
  * compound of tensors where `linear` can be put together from parts, and plain
- * floats for what is left (a decoder, a permutation for each block of rows).
+ * floats for what is left (groups of columns of something else, a permutation for each block of rows).
  */
 export function uploadWeight(weight: Weight, to: Uploads): Tensor {
   const made: Tensor[] = [];
@@ -97,23 +98,74 @@ export function uploadWeight(weight: Weight, to: Uploads): Tensor {
         return terms.length === 1 ? terms[0] : compound(shape, { kind: "sum", terms });
       }
       case "codebook":
-        if (e.decoder === undefined) return keep(to.codebook(shape, bookOf(shape, e)));
+        return keep(to.codebook(shape, bookOf(shape, e)));
+      case "decoder":
+        return decoder(shape, e);
+      case "scaleGroups": {
+        const inner = e.of.expression;
+        const scales = decodeWeight(e.scales);
+        if (inner.kind === "codebook") return keep(to.codebook(shape, { ...bookOf(shape, inner), scales }));
+        // A strip of patches has one scale for each row where groups are whole patches.
+        if (inner.kind === "decoder" && (shape[1] / scales.cols) % inner.patch === 0)
+          return decoder(shape, inner, scales);
         break;
-      case "scaleGroups":
-        if (e.of.expression.kind === "codebook" && e.of.expression.decoder === undefined) {
-          const scales = decodeWeight(e.scales);
-          return keep(to.codebook(shape, { ...bookOf(shape, e.of.expression), scales }));
-        }
-        break;
+      }
     }
-    const { rows, cols, data } = decodeWeight({ shape, expression: e });
-    return keep(to.plain(hostTensor([rows, cols], data)));
+    return plain({ shape, expression: e });
   }
 
   function numbers(part: Part): Tensor {
     const values = Float32Array.from(numbersOf(part));
     return keep(to.plain(hostTensor([values.length], values)));
   }
+
+  function plain(weight: Weight): Tensor {
+    const { rows, cols, data } = decodeWeight(weight);
+    return keep(to.plain(hostTensor([rows, cols], data)));
+  }
+
+  function integers(n: number, value: (i: number) => number): Tensor {
+    return keep(
+      to.plain(
+        hostTensor(
+          [n],
+          Int32Array.from({ length: n }, (_, i) => value(i)),
+        ),
+      ),
+    );
+  }
+
+  function column({ rows, cols, data }: Matrix, c: number): Tensor {
+    const values = Float32Array.from({ length: rows }, (_, r) => data[r * cols + c]);
+    return keep(to.plain(hostTensor([rows], values)));
+  }
+
+  /** Layers as floats, of which there are few; the latent as it is stored where that is one tensor. */
+  function decoder(
+    shape: readonly number[],
+    { patch, latent, layers }: Expression & { kind: "decoder" },
+    scales?: Matrix,
+  ): Tensor {
+    const sizes = decoderSizes("weight", shape, patch, latent, layers);
+    const [rows, cols] = shape;
+    const down = rows / patch;
+    return compound(shape, {
+      kind: "decoder",
+      latent: isOneTensor(latent) ? upload(latent) : plain(latent),
+      layers: layers.map(({ weights, biases }, i) => {
+        return { ...sizes[i], weights: plain(weights), biases: plain(biases) };
+      }),
+      strips: Array.from({ length: cols / patch }, (_, strip) => ({
+        places: integers(patch, (c) => strip * patch + c),
+        images: integers(down, (i) => strip * down + i),
+        ...(scales && { scales: column(scales, Math.floor((strip * patch * scales.cols) / cols)) }),
+      })),
+    });
+  }
+}
+
+function isOneTensor({ expression: e }: Weight): boolean {
+  return e.kind === "packed" || e.kind === "codebook";
 }
 
 function bookOf(

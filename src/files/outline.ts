@@ -1,6 +1,8 @@
+import { decoderSizes, MOST_LAYERS } from "../formats/decoder.ts";
 import { formatByName } from "../formats/index.ts";
 import { InputError, naming, sizeOf } from "../tensor/tensor.ts";
 import {
+  type DecoderLayer,
   type Expression,
   listed,
   PART_BYTES,
@@ -26,7 +28,7 @@ import type { PartOutline } from "./safetensors.ts";
  *   }
  *
  * An expression is a tree of the kinds of `tensor/weight.ts` with their own
- * words (terms, factors, a, b, book, decoder, of). Its parts are tensors of
+ * words (terms, factors, a, b, book, latent, layers, of). Its parts are tensors of
  * the file: the part at PATH of weight NAME is `NAME.PATH` (`NAME.codes`,
  * `NAME.terms.0.scales`), unless `shared` says that another weight holds it.
  */
@@ -104,7 +106,16 @@ function entryOf(weight: Weight): JsonObject {
         shape,
         codeBits: e.codeBits,
         book: entryOf(e.book),
-        ...(e.decoder === undefined ? {} : { decoder: e.decoder }),
+      };
+    case "decoder":
+      return {
+        kind: e.kind,
+        shape,
+        patch: e.patch,
+        latent: entryOf(e.latent),
+        layers: e.layers.map(({ kernel, stride, weights, biases }) => {
+          return { kernel, stride, weights: entryOf(weights), biases: entryOf(biases) };
+        }),
       };
     case "scaleRows":
     case "scaleColumns":
@@ -260,9 +271,6 @@ export function assemblyOf(name: string, entry: Json, find: FindPart): Assembly 
         }));
       }
       case "codebook": {
-        const { decoder } = json;
-        if (decoder !== undefined && typeof decoder !== "string")
-          throw new InputError(`${where}: its decoder must be a name`);
         const book = inner(json.book, "book");
         const vector = book.shape[1] ?? 0;
         if (book.shape.length !== 2 || vector === 0 || cols % vector !== 0) {
@@ -279,8 +287,35 @@ export function assemblyOf(name: string, entry: Json, find: FindPart): Assembly 
           codes: await read(codes),
           codeBits,
           book: await book.build(read),
-          ...(decoder === undefined ? {} : { decoder }),
         }));
+      }
+      case "decoder": {
+        const { patch, layers: listed } = json;
+        if (!Array.isArray(listed)) throw new InputError(`${where}: needs a list of layers`);
+        const latent = inner(json.latent, "latent");
+        const layers = listed.slice(0, MOST_LAYERS + 1).map((layer, i) => {
+          if (!isObject(layer)) throw new InputError(`${where}: layers.${i} must be an object`);
+          return {
+            kernel: layer.kernel as number,
+            stride: layer.stride as number,
+            weights: inner(layer.weights, `layers.${i}.weights`),
+            biases: inner(layer.biases, `layers.${i}.biases`),
+          };
+        });
+        decoderSizes(where, shape, patch as number, latent, layers);
+        const parts = [latent, ...layers.map(({ weights }) => weights)];
+        return node(`decoder(${formats(parts)})`, async (read) => {
+          const built: DecoderLayer[] = [];
+          const images = await latent.build(read);
+          for (const { kernel, stride, weights, biases } of layers)
+            built.push({
+              kernel,
+              stride,
+              weights: await weights.build(read),
+              biases: await biases.build(read),
+            });
+          return { kind, patch: patch as number, latent: images, layers: built };
+        });
       }
       case "scaleRows":
       case "scaleColumns": {

@@ -12,7 +12,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { bytesOf, type Part, packedWeight, type Weight } from "../tensor/weight.ts";
 import { openModel } from "./index.ts";
-import { outlineOf, packedOutline } from "./outline.ts";
+import { assemblyOf, outlineOf, packedOutline } from "./outline.ts";
 import { holdingWriter, modelWriter, writeModel } from "./write-model.ts";
 
 let temporary: string;
@@ -40,6 +40,11 @@ const weight = (shape: number[], expression: Weight["expression"]): Weight => ({
 /** One weight of every kind of expression, some inside others. */
 function everyKind(): [string, Weight][] {
   const book = plain([16, 4]);
+  const layers = [
+    { kernel: 1, stride: 2, weights: plain([12, 2]), biases: plain([1, 12]) },
+    { kernel: 3, stride: 1, weights: plain([1, 27]), biases: plain([1, 1]) },
+  ];
+  const drawn = () => weight([8, 12], { kind: "decoder", patch: 4, latent: plain([6, 8]), layers });
   return [
     ["plain", plain([2, 2, 2])],
     ["packed", int4()],
@@ -69,14 +74,10 @@ function everyKind(): [string, Weight][] {
     ["codebook", weight([3, 64], { kind: "codebook", codes: part("u8", [3, 16], 1), codeBits: 8, book })],
     [
       "codebook.again",
-      weight([3, 64], {
-        kind: "codebook",
-        codes: part("u8", [3, 16], 1),
-        codeBits: 8,
-        book,
-        decoder: "affine",
-      }),
+      weight([3, 64], { kind: "codebook", codes: part("u8", [3, 16], 1), codeBits: 8, book }),
     ],
+    ["drawn", drawn()],
+    ["drawn.again", drawn()],
     [
       "scaled",
       weight([3, 64], {
@@ -111,9 +112,10 @@ test("every kind of weight comes back as it was written, shared parts stored onc
       ? w.expression.book.expression.parts.data
       : undefined;
   expect(bookOf(a)).toBe(bookOf(b));
-  // Stored bytes: all parts of all weights, the shared book of 128 bytes, which three have, counted once.
+  // Stored bytes: all parts of all weights, the shared book of 128 bytes, which three have, and the shared layers of as
+  // many, counted once.
   const stored = model.source.names.reduce((bytes, name) => bytes + model.source.bytes(name), 0);
-  expect(stored).toBe(weights.reduce((bytes, [, w]) => bytes + bytesOf(w), 0) - 2 * 128);
+  expect(stored).toBe(weights.reduce((bytes, [, w]) => bytes + bytesOf(w), 0) - 3 * 128);
   await model.close();
 });
 
@@ -258,4 +260,54 @@ test("a writer that holds the weights stores a part of several once, and refuses
   mkdirSync(join(temporary, "stranger"));
   writeFileSync(join(temporary, "stranger", "letter.txt"), "");
   await expect(holdingWriter(join(temporary, "stranger"), { config: {} })).rejects.toThrow("stranger");
+});
+
+test("a decoder in a file whose parts disagree is refused by name, before any of them is read", () => {
+  const layer = { kernel: 1, stride: 4, weights: entry(16, 2), biases: entry(1, 16) };
+  const good = { kind: "decoder", shape: [8, 12], patch: 4, latent: entry(6, 2), layers: [layer] };
+  // The file has whatever the entry says: that it does not fit is for the entry to show.
+  const shapes = new Map<string, readonly number[]>();
+  const read = (changed: object) => {
+    const json = { ...good, ...changed } as typeof good;
+    shapes.set("w.latent.data", json.latent?.shape);
+    for (const [i, { weights, biases }] of json.layers.entries()) {
+      shapes.set(`w.layers.${i}.weights.data`, weights.shape);
+      shapes.set(`w.layers.${i}.biases.data`, biases.shape);
+    }
+    return assemblyOf("w", json as never, (stored) => {
+      const shape = shapes.get(stored);
+      return shape && { dtype: "f16", shape };
+    });
+  };
+  expect(read({}).format).toBe("decoder(f16, f16)");
+  const wrong: [object, string][] = [
+    [{ patch: 3 }, "patches of 3 do not fill 8×12; take 1, 2, 4"],
+    [{ patch: "4" }, 'patches of "4" do not fill 8×12'],
+    [{ latent: entry(5, 2) }, "the latent must be 6 images of 1×1, has shape 5×2"],
+    [{ latent: null }, "weight w, latent: needs an object with a shape"],
+    [{ layers: [{ ...layer, weights: entry(16, 3) }] }, "the weights of layer 0 must be 16×2, are 16×3"],
+    [{ layers: [{ ...layer, biases: entry(1, 4) }] }, "the biases of layer 0 must be 1×16, are 1×4"],
+    [{ layers: [{ ...layer, kernel: "1" }] }, 'the kernel of layer 0 must be an odd number up to 15, is "1"'],
+    [{ layers: Array(17).fill(layer) }, "a decoder has 1 to 16 layers, met 17"],
+    [
+      { shape: [4096, 4096], patch: 4096, latent: entry(1, 2), layers: [{ ...layer, stride: 128 }] },
+      "strides that come to 128 must divide a patch of 4096, and be 64 at most",
+    ],
+    [
+      { shape: [2 ** 20, 2 ** 20], patch: 64, latent: entry(2 ** 28, 1), layers: [wide(), wide(), last()] },
+      "layer 2 would make more than 268435456 numbers of 16384 patches of 64",
+    ],
+  ];
+  for (const [changed, message] of wrong) expect(() => read(changed)).toThrow(message);
+  expect(() => assemblyOf("w", good as never, () => undefined)).toThrow("its part w.latent.data is missing");
+
+  function entry(...shape: number[]) {
+    return { format: "f16", shape };
+  }
+  function wide() {
+    return { kernel: 1, stride: 8, weights: entry(64, 1), biases: entry(1, 64) };
+  }
+  function last() {
+    return { kernel: 15, stride: 1, weights: entry(1, 225), biases: entry(1, 1) };
+  }
 });

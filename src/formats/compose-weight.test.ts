@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { generator, normals } from "../tensor/random.ts";
-import { type Matrix, matrix, ShapeError, UnsupportedError } from "../tensor/tensor.ts";
+import { type Matrix, matrix, ShapeError } from "../tensor/tensor.ts";
 import { bits, bytesOf, type Expression, type Part, packedWeight, type Weight } from "../tensor/weight.ts";
 import { partOf } from "./format.ts";
 import { decodeWeight, encode, encodeWeight, formatByName } from "./index.ts";
@@ -79,8 +79,6 @@ describe("decodeWeight", () => {
     const codes = partOf("u8", [2, 1], Uint8Array.of(0b00_10, 0b01_01)); // the first code in the low bits
     const m = decodeWeight(weight({ kind: "codebook", codes, codeBits: 2, book }, [2, 4]));
     expect([...m.data]).toEqual([4, 5, 0, 1, 2, 3, 2, 3]);
-    const decoder = weight({ kind: "codebook", codes, codeBits: 2, book, decoder: "hnerv" }, [2, 4]);
-    expect(() => decodeWeight(decoder)).toThrow(UnsupportedError);
     const outside = partOf("u8", [2, 1], Uint8Array.of(0b11_10, 0));
     expect(() =>
       decodeWeight(weight({ kind: "codebook", codes: outside, codeBits: 2, book }, [2, 4])),
@@ -99,6 +97,66 @@ describe("decodeWeight", () => {
     const codes = partOf("u8", [1, 3], Uint8Array.of(0xbc, 0x3a, 0x12));
     const m = decodeWeight(weight({ kind: "codebook", codes, codeBits: 12, book }, [1, 2]));
     expect([...m.data]).toEqual([0xabc, 0x123]);
+  });
+
+  it("decoder: patches down each column of them, drawn by convolutions of what lies around", () => {
+    const numbers = (r: number, c: number) => plain(matrix(r, c, normals(random, r * c)));
+    const [patch, channels] = [4, 3];
+    const latent = numbers(6, 4 * channels);
+    const layers = [
+      { kernel: 3, stride: 2, weights: numbers(4 * 2, 9 * channels), biases: numbers(1, 4 * 2) },
+      { kernel: 3, stride: 1, weights: numbers(1, 9 * 2), biases: numbers(1, 1) },
+    ];
+    const m = decodeWeight(weight({ kind: "decoder", patch, latent, layers }, [8, 12]));
+    const [z, w, b, v, a] = [latent, ...layers.flatMap(({ weights, biases }) => [weights, biases])].map(
+      (part) => decodeWeight(part).data,
+    );
+    const inside = (i: number, j: number, size: number) => i >= 0 && j >= 0 && i < size && j < size;
+    const hidden = (image: number, r: number, c: number, o: number) => {
+      const row = ((r % 2) * 2 + (c % 2)) * 2 + o;
+      let sum = b[row];
+      for (const [tap, [i, j]] of taps.entries()) {
+        const [y, x] = [Math.floor(r / 2) + i, Math.floor(c / 2) + j];
+        for (let k = 0; inside(y, x, 2) && k < channels; k++)
+          sum += w[row * 27 + tap * channels + k] * z[image * 12 + (y * 2 + x) * channels + k];
+      }
+      const u = Math.sqrt(2 / Math.PI) * (sum + 0.044715 * sum ** 3);
+      return 0.5 * sum * (1 + Math.tanh(u));
+    };
+    const taps = [-1, 0, 1].flatMap((i) => [-1, 0, 1].map((j) => [i, j]));
+    for (let r = 0; r < 8; r++) {
+      for (let c = 0; c < 12; c++) {
+        const image = Math.floor(c / patch) * 2 + Math.floor(r / patch);
+        let sum = a[0];
+        for (const [tap, [i, j]] of taps.entries()) {
+          const [y, x] = [(r % patch) + i, (c % patch) + j];
+          for (let o = 0; inside(y, x, patch) && o < 2; o++) sum += v[tap * 2 + o] * hidden(image, y, x, o);
+        }
+        expect(m.data[r * 12 + c]).toBeCloseTo(sum, 4);
+      }
+    }
+  });
+
+  const one = plain(matrix(1, 1, Float32Array.of(1)));
+  const layer = { kernel: 1, stride: 1, weights: one, biases: one };
+  const wide = plain(matrix(4, 1));
+  it.each([
+    [{ patch: 2 }, "patches of 2 do not fill 3×5; take 1"],
+    [{ layers: [] }, "a decoder has 1 to 16 layers, met 0"],
+    [{ layers: [{ ...layer, kernel: 2 }] }, "the kernel of layer 0 must be an odd number up to 15, is 2"],
+    [{ layers: [{ ...layer, stride: 0 }] }, "the stride of layer 0 must be a size, is 0"],
+    [{ layers: [{ ...layer, stride: 2 }] }, "strides that come to 2 must divide a patch of 1"],
+    [{ latent: plain(matrix(14, 1)) }, "the latent must be 15 images of 1×1, has shape 14×1"],
+    [{ layers: [{ ...layer, weights: wide }] }, "the weights of layer 0 must be 1×1, are 4×1"],
+    [
+      { layers: [{ ...layer, weights: wide, biases: plain(matrix(1, 4)) }, layer] },
+      "the weights of layer 1 must be 1×4, are 1×1",
+    ],
+    [{ layers: [{ ...layer, biases: wide }] }, "the biases of layer 0 must be 1×1, are 4×1"],
+  ])("decoder: refuses %o", (changed, message) => {
+    const latent = plain(matrix(15, 1));
+    const whole = { kind: "decoder" as const, patch: 1, latent, layers: [layer], ...changed };
+    expect(() => decodeWeight(weight(whole))).toThrow(message);
   });
 
   it("scaleRows and scaleColumns: powers of two move exponents", () => {

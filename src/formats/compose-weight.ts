@@ -1,17 +1,9 @@
 import { hadamardOf } from "../tensor/hadamard.ts";
 import { bf16FromBits } from "../tensor/half.ts";
-import {
-  InputError,
-  type Matrix,
-  matrix,
-  row,
-  ShapeError,
-  sizeOf,
-  transposed,
-  UnsupportedError,
-} from "../tensor/tensor.ts";
+import { InputError, type Matrix, matrix, row, ShapeError, sizeOf, transposed } from "../tensor/tensor.ts";
 import type { Part, Weight } from "../tensor/weight.ts";
 import { lookUp, scaleGroups } from "./codebook.ts";
+import { drawPatches } from "./decoder.ts";
 import { elements, type Parts } from "./format.ts";
 
 /** How the one packed part of a weight becomes floats. */
@@ -38,8 +30,15 @@ export function composeWeight(weight: Weight, decodePacked: DecodePacked): Matri
     case "lowRank":
       return multiply(compose(e.a), compose(e.b));
     case "codebook":
-      if (e.decoder) throw new UnsupportedError(`weight: codebook decoder ${e.decoder} is not known here`);
       return lookUp(e.codes, e.codeBits, compose(e.book), rows, cols);
+    case "decoder": {
+      const layers = e.layers.map((layer) => ({
+        ...layer,
+        weights: compose(layer.weights),
+        biases: compose(layer.biases),
+      }));
+      return drawPatches(rows, cols, e.patch, compose(e.latent), layers);
+    }
     case "scaleRows": {
       const scales = numbersOf(e.scales);
       const m = compose(e.of);

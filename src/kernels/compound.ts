@@ -1,3 +1,4 @@
+import type { LayerSizes } from "../formats/decoder.ts";
 import { ShapeError, type Tensor, UnsupportedError } from "../tensor/tensor.ts";
 import { lastOf, matrixShape } from "./kernel.ts";
 
@@ -21,7 +22,26 @@ export type CompoundExpression =
   | { readonly kind: "scaleColumns"; readonly scales: Tensor; readonly matrix: Tensor }
   /** What stands before column c of W is multiplied by x at `places` (cols) i32. */
   | { readonly kind: "pickColumns"; readonly places: Tensor; readonly matrix: Tensor }
-  | { readonly kind: "hadamard"; readonly block: number };
+  | { readonly kind: "hadamard"; readonly block: number }
+  | Decoder;
+
+/** A matrix that layers draw from images, some columns at a time: `decoder` of tensor/weight.ts. */
+export interface Decoder {
+  readonly kind: "decoder";
+  /** (patches, side·side·channels), in any format that `embedding` reads. */
+  readonly latent: Tensor;
+  readonly layers: readonly (LayerSizes & { readonly weights: Tensor; readonly biases: Tensor })[];
+  /** The columns of W from left to right, as many as a patch is wide each. */
+  readonly strips: readonly Strip[];
+}
+
+interface Strip {
+  /** Which columns these are, i32, and which rows of the latent are their patches, from the first row of W down, i32. */
+  readonly places: Tensor;
+  readonly images: Tensor;
+  /** (rows) what the rows are multiplied by here. */
+  readonly scales?: Tensor;
+}
 
 const COMPOUND = "compound";
 
@@ -50,6 +70,11 @@ export function compound(shape: readonly number[], of: CompoundExpression): Comp
       break;
     case "hadamard":
       if (rows !== cols) throw new ShapeError(`compound: a hadamard is square, got ${rows}×${cols}`);
+      break;
+    case "decoder": {
+      const width = of.strips.reduce((sum, { places }) => sum + lastOf(places), 0);
+      if (width !== cols) throw new ShapeError(`compound: strips of ${cols} columns in all, got ${width}`);
+    }
   }
   return { shape, format: COMPOUND, of };
 }
@@ -76,6 +101,14 @@ export function tensorsOf(t: Tensor, found: Set<Tensor> = new Set()): Set<Tensor
     case "pickColumns":
       tensorsOf(of.matrix, found.add(of.places));
       break;
+    case "decoder":
+      found.add(of.latent);
+      for (const { weights, biases } of of.layers) found.add(weights).add(biases);
+      for (const { places, images, scales } of of.strips) {
+        found.add(places).add(images);
+        if (scales) found.add(scales);
+      }
+      break;
     case "hadamard":
   }
   return found;
@@ -88,10 +121,47 @@ interface Products {
   scaleColumns(x: Tensor, v: Tensor): Tensor;
   pickColumns(x: Tensor, places: Tensor): Tensor;
   hadamard(x: Tensor, block: number): Tensor;
+  embedding(table: Tensor, ids: Tensor): Tensor;
+  scaleRows(x: Tensor, v: Tensor): Tensor;
+  addRow(x: Tensor, v: Tensor): Tensor;
+  gelu(x: Tensor): Tensor;
+  neighbourhoods(x: Tensor, height: number, width: number, channels: number, kernel: number): Tensor;
+  pixelShuffle(
+    x: Tensor,
+    height: number,
+    width: number,
+    channels: number,
+    stride: number,
+    back: number,
+  ): Tensor;
+}
+
+/** Runs something of which only the result is kept: a tape's `segment`, a backend's `scope`. */
+export type Segment = (body: () => Tensor) => Tensor;
+
+/**
+ * What the layers of a decoder make of images (n, side·side·channels): their n patches one below the other, (n·p, p).
+ *
+ *   x ← shuffled(neighbourhoods(x)·Wᵀ + b), with a GELU between layers
+ */
+export function drawn(ops: Products, images: Tensor, layers: Decoder["layers"]): Tensor {
+  let x = images;
+  for (const [i, { side, channels, kernel, stride, out, weights, biases }] of layers.entries()) {
+    const around = ops.neighbourhoods(i === 0 ? x : ops.gelu(x), side, side, channels, kernel);
+    const made = ops.addRow(ops.linear(around, weights), biases);
+    x = ops.pixelShuffle(made, stride * side, stride * side, out, stride, 0);
+  }
+  return x;
 }
 
 /** y = x·Wᵀ by operations on the parts of W: x (…, cols) -> y (…, rows). */
-export function linearOf(ops: Products, x: Tensor, w: Tensor, precision?: number): Tensor {
+export function linearOf(
+  ops: Products,
+  x: Tensor,
+  w: Tensor,
+  precision: number | undefined,
+  segment: Segment,
+): Tensor {
   if (!isCompound(w)) return ops.linear(x, w, precision);
   if (lastOf(x) !== w.shape[1]) {
     throw new ShapeError(
@@ -99,19 +169,33 @@ export function linearOf(ops: Products, x: Tensor, w: Tensor, precision?: number
     );
   }
   const { of } = w;
+  const times = (y: Tensor, factor: Tensor) => linearOf(ops, y, factor, precision, segment);
   switch (of.kind) {
     case "sum":
-      return of.terms.map((term) => linearOf(ops, x, term, precision)).reduce((a, b) => ops.add(a, b));
+      return of.terms.map((term) => times(x, term)).reduce((a, b) => ops.add(a, b));
     case "product":
-      return of.factors.reduceRight((y, factor) => linearOf(ops, y, factor, precision), x);
+      return of.factors.reduceRight(times, x);
     case "scaleRows":
-      return ops.scaleColumns(linearOf(ops, x, of.matrix, precision), of.scales);
+      return ops.scaleColumns(times(x, of.matrix), of.scales);
     case "scaleColumns":
-      return linearOf(ops, ops.scaleColumns(x, of.scales), of.matrix, precision);
+      return times(ops.scaleColumns(x, of.scales), of.matrix);
     case "pickColumns":
-      return linearOf(ops, ops.pickColumns(x, of.places), of.matrix, precision);
+      return times(ops.pickColumns(x, of.places), of.matrix);
     case "hadamard":
       return ops.hadamard(x, of.block);
+    case "decoder":
+      return of.strips
+        .map(({ places, images, scales }) =>
+          segment(() => {
+            const plain = drawn(ops, ops.embedding(of.latent, images), of.layers);
+            return ops.linear(
+              ops.pickColumns(x, places),
+              scales ? ops.scaleRows(plain, scales) : plain,
+              precision,
+            );
+          }),
+        )
+        .reduce((a, b) => ops.add(a, b));
   }
 }
 

@@ -13,11 +13,12 @@ import { cacheAppend } from "./cache-append.ts";
 import { cholesky } from "./cholesky.ts";
 import { collage } from "./collage.ts";
 import { combine } from "./combine.ts";
-import { isCompound, linearOf } from "./compound.ts";
+import { isCompound, linearOf, type Segment } from "./compound.ts";
 import { crossEntropy } from "./cross-entropy.ts";
 import { descend } from "./descend.ts";
 import { embedding } from "./embedding.ts";
 import { fill } from "./fill.ts";
+import { gelu } from "./gelu.ts";
 import { gptqUpdate } from "./gptq-update.ts";
 import { hadamard } from "./hadamard.ts";
 import { half } from "./half.ts";
@@ -29,9 +30,11 @@ import { lookUp } from "./look-up.ts";
 import { matchStates } from "./match-states.ts";
 import { momentum } from "./momentum.ts";
 import { nearestEntries } from "./nearest-entries.ts";
+import { neighbourhoods } from "./neighbourhoods.ts";
 import { nested } from "./nested.ts";
 import { orthogonalize } from "./orthogonalize.ts";
 import { pickColumns } from "./pick-columns.ts";
+import { pixelShuffle } from "./pixel-shuffle.ts";
 import { relu2glu } from "./relu2glu.ts";
 import { rmsNorm } from "./rms-norm.ts";
 import { rope } from "./rope.ts";
@@ -76,6 +79,9 @@ export const kernels = {
   combine,
   learnedStep,
   nested,
+  neighbourhoods,
+  pixelShuffle,
+  gelu,
 };
 
 /** Every operation in place. */
@@ -116,8 +122,14 @@ export type Procedures = {
   [P in ProcedureName]: (...args: ArgumentsOf<(typeof procedures)[P]>) => void;
 };
 
-/** The operations as methods that all end in `run`; a `linear` of a compound, in those of its parts. */
-export function operationsOver(run: (name: KernelName, args: readonly unknown[]) => Tensor): Operations {
+/**
+ * The operations as methods that all end in `run`; a `linear` of a compound, in those of its parts, of which `segment`
+ * frees what only a piece of the result needs.
+ */
+export function operationsOver(
+  run: (name: KernelName, args: readonly unknown[]) => Tensor,
+  segment: Segment = (body) => body(),
+): Operations {
   const methods = (Object.keys(kernels) as KernelName[]).map((name) => [
     name,
     (...args: readonly unknown[]) => run(name, args),
@@ -126,7 +138,7 @@ export function operationsOver(run: (name: KernelName, args: readonly unknown[])
   return {
     ...simple,
     linear: (x, w, ...precision) =>
-      isCompound(w) ? linearOf(simple, x, w, ...precision) : simple.linear(x, w, ...precision),
+      isCompound(w) ? linearOf(simple, x, w, precision[0], segment) : simple.linear(x, w, ...precision),
   };
 }
 

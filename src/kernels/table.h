@@ -30,7 +30,10 @@
   each(addRow) \
   each(combine) \
   each(learnedStep) \
-  each(nested)
+  each(nested) \
+  each(neighbourhoods) \
+  each(pixelShuffle) \
+  each(gelu)
 
 #define LOWBIT_PROCEDURES(each) \
   each(fill) \

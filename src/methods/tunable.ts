@@ -168,6 +168,7 @@ function node(weight: Weight, path: string, made: Made): Node {
       };
     case "sign":
     case "signed":
+    case "decoder":
       return stays;
   }
 }
@@ -236,7 +237,7 @@ function levelsOf(format: GroupFormat): HostTensor {
 /** Codes with a book, and scales of groups where there are any; undefined where neither moves. */
 function book(of: Weight, scales: Weight | undefined, path: string, made: Made): Node | undefined {
   const { expression: e } = of;
-  if (e.kind !== "codebook" || e.decoder !== undefined) return undefined;
+  if (e.kind !== "codebook") return undefined;
   const { moves } = made;
   if (!moves.has("codebooks") && !(scales && moves.has("scales"))) return undefined;
   const [rows, cols] = of.shape;

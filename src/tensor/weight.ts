@@ -22,8 +22,11 @@ export type Parts = Readonly<Record<string, Part>>;
  *   sum            A + B + …
  *   product        A · B · …  (matrix product)
  *   lowRank        A · B,  A (rows, rank), B (rank, cols)
- *   codebook       row r, vector v = book[code(r, v)], passed through the decoder if there is one;
- *                  each row of codes is a little-endian bit stream of `codeBits` a code, from a byte on
+ *   codebook       row r, vector v = book[code(r, v)]; each row of codes is a little-endian bit stream of `codeBits` a
+ *                  code, from a byte on
+ *   decoder        patches of p × p, each drawn from a small latent image by the same layers of convolutions; row
+ *                  j·(rows/p) + i of the latent is the image (h, h, channels), h = p/Π strides, of patch i of those that
+ *                  stand on columns j·p …; a matrix may share the layers with others
  *   scaleRows      diag(s) · A
  *   scaleColumns   A · diag(s)
  *   scaleGroups    A with each row's groups of columns times numbers of their own: a_rc·s_rg, the scales (rows, groups) a
@@ -44,7 +47,12 @@ export type Expression =
       readonly codes: Part;
       readonly codeBits: number;
       readonly book: Weight;
-      readonly decoder?: string;
+    }
+  | {
+      readonly kind: "decoder";
+      readonly patch: number;
+      readonly latent: Weight;
+      readonly layers: readonly DecoderLayer[];
     }
   | { readonly kind: "scaleRows"; readonly scales: Part; readonly of: Weight }
   | { readonly kind: "scaleColumns"; readonly scales: Part; readonly of: Weight }
@@ -53,6 +61,21 @@ export type Expression =
   | { readonly kind: "sign"; readonly bits: Part }
   | { readonly kind: "signed"; readonly bits: Part; readonly of: Weight }
   | { readonly kind: "hadamard"; readonly block: number };
+
+/**
+ * A layer of a decoder: x (h, h, in) -> y (s·h, s·h, out), a convolution k × k with zeros beyond the edges whose s·s·out
+ * channels are spread out in space (`pixelShuffle`). Between layers stands a GELU; the last has one channel.
+ */
+export interface DecoderLayer {
+  /** k, odd. */
+  readonly kernel: number;
+  /** s */
+  readonly stride: number;
+  /** (s·s·out, k·k·in): a row for channel o of place (i, j) of a square is row (i·s + j)·out + o. */
+  readonly weights: Weight;
+  /** (1, s·s·out) */
+  readonly biases: Weight;
+}
 
 /** A stored matrix (or vector, or any tensor when plain): a shape and an expression over parts. */
 export interface Weight {
@@ -100,6 +123,13 @@ export function* partsOf(weight: Weight, path = ""): Generator<[path: string, pa
       yield [`${path}codes`, e.codes];
       yield* partsOf(e.book, `${path}book.`);
       return;
+    case "decoder":
+      yield* partsOf(e.latent, `${path}latent.`);
+      for (const [i, layer] of e.layers.entries()) {
+        yield* partsOf(layer.weights, `${path}layers.${i}.weights.`);
+        yield* partsOf(layer.biases, `${path}layers.${i}.biases.`);
+      }
+      return;
     case "scaleRows":
     case "scaleColumns":
       yield [`${path}scales`, e.scales];
@@ -141,6 +171,14 @@ export function withParts(weight: Weight, other: (part: Part) => Part): Weight {
       return made({ ...e, a: inner(e.a), b: inner(e.b) });
     case "codebook":
       return made({ ...e, codes: other(e.codes), book: inner(e.book) });
+    case "decoder": {
+      const layers = e.layers.map((layer) => ({
+        ...layer,
+        weights: inner(layer.weights),
+        biases: inner(layer.biases),
+      }));
+      return made({ ...e, latent: inner(e.latent), layers });
+    }
     case "scaleRows":
     case "scaleColumns":
       return made({ ...e, scales: other(e.scales), of: inner(e.of) });
@@ -176,7 +214,7 @@ export function bytesOf(weight: Weight): number {
 }
 
 /** What the parts of a weight are for, by the words of a report. */
-export type Use = "codes" | "scales" | "codebooks" | "low rank" | "permutation" | "magnitudes";
+export type Use = "codes" | "scales" | "codebooks" | "decoder" | "low rank" | "permutation" | "magnitudes";
 
 /** Stored bits by what they are for; a part shared between weights is counted by its first owner. */
 export function bitsByUse(weight: Weight, counted: Set<Part> = new Set()): Partial<Record<Use, number>> {
@@ -209,6 +247,13 @@ export function bitsByUse(weight: Weight, counted: Set<Part> = new Set()): Parti
       case "codebook":
         count("codes", e.codes);
         all("codebooks", e.book);
+        return;
+      case "decoder":
+        walk(e.latent);
+        for (const { weights, biases } of e.layers) {
+          all("decoder", weights);
+          all("decoder", biases);
+        }
         return;
       case "scaleRows":
       case "scaleColumns":
@@ -264,6 +309,8 @@ export function describeWeight({ expression: e }: Weight): string {
       return `lowRank(${list([e.a, e.b])})`;
     case "codebook":
       return `codebook(${describeWeight(e.book)})`;
+    case "decoder":
+      return `decoder(${list([e.latent, ...e.layers.map(({ weights }) => weights)])})`;
     case "scaleGroups":
       return `scaleGroups(${list([e.scales, e.of])})`;
     case "scaleRows":

@@ -53,6 +53,7 @@ function weightEntry(
     "product",
     "lowRank",
     "codebook",
+    "decoder",
     "scaleRows",
     "scaleColumns",
     "permuteColumns",
@@ -82,8 +83,23 @@ function weightEntry(
         ["kind", d.json(kind)],
         ["codeBits", d.json(2)],
         ["book", inner("book", [4, 1])],
-        ...(d.fires() ? [["decoder", d.json("tree")] as const] : []),
       ]);
+    case "decoder": {
+      // One patch of the whole matrix where it is square, else of single weights: a layer of one channel.
+      const patch = rows === cols ? rows : 1;
+      const layer = entry([
+        ["kernel", d.json(1)],
+        ["stride", d.json(1)],
+        ["weights", inner("layers.0.weights", [1, 1])],
+        ["biases", inner("layers.0.biases", [1, 1])],
+      ]);
+      return entry([
+        ["kind", d.json(kind)],
+        ["patch", d.json(patch)],
+        ["latent", inner("latent", [(rows * cols) / patch ** 2, patch ** 2])],
+        ["layers", d.json(d.list([layer]))],
+      ]);
+    }
     case "scaleRows":
     case "scaleColumns":
       array(`${path}.scales`, "f32", [kind === "scaleRows" ? rows : cols]);
