@@ -4,6 +4,8 @@ import { halfAway } from "../tensor/rounding.ts";
 import type { Matrix } from "../tensor/tensor.ts";
 import { sumOf, type Weight } from "../tensor/weight.ts";
 import { alternate } from "./alternate.ts";
+import { decoderCodes, decoderOptions, decoderSettings } from "./decoder-codes.ts";
+import { checkDecoderShape } from "./decoder-shape.ts";
 import { needsOf, weigh, weightings } from "./error-weights.ts";
 import { checkRank, defaultRank, factorFormats, lowRankOf, lowRankWeight } from "./low-rank.ts";
 import type { Decomposition } from "./method.ts";
@@ -26,6 +28,10 @@ const options = z.strictObject({
   rounds: z.int().min(1).default(20),
   /** Share of its mean that is added to the diagonal of H. */
   damping: z.number().positive().default(0.01),
+  /** Path of the rest: k-means codes of `bits` and `length`, or what a trained network of convolutions draws (path B). */
+  path: z.enum(["codes", "decoder"]).default("codes"),
+  /** Of path decoder. */
+  decoder: decoderSettings.prefault({}),
   seed: z.int().default(0),
 });
 
@@ -55,7 +61,8 @@ export const reallm: Decomposition<ReallmOptions> = {
 
   check({ rows, cols }, chosen) {
     const settings = settle({ rows, cols }, chosen);
-    checkVectorOptions("reallm", { rows, cols }, settings);
+    if (settings.path === "codes") checkVectorOptions("reallm", { rows, cols }, settings);
+    else checkDecoderShape("reallm", { rows, cols }, decoderOptions(settings.decoder, settings));
     checkRank("reallm", { rows, cols }, settings.rank);
   },
 
@@ -66,6 +73,16 @@ export const reallm: Decomposition<ReallmOptions> = {
     const settings = { ...settle(source, chosen), signal };
     const { W, H, weights, errorOf, free } = await weigh("reallm", source, context, settings);
     try {
+      if (settings.path === "decoder") {
+        const drawn = async (rest: Matrix) =>
+          (
+            await decoderCodes(backend, [{ W: rest, H }], decoderOptions(settings.decoder, settings), context)
+          )[0];
+        if (settings.rank === 0) return await drawn(W);
+        const low = await lowRankOf(backend, W, { rank: settings.rank, weights, signal });
+        const parallel = lowRankWeight(low, settings.factors);
+        return sumOf(await drawn(difference(W, decodeWeight(parallel))), parallel);
+      }
       const codesOf = (rest: Matrix) => vectorCodes(backend, rest, { ...settings, H });
       let like: Weight | undefined;
       const nearestCodesOf = async (rest: Matrix) => {

@@ -119,7 +119,7 @@ function bookOf({ expression: e }: Weight): Matrix | undefined {
 }
 
 /** W over its scales; 0 where the scale is 0. */
-function scaled(W: Matrix, S: Matrix, group: number): Float32Array {
+export function scaled(W: Matrix, S: Matrix, group: number): Float32Array {
   const x = new Float32Array(W.data.length);
   for (const [g, s] of S.data.entries()) {
     if (s === 0) continue;
@@ -129,7 +129,7 @@ function scaled(W: Matrix, S: Matrix, group: number): Float32Array {
 }
 
 /** scale²·h_c of every element, the mean being 1. */
-function importance(
+export function importance(
   W: Matrix,
   S: Matrix,
   group: number,
