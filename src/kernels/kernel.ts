@@ -159,6 +159,13 @@ export function needSize(where: string, t: Tensor, size: number): void {
   }
 }
 
+/** How many images of so many values a tensor holds; a ShapeError where the last is not whole. */
+export function imagesOf(where: string, x: Tensor, size: number): number {
+  const images = sizeOf(x.shape) / size;
+  if (Number.isInteger(images)) return images;
+  throw new ShapeError(`${where}: x ${x.shape.join("×")} does not hold whole images of ${size} values`);
+}
+
 /** Throws a ShapeError unless t is a matrix of (rows, cols). */
 export function needMatrix(where: string, t: Tensor, rows: number, cols: number): void {
   if (t.shape.length !== 2 || t.shape[0] !== rows || t.shape[1] !== cols) {

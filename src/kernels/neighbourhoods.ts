@@ -1,5 +1,5 @@
 import { ShapeError, sizeOf, type Tensor } from "../tensor/tensor.ts";
-import { gamma, type Kernel, needWhole, TINY } from "./kernel.ts";
+import { gamma, imagesOf, type Kernel, needWhole, TINY } from "./kernel.ts";
 
 /**
  * The k × k neighbourhood of every place of some images, zeros beyond their edges: `linear` of it is a convolution.
@@ -56,13 +56,6 @@ export const neighbourhoods: Kernel<
     return [bounds];
   },
 };
-
-/** How many images of so many values a tensor holds; a ShapeError where it holds none or a part of one. */
-export function imagesOf(where: string, x: Tensor, size: number): number {
-  const images = sizeOf(x.shape) / size;
-  if (Number.isInteger(images)) return images;
-  throw new ShapeError(`${where}: x ${x.shape.join("×")} does not hold whole images of ${size} values`);
-}
 
 /** Every element of y with the element of x that it is, undefined beyond the edges. */
 function eachNeighbour(

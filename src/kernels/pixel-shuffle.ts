@@ -1,6 +1,5 @@
 import { ShapeError, sizeOf, type Tensor } from "../tensor/tensor.ts";
-import { type Kernel, needWhole } from "./kernel.ts";
-import { imagesOf } from "./neighbourhoods.ts";
+import { imagesOf, type Kernel, needWhole } from "./kernel.ts";
 
 /**
  * Channels spread out in space, or (`back` 1) squares of pixels gathered into channels: a rearrangement.

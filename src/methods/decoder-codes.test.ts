@@ -141,7 +141,11 @@ it("what is stored is what was trained: its error, its bits", async () => {
 it("an image is smaller as what a decoder draws than as codes, at no more bits; noise is not", async () => {
   const codes = { length: 2, entries: 16, group: size };
   const image = await vectorCodes(backend, smooth, codes);
-  const [drawing] = await decoderCodes(backend, [{ W: smooth }], { ...options, decoderBits: 1.5, steps: 700 });
+  const [drawing] = await decoderCodes(backend, [{ W: smooth }], {
+    ...options,
+    decoderBits: 1.5,
+    steps: 700,
+  });
   expect(bitsOf(drawing)).toBeLessThan(bitsOf(image));
   expect(away(smooth, drawing)).toBeLessThan(0.8 * away(smooth, image));
   const [drawnNoise] = await decoderCodes(backend, [{ W: noise }], options);
