@@ -72,6 +72,9 @@ export async function codesAndLowRank(
   options: PlusLowRank,
   work: (parts: CodesAndLowRank) => Promise<Weight>,
 ): Promise<Weight> {
+  if (options.base === "gptq" && !context.H) {
+    throw new InputError(`${method}: base gptq needs calibration text; give some, or base rtn`);
+  }
   const weighed = await weigh(method, source, context, options);
   try {
     return await work(bothParts(weighed, context, options));

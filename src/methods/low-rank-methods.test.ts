@@ -149,6 +149,14 @@ describe("lorc", () => {
     expect(best).toBeLessThan(nearest);
   });
 
+  it("says what it needs", async () => {
+    const W = noise(16, 32);
+    await expect(put(lorc, W, { base: "gptq" })).rejects.toThrow("lorc: base gptq needs calibration text");
+    await expect(put(lorc, W, { weighting: "H" })).rejects.toThrow(
+      "lorc: weighting H needs calibration text",
+    );
+  });
+
   it("stands on any format", async () => {
     const W = noise(16, 256);
     for (const format of ["q4_0", "tq2_0", "int4-g64", "q4_k", "trellis3"]) {
