@@ -538,6 +538,7 @@ async function largeResults(backend: Backend): Promise<Elements[]> {
     ["half", floats([100_003])],
     ["scaleRows", floats([513, 257]), floats([513])],
     ["scaleColumns", floats([513, 257]), floats([257])],
+    ["join", floats([513, 257]), floats([513, 65])],
     [
       "lookUp",
       floats([16, 4]),

@@ -288,6 +288,15 @@ function weightCases(
         add("nested", `${label}, ${bits} bits, rule ${rule}`, withZeroRow(floats(shape, 0.05)), bits, rule);
     }
   }
+  for (const [rows, m, n] of [
+    [1, 1, 1],
+    [33, 17, 5],
+    [0, 3, 2],
+    [7, 0, 4],
+    [65, 8, 64],
+  ]) {
+    add("join", `${rows}×${m} and ${n}`, floats([rows, m]), floats([rows, n]));
+  }
   for (const [rows, vectors, d, entries, groups] of [
     [1, 1, 1, 2, 1],
     [33, 6, 1, 4, 3],
@@ -813,6 +822,7 @@ export function nonFiniteCases(): Case[] {
     { name: "scaleColumns", label: "", args: [floats([3, 19]), floats([19])] },
     { name: "addRow", label: "", args: [floats([3, 19]), floats([19])] },
     { name: "pickColumns", label: "", args: [floats([3, 19]), ids([4, 0, 18])] },
+    { name: "join", label: "", args: [floats([3, 19]), floats([3, 5])] },
     {
       name: "lookUp",
       label: "",
@@ -899,6 +909,7 @@ export function wrongShapes(): Case<KernelName | ProcedureName>[] {
     ["scaleColumns", t(2, 3), t(2)],
     ["addRow", t(2, 3), t(2)],
     ["pickColumns", t(), i(1)],
+    ["join", t(2, 3), t(3, 2)],
     ["lookUp", t(4, 2), hostTensor([2, 3], new Int32Array(6)), t(2, 4), t(2, 4)],
     ["lookUp", t(4, 2), hostTensor([2, 3], new Int32Array(6)), t(2, 3), t(2, 1)],
     ["hadamard", t(2, 12), 8],

@@ -79,6 +79,15 @@ const weights: Readonly<Record<string, Weight>> = {
     bits: (signs.expression as { readonly bits: Part }).bits,
     of: int4,
   }),
+  "columns permuted in blocks of rows": weight({
+    kind: "permuteColumns",
+    order: partOf(
+      "u8",
+      [5, cols],
+      Uint8Array.from({ length: 5 * cols }, (_, i) => ((i % cols) * 35 + Math.floor(i / cols)) % cols),
+    ),
+    of: coded,
+  }),
   "permuted columns": weight({ kind: "permuteColumns", order: partOf("u16", [cols], shuffled), of: coded }),
   "between rotations": weight({
     kind: "product",

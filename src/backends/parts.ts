@@ -1,5 +1,5 @@
 import { checkCodes } from "../formats/codebook.ts";
-import { numbersOf } from "../formats/compose-weight.ts";
+import { blockHeight, numbersOf } from "../formats/compose-weight.ts";
 import { decoderSizes } from "../formats/decoder.ts";
 import { partOf } from "../formats/format.ts";
 import { decodeWeight } from "../formats/index.ts";
@@ -13,7 +13,7 @@ import {
   type Tensor,
   transposed,
 } from "../tensor/tensor.ts";
-import { type Expression, type Part, packedWeight, type Weight } from "../tensor/weight.ts";
+import { type Expression, type Part, packedWeight, rowsOfWeight, type Weight } from "../tensor/weight.ts";
 
 /** Codes with their book, as the kernels read them; scales (rows, groups) of groups of columns where there are any. */
 export interface BookOfCodes {
@@ -66,18 +66,15 @@ export function uploadWeight(weight: Weight, to: Uploads): Tensor {
         return compound(shape, { kind: e.kind, scales: numbers(e.scales), matrix: upload(e.of) });
       case "permuteColumns": {
         const order = numbersOf(e.order);
-        if (order.length !== shape[1]) break;
-        // Column c is column order[c] of what is permuted, which therefore meets x at the place c.
-        const places = new Int32Array(order.length).fill(-1);
-        for (let c = 0; c < order.length; c++) places[order[c]] = c;
-        const missing = places.indexOf(-1);
-        if (missing !== -1) throw new InputError(`weight: its order of columns leaves out column ${missing}`);
-        const matrix = upload(e.of);
-        return compound(shape, {
-          kind: "pickColumns",
-          places: keep(to.plain(hostTensor([places.length], places))),
-          matrix,
-        });
+        const [rows, cols] = shape;
+        const height = blockHeight(order.length, rows, cols);
+        const blocks = Array.from({ length: rows / height }, (_, b) => b);
+        if (blocks.length === 1) return permuted(shape, Array.from(order), e.of);
+        const cut = blocks.map((b) => rowsOfWeight(e.of, b * height, (b + 1) * height));
+        if (!cut.every((one) => one !== undefined)) break;
+        const ordersOf = (b: number) => Array.from({ length: cols }, (_, c) => order[b * cols + c]);
+        const matrices = blocks.map((b) => permuted([height, cols], ordersOf(b), cut[b]));
+        return compound(shape, { kind: "stack", matrices });
       }
       case "hadamard":
         return compound(shape, { kind: "hadamard", block: e.block });
@@ -112,6 +109,16 @@ export function uploadWeight(weight: Weight, to: Uploads): Tensor {
       }
     }
     return plain({ shape, expression: e });
+  }
+
+  /** Column c is column order[c] of what is permuted, which therefore meets x at the place c. */
+  function permuted(shape: readonly number[], order: readonly number[], of: Weight): Tensor {
+    const places = new Int32Array(order.length).fill(-1);
+    for (const [c, column] of order.entries()) places[column] = c;
+    const missing = places.indexOf(-1);
+    if (missing !== -1) throw new InputError(`weight: its order of columns leaves out column ${missing}`);
+    const at = keep(to.plain(hostTensor([places.length], places)));
+    return compound(shape, { kind: "pickColumns", places: at, matrix: upload(of) });
   }
 
   function numbers(part: Part): Tensor {

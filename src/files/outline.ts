@@ -119,9 +119,12 @@ function entryOf(weight: Weight): JsonObject {
       };
     case "scaleRows":
     case "scaleColumns":
-    case "permuteColumns":
     case "signed":
       return { kind: e.kind, shape, of: entryOf(e.of) };
+    case "permuteColumns": {
+      const { shape: order } = e.order;
+      return { kind: e.kind, shape, of: entryOf(e.of), ...(order.length === 2 ? { blocks: order[0] } : {}) };
+    }
     case "scaleGroups":
       return { kind: e.kind, shape, scales: entryOf(e.scales), of: entryOf(e.of) };
     case "sign":
@@ -343,7 +346,10 @@ export function assemblyOf(name: string, entry: Json, find: FindPart): Assembly 
         }));
       }
       case "permuteColumns": {
-        const order = part("order", { elements: cols });
+        const { blocks = 1 } = json;
+        if (typeof blocks !== "number" || !(blocks >= 1) || !Number.isInteger(rows / blocks))
+          throw new InputError(`${where}: blocks must be a whole number that divides ${rows} rows`);
+        const order = part("order", { elements: blocks * cols });
         const of = fits(inner(json.of, "of"), rows, cols, "of");
         return node(`${kind}(${of.format})`, async (read) => ({
           kind,

@@ -54,11 +54,12 @@ export function composeWeight(weight: Weight, decodePacked: DecodePacked): Matri
     case "permuteColumns": {
       const order = numbersOf(e.order);
       const m = compose(e.of);
+      const height = blockHeight(order.length, rows, cols);
       for (const [c, column] of order.entries()) {
         if (Number.isInteger(column) && column >= 0 && column < m.cols) continue;
         throw new InputError(`weight: column ${c} would be column ${column} of ${m.cols}`);
       }
-      return mapMatrix(m, (_, r, c) => m.data[r * m.cols + order[c]]);
+      return mapMatrix(m, (_, r, c) => m.data[r * m.cols + order[Math.floor(r / height) * cols + c]]);
     }
     case "hadamard": {
       const identity = mapMatrix(matrix(rows, cols), (_, r, c) => (r === c ? 1 : 0));
@@ -79,6 +80,13 @@ export function composeWeight(weight: Weight, decodePacked: DecodePacked): Matri
 function signsOf({ bytes }: Part, cols: number): (r: number, c: number) => boolean {
   const bytesPerRow = Math.ceil(cols / 8);
   return (r, c) => ((bytes[r * bytesPerRow + (c >> 3)] >> (c & 7)) & 1) === 1;
+}
+
+/** Rows that share one of the orders of columns, of which there are `count` numbers. */
+export function blockHeight(count: number, rows: number, cols: number): number {
+  const height = (rows * cols) / count;
+  if (Number.isInteger(count / cols) && Number.isInteger(height)) return height;
+  throw new InputError(`weight: ${count} numbers are no orders of the columns of ${rows}×${cols}`);
 }
 
 function add(A: Matrix, B: Matrix): Matrix {

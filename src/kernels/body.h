@@ -33,6 +33,7 @@
 #include "gptq-update.cpp"
 #include "hadamard.cpp"
 #include "half.cpp"
+#include "join.cpp"
 #include "layer-norm.cpp"
 #include "learned-step.cpp"
 #include "linear.cpp"

@@ -23,6 +23,7 @@ export type CompoundExpression =
   /** What stands before column c of W is multiplied by x at `places` (cols) i32. */
   | { readonly kind: "pickColumns"; readonly places: Tensor; readonly matrix: Tensor }
   | { readonly kind: "hadamard"; readonly block: number }
+<<<<<<< HEAD
   | Decoder;
 
 /** A matrix that layers draw from images, some columns at a time: `decoder` of tensor/weight.ts. */
@@ -42,6 +43,10 @@ interface Strip {
   /** (rows) what the rows are multiplied by here. */
   readonly scales?: Tensor;
 }
+=======
+  /** Matrices one below the other. */
+  | { readonly kind: "stack"; readonly matrices: readonly Tensor[] };
+>>>>>>> 3e235af (Orders of columns for each block of rows; matrices one below the other on backends)
 
 const COMPOUND = "compound";
 
@@ -71,9 +76,16 @@ export function compound(shape: readonly number[], of: CompoundExpression): Comp
     case "hadamard":
       if (rows !== cols) throw new ShapeError(`compound: a hadamard is square, got ${rows}×${cols}`);
       break;
+<<<<<<< HEAD
     case "decoder": {
       const width = of.strips.reduce((sum, { places }) => sum + lastOf(places), 0);
       if (width !== cols) throw new ShapeError(`compound: strips of ${cols} columns in all, got ${width}`);
+=======
+    case "stack": {
+      for (const one of of.matrices) need(one, one.shape[0], cols);
+      const all = of.matrices.reduce((sum, { shape }) => sum + shape[0], 0);
+      if (all !== rows) throw new ShapeError(`compound: a stack of ${rows} rows, got ${all}`);
+>>>>>>> 3e235af (Orders of columns for each block of rows; matrices one below the other on backends)
     }
   }
   return { shape, format: COMPOUND, of };
@@ -101,6 +113,7 @@ export function tensorsOf(t: Tensor, found: Set<Tensor> = new Set()): Set<Tensor
     case "pickColumns":
       tensorsOf(of.matrix, found.add(of.places));
       break;
+<<<<<<< HEAD
     case "decoder":
       found.add(of.latent);
       for (const { weights, biases } of of.layers) found.add(weights).add(biases);
@@ -108,6 +121,10 @@ export function tensorsOf(t: Tensor, found: Set<Tensor> = new Set()): Set<Tensor
         found.add(places).add(images);
         if (scales) found.add(scales);
       }
+=======
+    case "stack":
+      for (const one of of.matrices) tensorsOf(one, found);
+>>>>>>> 3e235af (Orders of columns for each block of rows; matrices one below the other on backends)
       break;
     case "hadamard":
   }
@@ -121,6 +138,7 @@ interface Products {
   scaleColumns(x: Tensor, v: Tensor): Tensor;
   pickColumns(x: Tensor, places: Tensor): Tensor;
   hadamard(x: Tensor, block: number): Tensor;
+<<<<<<< HEAD
   embedding(table: Tensor, ids: Tensor): Tensor;
   scaleRows(x: Tensor, v: Tensor): Tensor;
   addRow(x: Tensor, v: Tensor): Tensor;
@@ -152,6 +170,9 @@ export function drawn(ops: Products, images: Tensor, layers: Decoder["layers"]):
     x = ops.pixelShuffle(made, stride * side, stride * side, out, stride, 0);
   }
   return x;
+=======
+  join(a: Tensor, b: Tensor): Tensor;
+>>>>>>> 3e235af (Orders of columns for each block of rows; matrices one below the other on backends)
 }
 
 /** y = x·Wᵀ by operations on the parts of W: x (…, cols) -> y (…, rows). */
@@ -183,6 +204,7 @@ export function linearOf(
       return times(ops.pickColumns(x, of.places), of.matrix);
     case "hadamard":
       return ops.hadamard(x, of.block);
+<<<<<<< HEAD
     case "decoder":
       return of.strips
         .map(({ places, images, scales }) =>
@@ -196,6 +218,17 @@ export function linearOf(
           }),
         )
         .reduce((a, b) => ops.add(a, b));
+=======
+    case "stack":
+      return joined(of.matrices.map((one) => linearOf(ops, x, one, precision)));
+  }
+
+  /** All side by side, neighbours first, so that each number is copied log₂ n times. */
+  function joined(parts: readonly Tensor[]): Tensor {
+    if (parts.length === 1) return parts[0];
+    const half = Math.ceil(parts.length / 2);
+    return ops.join(joined(parts.slice(0, half)), joined(parts.slice(half)));
+>>>>>>> 3e235af (Orders of columns for each block of rows; matrices one below the other on backends)
   }
 }
 

@@ -22,6 +22,7 @@ import { gelu } from "./gelu.ts";
 import { gptqUpdate } from "./gptq-update.ts";
 import { hadamard } from "./hadamard.ts";
 import { half } from "./half.ts";
+import { join } from "./join.ts";
 import type { Kernel, Procedure } from "./kernel.ts";
 import { layerNorm } from "./layer-norm.ts";
 import { learnedStep } from "./learned-step.ts";
@@ -73,6 +74,7 @@ export const kernels = {
   scaleRows,
   scaleColumns,
   lookUp,
+  join,
   pickColumns,
   hadamard,
   addRow,

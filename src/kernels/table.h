@@ -24,6 +24,7 @@
   each(half) \
   each(scaleRows) \
   each(scaleColumns) \
+  each(join) \
   each(lookUp) \
   each(pickColumns) \
   each(hadamard) \

@@ -31,7 +31,8 @@ export type Parts = Readonly<Record<string, Part>>;
  *   scaleColumns   A · diag(s)
  *   scaleGroups    A with each row's groups of columns times numbers of their own: a_rc·s_rg, the scales (rows, groups) a
  *                  weight too, so that they may be packed themselves
- *   permuteColumns column c of the result is column order[c] of A
+ *   permuteColumns column c of the result is column order[c] of A; an order (blocks, cols) has one for each of so many
+ *                  blocks of rows
  *   sign           +1 where the stored bit is set, else −1
  *   signed         sign ⊙ A, element by element: magnitudes (often of low rank) with a sign for each weight
  *   hadamard       diag(H, …, H), H the orthonormal Hadamard matrix of `block` (a power of two): symmetric, its own
@@ -100,6 +101,31 @@ export function onlyPart(weight: Weight): { readonly format: string; readonly pa
     );
   }
   return weight.expression;
+}
+
+/** Rows `from … to−1` of a weight whose parts stand row by row; undefined where they do not. */
+export function rowsOfWeight({ shape, expression: e }: Weight, from: number, to: number): Weight | undefined {
+  const [rows, cols] = shape;
+  const some = [to - from, cols];
+  const cut = ({ dtype, shape, bytes }: Part): Part => {
+    const width = bytes.byteLength / rows;
+    return { dtype, shape: [to - from, ...shape.slice(1)], bytes: bytes.slice(from * width, to * width) };
+  };
+  switch (e.kind) {
+    case "packed": {
+      const parts = Object.entries(e.parts);
+      if (parts.some(([, part]) => part.shape[0] !== rows)) return undefined;
+      return packedWeight(some, e.format, Object.fromEntries(parts.map(([name, part]) => [name, cut(part)])));
+    }
+    case "codebook":
+      return { shape: some, expression: { ...e, codes: cut(e.codes) } };
+    case "scaleGroups": {
+      const [scales, of] = [rowsOfWeight(e.scales, from, to), rowsOfWeight(e.of, from, to)];
+      return scales && of && { shape: some, expression: { kind: e.kind, scales, of } };
+    }
+    default:
+      return undefined;
+  }
 }
 
 /** Every stored part of a weight with the path that names it on disk (`codes`, `terms.0.scales`). */
