@@ -23,7 +23,8 @@ export type CompoundExpression =
   /** What stands before column c of W is multiplied by x at `places` (cols) i32. */
   | { readonly kind: "pickColumns"; readonly places: Tensor; readonly matrix: Tensor }
   | { readonly kind: "hadamard"; readonly block: number }
-<<<<<<< HEAD
+  /** Matrices one below the other. */
+  | { readonly kind: "stack"; readonly matrices: readonly Tensor[] }
   | Decoder;
 
 /** A matrix that layers draw from images, some columns at a time: `decoder` of tensor/weight.ts. */
@@ -43,10 +44,6 @@ interface Strip {
   /** (rows) what the rows are multiplied by here. */
   readonly scales?: Tensor;
 }
-=======
-  /** Matrices one below the other. */
-  | { readonly kind: "stack"; readonly matrices: readonly Tensor[] };
->>>>>>> 3e235af (Orders of columns for each block of rows; matrices one below the other on backends)
 
 const COMPOUND = "compound";
 
@@ -76,16 +73,15 @@ export function compound(shape: readonly number[], of: CompoundExpression): Comp
     case "hadamard":
       if (rows !== cols) throw new ShapeError(`compound: a hadamard is square, got ${rows}×${cols}`);
       break;
-<<<<<<< HEAD
     case "decoder": {
       const width = of.strips.reduce((sum, { places }) => sum + lastOf(places), 0);
       if (width !== cols) throw new ShapeError(`compound: strips of ${cols} columns in all, got ${width}`);
-=======
+      break;
+    }
     case "stack": {
       for (const one of of.matrices) need(one, one.shape[0], cols);
       const all = of.matrices.reduce((sum, { shape }) => sum + shape[0], 0);
       if (all !== rows) throw new ShapeError(`compound: a stack of ${rows} rows, got ${all}`);
->>>>>>> 3e235af (Orders of columns for each block of rows; matrices one below the other on backends)
     }
   }
   return { shape, format: COMPOUND, of };
@@ -113,7 +109,6 @@ export function tensorsOf(t: Tensor, found: Set<Tensor> = new Set()): Set<Tensor
     case "pickColumns":
       tensorsOf(of.matrix, found.add(of.places));
       break;
-<<<<<<< HEAD
     case "decoder":
       found.add(of.latent);
       for (const { weights, biases } of of.layers) found.add(weights).add(biases);
@@ -121,10 +116,9 @@ export function tensorsOf(t: Tensor, found: Set<Tensor> = new Set()): Set<Tensor
         found.add(places).add(images);
         if (scales) found.add(scales);
       }
-=======
+      break;
     case "stack":
       for (const one of of.matrices) tensorsOf(one, found);
->>>>>>> 3e235af (Orders of columns for each block of rows; matrices one below the other on backends)
       break;
     case "hadamard":
   }
@@ -138,7 +132,7 @@ interface Products {
   scaleColumns(x: Tensor, v: Tensor): Tensor;
   pickColumns(x: Tensor, places: Tensor): Tensor;
   hadamard(x: Tensor, block: number): Tensor;
-<<<<<<< HEAD
+  join(a: Tensor, b: Tensor): Tensor;
   embedding(table: Tensor, ids: Tensor): Tensor;
   scaleRows(x: Tensor, v: Tensor): Tensor;
   addRow(x: Tensor, v: Tensor): Tensor;
@@ -170,9 +164,6 @@ export function drawn(ops: Products, images: Tensor, layers: Decoder["layers"]):
     x = ops.pixelShuffle(made, stride * side, stride * side, out, stride, 0);
   }
   return x;
-=======
-  join(a: Tensor, b: Tensor): Tensor;
->>>>>>> 3e235af (Orders of columns for each block of rows; matrices one below the other on backends)
 }
 
 /** y = x·Wᵀ by operations on the parts of W: x (…, cols) -> y (…, rows). */
@@ -204,7 +195,6 @@ export function linearOf(
       return times(ops.pickColumns(x, of.places), of.matrix);
     case "hadamard":
       return ops.hadamard(x, of.block);
-<<<<<<< HEAD
     case "decoder":
       return of.strips
         .map(({ places, images, scales }) =>
@@ -218,9 +208,8 @@ export function linearOf(
           }),
         )
         .reduce((a, b) => ops.add(a, b));
-=======
     case "stack":
-      return joined(of.matrices.map((one) => linearOf(ops, x, one, precision)));
+      return joined(of.matrices.map((one) => times(x, one)));
   }
 
   /** All side by side, neighbours first, so that each number is copied log₂ n times. */
@@ -228,7 +217,6 @@ export function linearOf(
     if (parts.length === 1) return parts[0];
     const half = Math.ceil(parts.length / 2);
     return ops.join(joined(parts.slice(0, half)), joined(parts.slice(half)));
->>>>>>> 3e235af (Orders of columns for each block of rows; matrices one below the other on backends)
   }
 }
 

@@ -4,7 +4,7 @@ import { checkedBy } from "../tensor/schema-words.ts";
 import { InputError, type Matrix } from "../tensor/tensor.ts";
 import { packedWeight, type Weight } from "../tensor/weight.ts";
 import { allocate, leastBytes } from "./allocate.ts";
-import type { Candidate, Context, Decomposition, Mixture, Rounding } from "./method.ts";
+import type { Candidate, Context, Decomposition, Mixture, Rounding, Shared } from "./method.ts";
 import { type AdapterOptions, withAdapter } from "./tunable.ts";
 
 /** A method with all that was chosen for it: what makes the matrices of linear layers smaller. */
@@ -55,7 +55,7 @@ export function rounding(method: Rounding, format: Format, options?: object): Co
 
 /** Parts that a method puts together; `options` are checked, and an InputError names the first wrong one. */
 export function decomposition(method: Decomposition<object>, options: object): Compressor {
-  const { name, mixture, stacked } = method;
+  const { name, mixture, shared, stacked } = method;
   const chosen = checkedBy(method.options, options, { where: name });
   const needs = method.needs?.(chosen) ?? [];
   const bits = mixture?.budget(chosen);
@@ -67,8 +67,29 @@ export function decomposition(method: Decomposition<object>, options: object): C
     check: (size) => method.check(size, chosen),
     compress: (W, context) => method.decompose(W, context, optionsOf(context)),
   });
+  if (shared?.wanted(chosen)) return { ...over(() => chosen), survey: () => sharing(shared, chosen, over) };
   if (!mixture || bits === undefined) return over(() => chosen);
   return { ...over(() => chosen), survey: () => surveyOf({ name, mixture, chosen, bits, over }) };
+}
+
+/** Gathers samples of all matrices, and learns what they share. */
+function sharing(
+  shared: Shared<object>,
+  chosen: object,
+  over: (optionsOf: (context: Context) => object) => Compressor,
+): Survey {
+  const samples: Float32Array[] = [];
+  let context: Context | undefined;
+  return {
+    async see(W, its) {
+      context = its;
+      samples.push(await shared.sample(W, chosen));
+    },
+    async choose() {
+      const learned = await shared.learn(samples, context!, chosen);
+      return over(() => learned);
+    },
+  };
 }
 
 /** Gathers what may become of each matrix, and chooses when it has seen them all. */

@@ -79,7 +79,7 @@ export async function decoderCodes(
     const S = scales[i].values;
     return {
       x: patchesOf(matrix(W.rows, W.cols, scaled(W, S, group)), patch),
-      m: patchesOf(matrix(W.rows, W.cols, importance(W, S, group, H && diagonal(H))), patch),
+      m: patchesOf(matrix(W.rows, W.cols, importance(W, S, group, H && [diagonal(H)])), patch),
     };
   });
   const weights = matrices.reduce((sum, { W }) => sum + W.data.length, 0);

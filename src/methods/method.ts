@@ -29,6 +29,15 @@ export interface Context extends Job {
    * (methods/fisher.ts); for methods that need it.
    */
   readonly fisher?: Float32Array;
+  /** Told which shapes were compared for this matrix, and which were left out and why. */
+  readonly tried?: (shapes: readonly Tried[], left: readonly string[]) => void;
+}
+
+/** A shape that was tried for a matrix: what it stores for a weight, and its error. */
+export interface Tried {
+  readonly name: string;
+  readonly bits: number;
+  readonly error: number;
 }
 
 /** What a method may need to know beside the weights. */
@@ -64,8 +73,23 @@ export interface Decomposition<Options = unknown> extends Named {
   check(size: { readonly rows: number; readonly cols: number }, options: Options): void;
   /** W (rows, cols) -> parts that stand for it. W stays as it is. */
   decompose(W: Matrix, context: Context, options: Options): Promise<Weight>;
+  /** For methods whose matrices share something that is learned of them all. */
+  readonly shared?: Shared<Options>;
   /** For methods that give every matrix options of its own under one budget: what is chosen from. */
   readonly mixture?: Mixture<Options>;
+}
+
+/** All matrices are seen once, in float, before the first is put together, and what they share is learned of samples. */
+export interface Shared<Options> {
+  /** Whether these options share anything. */
+  wanted(options: Options): boolean;
+  sample(W: Matrix, options: Options): Promise<Float32Array>;
+  /** The options of all matrices. */
+  learn(
+    samples: readonly Float32Array[],
+    context: Pick<Context, "backend" | "signal">,
+    options: Options,
+  ): Promise<Options>;
 }
 
 /** All matrices are seen once, in float, before the first is put together; the choice is that of `allocate`. */

@@ -1,14 +1,17 @@
 import { z } from "zod";
-import { decodeWeight } from "../formats/index.ts";
+import { decodeWeight, encodeWeight, formatByName } from "../formats/index.ts";
 import { halfAway } from "../tensor/rounding.ts";
 import type { Matrix } from "../tensor/tensor.ts";
-import { sumOf, type Weight } from "../tensor/weight.ts";
+import { bytesOf, sumOf, type Weight } from "../tensor/weight.ts";
 import { alternate } from "./alternate.ts";
+import { bookName, booksOf, sampleOf, shapesWithin, vectorsOf } from "./code-shapes.ts";
+import { likeNeighbours } from "./column-orders.ts";
 import { decoderCodes, decoderOptions, decoderSettings } from "./decoder-codes.ts";
 import { checkDecoderShape } from "./decoder-shape.ts";
-import { needsOf, weigh, weightings } from "./error-weights.ts";
+import { needsOf, type Weighed, weigh, weightings } from "./error-weights.ts";
+import { kMeans } from "./k-means.ts";
 import { checkRank, defaultRank, factorFormats, lowRankOf, lowRankWeight } from "./low-rank.ts";
-import type { Decomposition } from "./method.ts";
+import type { Context, Decomposition, Tried } from "./method.ts";
 import { checkVectorOptions, difference, vectorCodes } from "./vector-codes.ts";
 
 const options = z.strictObject({
@@ -24,6 +27,15 @@ const options = z.strictObject({
   factors: z.enum(factorFormats).default("f16"),
   /** By what errors count in the low-rank part and between rounds. Default: H with calibration, else none. */
   weighting: z.enum(weightings).optional(),
+  /** Columns in orders of their own for each 64 rows, so that neighbours are alike; the orders are stored. */
+  permute: z.boolean().default(false),
+  /** One book for all matrices of the model. */
+  share: z.boolean().default(false),
+  /**
+   * `auto`: `bits` are all that is stored for a weight, and of the shapes that take no more (length, size of the book, rank,
+   * orders) each matrix gets the one with the least error; path decoder is one more.
+   */
+  shape: z.enum(["given", "auto"]).default("given"),
   /** Rounds of fitting low rank and codes in turn, at most. */
   rounds: z.int().min(1).default(20),
   /** Share of its mean that is added to the diagonal of H. */
@@ -35,7 +47,10 @@ const options = z.strictObject({
   seed: z.int().default(0),
 });
 
-export type ReallmOptions = z.infer<typeof options>;
+export type ReallmOptions = z.infer<typeof options> & {
+  /** Books that all matrices share, by `bookName`. */
+  readonly books?: ReadonlyMap<string, Weight>;
+};
 
 /**
  * ReALLM, path A: W ≈ A·B + codes of vectors, a low-rank part kept precisely
@@ -43,6 +58,8 @@ export type ReallmOptions = z.infer<typeof options>;
  *
  *   repeat   A·B = low rank of (W − Q),  Q = codes of (W − A·B)
  *   until the error rises; the best round is kept
+ *
+ * With `shape: auto` this is done for every shape that fits the budget (`shapesWithin`), and the best is kept.
  *
  * Errors count by `weighting`: tr(E·H·Eᵀ) with calibration, else ‖E‖². With calibration the codes of the last round are
  * chosen again with errors spread over the columns to come, and the low-rank part is fitted once more to what is then
@@ -59,58 +76,115 @@ export const reallm: Decomposition<ReallmOptions> = {
   calibrated: false,
   options,
 
-  check({ rows, cols }, chosen) {
-    const settings = settle({ rows, cols }, chosen);
-    if (settings.path === "codes") checkVectorOptions("reallm", { rows, cols }, settings);
-    else checkDecoderShape("reallm", { rows, cols }, decoderOptions(settings.decoder, settings));
-    checkRank("reallm", { rows, cols }, settings.rank);
+  check(size, chosen) {
+    const settings = settle(size, chosen);
+    if (settings.path === "decoder") {
+      checkDecoderShape("reallm", size, decoderOptions(settings.decoder, settings));
+    }
+    if (chosen.shape === "auto") return void shapesWithin("reallm", size, chosen);
+    if (settings.path === "codes") checkVectorOptions("reallm", size, settings);
+    checkRank("reallm", size, settings.rank);
   },
 
   needs: ({ weighting }) => needsOf(weighting),
 
   async decompose(source, context, chosen) {
-    const { backend, signal } = context;
-    const settings = { ...settle(source, chosen), signal };
-    const { W, H, weights, errorOf, free } = await weigh("reallm", source, context, settings);
+    const weighed = await weigh("reallm", source, context, chosen);
     try {
-      if (settings.path === "decoder") {
-        const drawn = async (rest: Matrix) =>
-          (
-            await decoderCodes(backend, [{ W: rest, H }], decoderOptions(settings.decoder, settings), context)
-          )[0];
-        if (settings.rank === 0) return await drawn(W);
-        const low = await lowRankOf(backend, W, { rank: settings.rank, weights, signal });
-        const parallel = lowRankWeight(low, settings.factors);
-        return sumOf(await drawn(difference(W, decodeWeight(parallel))), parallel);
+      if (chosen.shape === "given") return await putTogether(weighed, context, settle(source, chosen));
+      const { shapes, left } = shapesWithin("reallm", source, chosen);
+      const tried: Tried[] = [];
+      let best: { weight: Weight; error: number } | undefined;
+      const take = async (name: string, weight: Weight, bits: number) => {
+        const error = await weighed.errorOf(difference(weighed.W, decodeWeight(weight)));
+        tried.push({ name, bits, error });
+        if (!best || error < best.error) best = { weight, error };
+      };
+      for (const { name, bits, codes, ...shape } of shapes) {
+        const own = { ...chosen, ...shape, path: "codes" as const, bits: codes / shape.length };
+        await take(name, await putTogether(weighed, context, settle(source, own)), bits);
       }
-      const codesOf = (rest: Matrix) => vectorCodes(backend, rest, { ...settings, H });
-      let like: Weight | undefined;
-      const nearestCodesOf = async (rest: Matrix) => {
-        like = await vectorCodes(backend, rest, { ...settings, H, nearest: true, like });
-        return like;
-      };
-      if (settings.rank === 0) return await codesOf(W);
-      const lowOf = async (rest: Matrix) => {
-        const low = await lowRankOf(backend, rest, { rank: settings.rank, weights, signal });
-        return lowRankWeight(low, settings.factors);
-      };
-      const { first: low, second: codes } = await alternate(W, {
-        first: lowOf,
-        second: nearestCodesOf,
-        errorOf,
-        rounds: settings.rounds,
-        untilRise: true,
-      });
-      if (!H) return sumOf(codes, low);
-      const spread = await codesOf(difference(W, decodeWeight(low)));
-      return sumOf(spread, await lowOf(difference(W, decodeWeight(spread))));
+      if (chosen.path === "decoder") {
+        const weight = await putTogether(weighed, context, settle(source, chosen));
+        const bits = (8 * bytesOf(weight)) / source.data.length;
+        if (bits <= chosen.bits) await take("decoder", weight, bits);
+        else left.push(`decoder: takes ${bits.toFixed(3)} bits`);
+      }
+      context.tried?.(tried, left);
+      return best!.weight;
     } finally {
-      free();
+      weighed.free();
     }
+  },
+
+  shared: {
+    wanted: ({ share }) => share,
+    sample: async (W, chosen) => sampleOf(W, chosen.group ?? W.cols),
+    async learn(samples, { backend, signal }, chosen) {
+      const books = new Map<string, Weight>();
+      for (const shape of booksOf(chosen)) {
+        const x = vectorsOf(samples, shape.length);
+        const { entries } = await kMeans(backend, x, { ...shape, seed: chosen.seed, signal });
+        books.set(
+          bookName(shape),
+          encodeWeight(formatByName("f16"), [entries.rows, entries.cols], entries.data),
+        );
+      }
+      return { ...chosen, books };
+    },
   },
 };
 
+/** A matrix in one shape. */
+async function putTogether(
+  { W, H, weights, errorOf }: Weighed,
+  { backend, ...job }: Context,
+  settings: ReturnType<typeof settle>,
+): Promise<Weight> {
+  const { signal } = job;
+  if (settings.path === "decoder") {
+    const drawn = async (rest: Matrix) => {
+      const [weight] = await decoderCodes(
+        backend,
+        [{ W: rest, H }],
+        decoderOptions(settings.decoder, settings),
+        job,
+      );
+      return weight;
+    };
+    if (settings.rank === 0) return drawn(W);
+    const low = await lowRankOf(backend, W, { rank: settings.rank, weights, signal });
+    const parallel = lowRankWeight(low, settings.factors);
+    return sumOf(await drawn(difference(W, decodeWeight(parallel))), parallel);
+  }
+  const orders = settings.permute ? await likeNeighbours(backend, W, { signal }) : undefined;
+  const given = { ...settings, H, orders, signal };
+  const codesOf = (rest: Matrix) => vectorCodes(backend, rest, given);
+  if (settings.rank === 0) return codesOf(W);
+  let like: Weight | undefined;
+  const nearestCodesOf = async (rest: Matrix) => {
+    like = await vectorCodes(backend, rest, { ...given, nearest: true, like });
+    return like;
+  };
+  const lowOf = async (rest: Matrix) => {
+    const low = await lowRankOf(backend, rest, { rank: settings.rank, weights, signal });
+    return lowRankWeight(low, settings.factors);
+  };
+  const { first: low, second: codes } = await alternate(W, {
+    first: lowOf,
+    second: nearestCodesOf,
+    errorOf,
+    rounds: settings.rounds,
+    untilRise: true,
+  });
+  if (!H) return sumOf(codes, low);
+  const spread = await codesOf(difference(W, decodeWeight(low)));
+  return sumOf(spread, await lowOf(difference(W, decodeWeight(spread))));
+}
+
 function settle({ rows, cols }: { rows: number; cols: number }, chosen: ReallmOptions) {
   const { bits, length, group = cols, rank = defaultRank({ rows, cols }) } = chosen;
-  return { ...chosen, group, rank, length, entries: halfAway(2 ** (bits * length)) };
+  const entries = halfAway(2 ** (bits * length));
+  const book = chosen.books?.get(bookName({ length, entries }));
+  return { ...chosen, group, rank, length, entries, book };
 }

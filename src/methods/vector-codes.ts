@@ -3,6 +3,7 @@ import { codeBitsFor, MOST_CODE_BITS, packCodes } from "../formats/codebook.ts";
 import { decodeWeight, encodeWeight, formatByName } from "../formats/index.ts";
 import { hostTensor, InputError, type Matrix, matrix } from "../tensor/tensor.ts";
 import type { Weight } from "../tensor/weight.ts";
+import { inOrder, type Orders, orderHeight, putBack, rowsOf } from "./column-orders.ts";
 import { kMeans } from "./k-means.ts";
 import { diagonal, spreadErrors, spreadFactor } from "./spread-errors.ts";
 
@@ -64,40 +65,66 @@ export function storedScales(W: Matrix, group: number): { readonly stored: Weigh
   return { stored, values: decodeWeight(stored) };
 }
 
+export interface CodesOptions extends VectorOptions {
+  readonly H?: Float32Array;
+  readonly damping?: number;
+  /** Codes by `nearest` alone, though H says what an element counts. */
+  readonly nearest?: boolean;
+  /** Codes as this function made them of a matrix like W: k-means begins with their book. */
+  readonly like?: Weight;
+  /** A book that is given and stays as it is. */
+  readonly book?: Weight;
+  /** Orders of the columns for each block of rows; the vectors lie along them, and they are stored. */
+  readonly orders?: Orders;
+}
+
 /**
  * W ≈ scale·book[code]: group scales, a book learned by k-means from the
  * scaled vectors of this matrix, and codes. Elements count by
  * scale²·H_cc, what their error costs at the output, or by scale²/U_cc² where
- * the errors of a column are mended by those after it.
+ * the errors of a column are mended by those after it (by the former where
+ * blocks of rows have orders of their own, each of which has another U).
  *
  * With H the codes are chosen in the order of the columns, vectors of all rows
  * at a time, errors spread over the columns to come (`spreadErrors`). The
  * vector is then the one with the least ‖(w − ŵ)·(U_JJ)⁻¹‖², so that the
  * correlations inside a vector count as well.
  */
-export async function vectorCodes(
-  backend: Backend,
-  W: Matrix,
-  options: VectorOptions & {
-    readonly H?: Float32Array;
-    readonly damping?: number;
-    /** Codes by `nearest` alone, though H says what an element counts. */
-    readonly nearest?: boolean;
-    /** Codes as this function made them of a matrix like W: k-means begins with their book. */
-    readonly like?: Weight;
-  },
-): Promise<Weight> {
-  const { length, group, H, seed, signal } = options;
+export async function vectorCodes(backend: Backend, source: Matrix, options: CodesOptions): Promise<Weight> {
+  const { length, group, H, seed, signal, damping, orders } = options;
+  const W = orders ? inOrder(source, orders) : source;
   const { rows, cols } = W;
   const { stored: scales, values: S } = storedScales(W, group);
   const x = scaled(W, S, group);
   const swept = H && !options.nearest;
-  const U = swept ? await spreadFactor(backend, H, { damping: options.damping, signal }) : undefined;
-  const weights = importance(W, S, group, U ? diagonal(U).map((u) => 1 / u ** 2) : H && diagonal(H));
-  const start = options.like && bookOf(options.like);
-  const book = await kMeans(backend, x, { length, entries: options.entries, weights, start, seed, signal });
-  const entries = book.entries;
-  const codes = U ? await sweep(backend, W, U, S, entries, options) : book.codes;
+  const factorOf = (order?: Uint32Array) => spreadFactor(backend, H!, { damping, order, signal });
+  const U = swept && !orders ? await factorOf() : undefined;
+  const costs = U ? [diagonal(U).map((u) => 1 / u ** 2)] : H && costsInOrder(diagonal(H), orders);
+  const weights = importance(W, S, group, costs);
+  const given = options.book && decodeWeight(options.book);
+  const found = await kMeans(backend, x, {
+    length,
+    entries: given?.rows ?? options.entries,
+    weights,
+    start: given ?? (options.like && bookOf(options.like)),
+    rounds: given ? 0 : undefined,
+    seed,
+    signal,
+  });
+  const { entries } = found;
+  let { codes } = found;
+  if (U) codes = await sweep(backend, W, U, S, entries, { group, signal });
+  if (swept && orders) {
+    const height = orderHeight(rows);
+    codes = new Int32Array((rows * cols) / length);
+    for (const [b, order] of orders.entries()) {
+      const [from, to] = [b * height, (b + 1) * height];
+      const own = { group, signal, order };
+      const block = rowsOf(source, from, to);
+      const chosen = await sweep(backend, block, await factorOf(order), rowsOf(S, from, to), entries, own);
+      codes.set(chosen, (from * cols) / length);
+    }
+  }
   const codeBits = codeBitsFor(entries.rows);
   const shape = [rows, cols];
   const of: Weight = {
@@ -106,15 +133,26 @@ export async function vectorCodes(
       kind: "codebook",
       codes: packCodes(codes, rows, cols / length, codeBits),
       codeBits,
-      book: encodeWeight(formatByName("f16"), [entries.rows, length], entries.data),
+      book: options.book ?? encodeWeight(formatByName("f16"), [entries.rows, length], entries.data),
     },
   };
-  return { shape, expression: { kind: "scaleGroups", scales, of } };
+  const coded: Weight = { shape, expression: { kind: "scaleGroups", scales, of } };
+  return orders ? putBack(coded, orders) : coded;
+}
+
+/** What a column costs, in the order of each block of rows. */
+function costsInOrder(costs: Float32Array, orders: Orders | undefined): Float32Array[] {
+  return orders ? orders.map((order) => Float32Array.from(order, (column) => costs[column])) : [costs];
+}
+
+/** Vectors of W over their scales, as `vectorCodes` codes them: of these a book may be learned for several matrices. */
+export function scaledVectors(W: Matrix, group: number): Float32Array {
+  return scaled(W, storedScales(W, group).values, group);
 }
 
 /** The book of what `vectorCodes` made. */
 function bookOf({ expression: e }: Weight): Matrix | undefined {
-  if (e.kind === "scaleGroups") return bookOf(e.of);
+  if (e.kind === "scaleGroups" || e.kind === "permuteColumns") return bookOf(e.of);
   return e.kind === "codebook" ? decodeWeight(e.book) : undefined;
 }
 
@@ -128,17 +166,18 @@ export function scaled(W: Matrix, S: Matrix, group: number): Float32Array {
   return x;
 }
 
-/** scale²·h_c of every element, the mean being 1. */
+/** scale²·h_c of every element, the mean being 1; h is that of each block of rows, or one for all. */
 export function importance(
   W: Matrix,
   S: Matrix,
   group: number,
-  h: ArrayLike<number> = new Float32Array(W.cols).fill(1),
+  h: readonly Float32Array[] = [new Float32Array(W.cols).fill(1)],
 ): Float32Array {
+  const of = (r: number) => h[Math.floor((r * h.length) / W.rows)];
   const weights = new Float32Array(W.data.length);
   let sum = 0;
   for (let i = 0; i < weights.length; i++) {
-    weights[i] = S.data[Math.floor(i / group)] ** 2 * h[i % W.cols];
+    weights[i] = S.data[Math.floor(i / group)] ** 2 * of(Math.floor(i / W.cols))[i % W.cols];
     sum += weights[i];
   }
   const mean = sum / weights.length;
@@ -154,7 +193,7 @@ async function sweep(
   U: Float32Array,
   S: Matrix,
   { rows: entries, cols: length, data: book }: Matrix,
-  { group, signal }: { group: number; signal?: AbortSignal },
+  { group, signal, order }: { group: number; signal?: AbortSignal; order?: Uint32Array },
 ): Promise<Int32Array> {
   const { rows, cols } = W;
   const codes = new Int32Array((rows * cols) / length);
@@ -167,7 +206,7 @@ async function sweep(
   };
   const block = Math.ceil(128 / length) * length;
   try {
-    await spreadErrors(backend, W, U, { together: length, block, signal }, async (turn) => {
+    await spreadErrors(backend, W, U, { together: length, block, order, signal }, async (turn) => {
       const { first, column, factor } = turn;
       const scale = (r: number) => S.data[r * S.cols + Math.floor(first / group)];
       const inverse = upperTriangularInverse(length, factor);
