@@ -7,11 +7,12 @@ import { makeFolder, remove, whatIs } from "../files/disk.ts";
 import { decodeText, readText, writeFileAtomic } from "../files/index.ts";
 import { isObject } from "../files/json.ts";
 import { paths } from "../files/node.ts";
+import type { RoundedLayer } from "../methods/round-model.ts";
 import { baseName, fingerprint, startRecord } from "../record/make.ts";
 import type { Fingerprint, Job, Record } from "../record/record.ts";
 import { lowbitVersion } from "../record/version.ts";
 import { checkedBy } from "../tensor/schema-words.ts";
-import { InputError } from "../tensor/tensor.ts";
+import { InputError, sizeOf } from "../tensor/tensor.ts";
 import { spread } from "../training/batches.ts";
 import { readYaml } from "../training/recipe-file.ts";
 import { readJson } from "../training/run-folder.ts";
@@ -110,11 +111,35 @@ export interface CompressionStudyOptions extends BackendChoice {
   readonly only?: string;
 }
 
+/** The float model, the texts and what was measured of it on them. */
+interface Setting {
+  readonly model: string;
+  readonly tokenizer?: string;
+  readonly context: number;
+  readonly float: Loaded;
+  readonly calibration: NamedText;
+  readonly splits: { readonly choose: Split; readonly report: Split };
+  readonly options: CompressionStudyOptions;
+}
+
+/** A candidate with one seed, and what is known of it already. */
+interface Item {
+  readonly candidate: string;
+  readonly seed: number;
+  readonly choices: object;
+  readonly identity: string;
+  /** Its file. */
+  readonly place: string;
+  readonly known?: CompressionRun;
+}
+
 /**
  * What does each way to compress lose at equal bits? Every candidate of a
  * recipe is made by `compress` with every seed, loaded as it is stored and
  * compared with the float model on two splits, window by window; the best of several is
- * chosen on the one and reported on the other. What is done is not done again: runs are known by options, model, texts and version.
+ * chosen on the one and reported on the other. What is done is not done again: runs are
+ * known by options, model, texts and version. With `only` the rest is left as it is, and the answers are those of all that
+ * has been measured.
  */
 export async function compressionStudy(
   options: CompressionStudyOptions,
@@ -123,137 +148,144 @@ export async function compressionStudy(
   const { resolve, dirname, join } = paths();
   const where = baseName(options.recipe);
   const study = checkedBy(suite, await readYaml(options.recipe), { where, whole: "recipe" });
-  const base = dirname(resolve(options.recipe));
+  for (const [name, choices] of Object.entries(study.candidates)) {
+    checkedBy(compressChoices, choices, { where: `${where}: ${name}` });
+  }
   const finish = startRecord("study", { ...study, recipe: where });
+  const base = dirname(resolve(options.recipe));
   const own = (path: string) => (path.includes(":") ? path : resolve(base, path));
-  const meant = Object.entries(study.candidates).filter(([name]) => chosen(name, options.only));
-  for (const [name, choices] of meant) checkedBy(compressChoices, choices, { where: `${where}: ${name}` });
+  const texts = {
+    calibration: await textOf(study.calibration, own),
+    choose: await textOf(study.choose, own),
+    report: await textOf(study.report, own),
+  };
+  checkApart(texts);
 
   const backend = await backendFor(options, job);
   try {
+    const model = own(study.model);
     const tokenizer = study.tokenizer === undefined ? undefined : own(study.tokenizer);
-    const float = await load(own(study.model), backend, { tokenizer }, job);
+    const float = await load(model, backend, { tokenizer }, job);
     try {
-      const read = (of: z.output<typeof text>) => textOf(of, own);
-      const [calibration, choose, report] = [
-        await read(study.calibration),
-        await read(study.choose),
-        await read(study.report),
-      ];
-      checkApart({ calibration, choose, report });
-      const model = await float.fingerprint();
       const context = study.context ?? float.model.config.context;
-      const splits = {
-        choose: await splitOf(float, choose, context, study.choose.windows, job),
-        report: await splitOf(float, report, context, study.report.windows, job),
-      };
-      const texts = [model, calibration, choose, report].map(({ sha256 }) => sha256);
-      texts.push(...[study.choose, study.report].map(({ windows }) => String(windows)));
-      const runs: CompressionRun[] = [];
-      const failed: { candidate: string; why: string }[] = [];
-      await makeFolder(join(options.out, "runs"));
-      const total = meant.length * study.seeds.length;
-      let done = 0;
-      for (const [candidate, choices] of meant) {
-        for (const seed of study.seeds) {
-          job.onProgress?.({
-            task: "study",
-            done: done++,
-            total,
-            unit: "models",
-            note: `${candidate}, seed ${seed}`,
-          });
+      const fingerprint = await float.fingerprint();
+      const hashes = [fingerprint, ...Object.values(texts)].map(({ sha256 }) => sha256);
+      const windows = [study.choose.windows, study.report.windows];
+      const items: Item[] = [];
+      // Seed by seed, so that an interrupted study has something of every candidate.
+      for (const seed of study.seeds) {
+        for (const [candidate, choices] of Object.entries(study.candidates)) {
+          const identity = JSON.stringify([lowbitVersion, choices, context, windows, hashes]);
           const place = join(options.out, "runs", `${fileName(candidate)}-s${seed}.json`);
-          const identity = JSON.stringify([lowbitVersion, choices, context, ...texts]);
-          const known =
-            (await whatIs(place)) === "file" ? ((await readJson(place)) as CompressionRun) : undefined;
-          if (known?.identity === identity) {
-            runs.push(known);
-            continue;
-          }
-          try {
-            const made = await runOne({ candidate, seed, choices: choices as object }, job);
-            runs.push({ ...made, identity });
-            await writeFileAtomic(place, json({ ...made, identity }));
-          } catch (error) {
-            if (!(error instanceof InputError)) throw error;
-            failed.push({ candidate, why: error.message });
-            break; // another seed would fail alike
-          }
+          const known = await knownRun(place, identity);
+          items.push({ candidate, seed, choices: choices as object, identity, place, known });
         }
       }
-      const result = { runs, failed, answers: answersOf(study.questions, runs), note: study.note };
+      const splits = {
+        choose: await splitOf(float, texts.choose, context, study.choose.windows, job),
+        report: await splitOf(float, texts.report, context, study.report.windows, job),
+      };
+      const setting = { model, tokenizer, context, float, calibration: texts.calibration, splits, options };
+      const { runs, failed } = await runAll(items, setting, job);
       const record = finish(
         backend,
-        { models: [model], data: [calibration, choose, report].map(plain) },
-        result,
+        { models: [fingerprint], data: Object.values(texts).map(plain) },
+        { runs, failed, answers: answersOf(study.questions, runs), note: study.note },
       );
       await writeFileAtomic(join(options.out, "record.json"), json(record));
       return record;
-
-      async function runOne(
-        { candidate, seed, choices }: { candidate: string; seed: number; choices: object },
-        job: Job,
-      ): Promise<Omit<CompressionRun, "identity">> {
-        const folder = join(options.out, "models", `${fileName(candidate)}-s${seed}`);
-        const started = performance.now();
-        const record = await compress(
-          {
-            ...choices,
-            backend: options.backend,
-            threads: options.threads,
-            seed,
-            context,
-            model: own(study.model),
-            tokenizer,
-            output: folder,
-            calibration: { name: calibration.name, text: calibration.text },
-          },
-          { signal: job.signal, onWarning: job.onWarning },
-        );
-        const seconds = (performance.now() - started) / 1000;
-        const small = await load(folder, backend, { tokenizer }, job);
-        try {
-          const measured = async ({ sequences, clusters }: Split): Promise<SplitResult> => {
-            const found = await compare(float, small, sequences, { signal: job.signal });
-            const { klMean, sameTop1 } = found.divergence;
-            const above = found.clusters.map(({ sum, count }, c) => ({ sum: sum - clusters[c].sum, count }));
-            return { clusters: above, klMean, sameTop1 };
-          };
-          const { layers } = record;
-          const weights = layers.map(({ name }) => small.model.tensors.find((t) => t.name === name)!.shape);
-          const sizes = weights.map(([rows, cols]) => rows * cols);
-          const all = sizes.reduce((a, b) => a + b, 0);
-          const split: { [use: string]: number } = {};
-          const made: { [description: string]: number } = {};
-          for (const [i, layer] of layers.entries()) {
-            made[layer.format] = (made[layer.format] ?? 0) + 1;
-            for (const [use, bits] of Object.entries(layer.split)) {
-              split[use] = (split[use] ?? 0) + (bits * sizes[i]) / all;
-            }
-          }
-          return {
-            candidate,
-            seed,
-            bits: record.bitsPerWeight.linear,
-            split,
-            made,
-            bytes: record.bytes.after,
-            seconds,
-            choose: await measured(splits.choose),
-            report: await measured(splits.report),
-          };
-        } finally {
-          await small.free();
-          await remove(folder);
-        }
-      }
     } finally {
       await float.free();
     }
   } finally {
     backend.dispose();
   }
+}
+
+async function knownRun(place: string, identity: string): Promise<CompressionRun | undefined> {
+  if ((await whatIs(place)) !== "file") return undefined;
+  const run = (await readJson(place)) as CompressionRun;
+  return run.identity === identity ? run : undefined;
+}
+
+/** Makes what is meant and not known yet. A candidate that is refused fails with all its seeds, and the others go on. */
+async function runAll(
+  items: readonly Item[],
+  setting: Setting,
+  job: Job,
+): Promise<Pick<CompressionResult, "runs" | "failed">> {
+  const { out, only } = setting.options;
+  await makeFolder(paths().join(out, "runs"));
+  const runs: CompressionRun[] = [];
+  const failed = new Map<string, string>();
+  for (const [done, item] of items.entries()) {
+    const { candidate, seed, known, place } = item;
+    const note = `${candidate}, seed ${seed}`;
+    job.onProgress?.({ task: "study", done, total: items.length, unit: "models", note });
+    if (known) runs.push(known);
+    if (known || failed.has(candidate) || !chosen(candidate, only)) continue;
+    try {
+      const run = await runOne(item, setting, job);
+      runs.push(run);
+      await writeFileAtomic(place, json(run));
+    } catch (error) {
+      if (!(error instanceof InputError)) throw error;
+      failed.set(candidate, error.message);
+    }
+  }
+  return { runs, failed: Array.from(failed, ([candidate, why]) => ({ candidate, why })) };
+}
+
+async function runOne(
+  { candidate, seed, choices, identity }: Item,
+  { model, tokenizer, context, float, calibration, splits, options }: Setting,
+  { signal, onWarning }: Job,
+): Promise<CompressionRun> {
+  const output = paths().join(options.out, "models", `${fileName(candidate)}-s${seed}`);
+  const { backend, threads } = options;
+  const { name, text } = calibration;
+  const started = performance.now();
+  const { layers, bitsPerWeight, bytes } = await compress(
+    { ...choices, backend, threads, seed, context, model, tokenizer, output, calibration: { name, text } },
+    { signal, onWarning },
+  );
+  const seconds = (performance.now() - started) / 1000;
+  const small = await load(output, float.backend, { tokenizer }, { signal });
+  try {
+    const measured = async ({ sequences, clusters }: Split): Promise<SplitResult> => {
+      const found = await compare(float, small, sequences, { signal });
+      const { klMean, sameTop1 } = found.divergence;
+      const above = found.clusters.map(({ sum, count }, c) => ({ sum: sum - clusters[c].sum, count }));
+      return { clusters: above, klMean, sameTop1 };
+    };
+    const shapes = new Map(small.model.tensors.map(({ name, shape }) => [name, shape]));
+    return {
+      candidate,
+      seed,
+      identity,
+      bits: bitsPerWeight.linear,
+      ...partsOf(layers, (name) => sizeOf(shapes.get(name)!)),
+      bytes: bytes.after,
+      seconds,
+      choose: await measured(splits.choose),
+      report: await measured(splits.report),
+    };
+  } finally {
+    await small.free();
+    await remove(output);
+  }
+}
+
+/** Bits per weight of all layers by what they are for, and what the layers are made of. */
+function partsOf(layers: readonly RoundedLayer[], size: (name: string) => number) {
+  const all = layers.reduce((sum, { name }) => sum + size(name), 0);
+  const split: { [use: string]: number } = {};
+  const made: { [description: string]: number } = {};
+  for (const { name, format, split: own } of layers) {
+    made[format] = (made[format] ?? 0) + 1;
+    for (const [use, bits] of Object.entries(own)) split[use] = (split[use] ?? 0) + (bits * size(name)) / all;
+  }
+  return { split, made };
 }
 
 interface NamedText extends Fingerprint {
