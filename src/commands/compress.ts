@@ -1,7 +1,12 @@
 import type { Command } from "commander";
 import type { Record } from "../record/record.ts";
 import { settingsOf } from "../training/recipe.ts";
-import { type CompressOptions, type CompressResult, compress as compressModel } from "../verbs/compress.ts";
+import {
+  type CompressOptions,
+  type CompressResult,
+  compress as compressModel,
+  type DryRunResult,
+} from "../verbs/compress.ts";
 import {
   execute,
   MODEL,
@@ -49,17 +54,22 @@ export function compress(program: Command): void {
       "--tune [key=value...]",
       "tune each block after it was compressed: --tune epochs=8 rank=4 parts=[scales]",
     )
-    .option("--tokenizer <file>", TOKENIZER);
+    .option("--tokenizer <file>", TOKENIZER)
+    .option("--dry-run", "write nothing: compress one matrix of each shape, and say what all would take");
   type Given = SharedOptions &
-    Omit<CompressOptions, "model"> & {
+    Omit<CompressOptions, "model" | "dryRun"> & {
+      readonly dryRun?: boolean;
       readonly set?: readonly string[];
       readonly tune?: true | readonly string[];
     };
   sharedOptions(command).action((model: string, options: Given) => {
-    const { json, quiet, set, tune, ...settings } = options;
+    const { json, quiet, set, tune, dryRun, ...settings } = options;
     const own = () => (set === undefined ? {} : { options: settingsOf(set) });
     const tuning = () => (tune === undefined ? {} : { tuning: tune === true ? {} : settingsOf(tune) });
-    return execute(options, (job) => compressModel({ ...settings, ...own(), ...tuning(), model }, job), show);
+    const chosen = () => ({ ...settings, ...own(), ...tuning(), model });
+    return dryRun
+      ? execute(options, (job) => compressModel({ ...chosen(), dryRun }, job), showDryRun)
+      : execute(options, (job) => compressModel(chosen(), job), show);
   });
 }
 
@@ -79,6 +89,28 @@ function show(record: Record<CompressResult>): string {
     "",
     `${size(before)} -> ${size(after)}, ${ratio(before, after)}, in ${duration(record.seconds)}`,
     `bits per weight: ${linear.toFixed(3)} in linear layers, ${total.toFixed(3)} in all`,
+  ].join("\n");
+}
+
+function showDryRun(record: Record<DryRunResult>): string {
+  const rows = record.shapes.map(({ shape, matrices, format, bits, split, seconds }) => [
+    shape.join("×"),
+    String(matrices),
+    format,
+    bits.toFixed(3),
+    Object.entries(split)
+      .map(([use, its]) => `${use} ${its.toFixed(3)}`)
+      .join(", "),
+    seconds.toPrecision(2),
+  ]);
+  const { before, after } = record.bytes;
+  const { linear, total } = record.bitsPerWeight;
+  return [
+    table(["shape", "matrices", "made of", "bits", "of which", "seconds each"], rows),
+    "",
+    `${size(before)} -> ${size(after)}, ${ratio(before, after)}`,
+    `bits per weight: ${linear.toFixed(3)} in linear layers, ${total.toFixed(3)} in all`,
+    `${duration(record.compressionSeconds)} for the matrices, without passes over calibration text and tuning; nothing was written`,
   ].join("\n");
 }
 

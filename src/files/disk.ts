@@ -253,7 +253,7 @@ export async function isOurs(folder: string): Promise<boolean> {
  * refused with an InputError.
  */
 export async function claimFolder(folder: string): Promise<void> {
-  if (await mayReplace(folder)) return;
+  if (await checkOutputFolder(folder)) return;
   try {
     await fs().mkdir(folder, { recursive: true });
   } catch (error) {
@@ -262,8 +262,8 @@ export async function claimFolder(folder: string): Promise<void> {
   await writeFileAtomic(paths().join(folder, MARKER), MARK);
 }
 
-/** True when the folder is ours already, false when there is none or an empty one; else throws. */
-async function mayReplace(folder: string): Promise<boolean> {
+/** True when the folder is ours already, false when there is none or an empty one; else throws an InputError. */
+export async function checkOutputFolder(folder: string): Promise<boolean> {
   const found = await whatIs(folder);
   if (found === "nothing") return false;
   const name = paths().basename(paths().resolve(folder));
@@ -313,7 +313,7 @@ export async function stageFolder(folder: string, options: StageOptions = {}): P
   const target = resolve(folder);
   const parent = dirname(target);
   await clearRemains(target);
-  const replaces = await mayReplace(target);
+  const replaces = await checkOutputFolder(target);
   const temporary = beside(target, "new");
   const names: string[] = [];
   const open = new Set<OpenFile>();

@@ -19,8 +19,9 @@ import { atWidth, splitWidth } from "./widths.ts";
 export { BLOCKS_KEY } from "./budget.ts";
 export { checkTensors, checkVocabulary } from "./checks.ts";
 export { DELTA_KEY, headOver, overBase } from "./delta.ts";
-export { claimFolder, isOurs, readText, writeFileAtomic } from "./disk.ts";
+export { checkOutputFolder, claimFolder, isOurs, readText, writeFileAtomic } from "./disk.ts";
 export type { ByteSource, Json, JsonObject, ModelFile, NamedBytes, TensorSource } from "./file.ts";
+export { type KeptWeights, keptWeights } from "./kept-weights.ts";
 export { memorySource } from "./memory.ts";
 export { outlineOf, packedOutline, type WeightOutline } from "./outline.ts";
 export type { Convertible, ModelOutput, NeededTensor } from "./output.ts";
@@ -34,6 +35,7 @@ export {
   type ModelContents,
   modelWriter,
   type WriterOptions,
+  weightsBytes,
   writeModel,
 } from "./write-model.ts";
 

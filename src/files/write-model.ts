@@ -153,11 +153,10 @@ export async function holdingWriter(
   };
   return {
     get bytes() {
-      const outlines = outlinesOf(inOrder());
-      return cut(
-        outlines.map(([, outline]) => outline),
-        options.shardBytes ?? LARGEST_SHARD,
-      ).reduce((bytes, parts) => bytes + layOut(parts, { format: "pt" }).byteLength, 0);
+      return weightsBytes(
+        outlinesOf(inOrder()).map(([, outline]) => outline),
+        options.shardBytes,
+      );
     },
     async write(name, weight) {
       held.set(name, weight.expression.kind === "packed" ? weight : withParts(weight, interned));
@@ -165,6 +164,14 @@ export async function holdingWriter(
     finish: (contents) => writeModel(folder, options, inOrder(), contents),
     async discard() {},
   };
+}
+
+/** Bytes of the files of such weights, headers included. */
+export function weightsBytes(outlines: readonly WeightOutline[], shardBytes = LARGEST_SHARD): number {
+  return cut(outlines, shardBytes).reduce(
+    (bytes, parts) => bytes + layOut(parts, { format: "pt" }).byteLength,
+    0,
+  );
 }
 
 function outlinesOf(weights: Iterable<readonly [string, Weight]>): [name: string, outline: WeightOutline][] {

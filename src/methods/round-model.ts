@@ -6,12 +6,11 @@ import type { Model, TensorSpec } from "../models/model.ts";
 import { pauses } from "../record/pause.ts";
 import type { Job } from "../record/record.ts";
 import { hostTensor, InputError, type Matrix, matrix, type Tensor } from "../tensor/tensor.ts";
-import { bitsByUse, bytesOf, describeWeight, type Weight } from "../tensor/weight.ts";
-import type { Activations } from "./activations.ts";
+import type { Weight } from "../tensor/weight.ts";
 import type { Compressor } from "./compressor.ts";
 import { type Fisher, openFisher } from "./fisher.ts";
-import { openFlow } from "./flow.ts";
-import { slices } from "./slices.ts";
+import { type Flow, type Hessian, openFlow } from "./flow.ts";
+import { type RoundedLayer, roundedLayer } from "./rounded-layer.ts";
 import { type TuningOptions, tuneBlock } from "./tune-block.ts";
 
 /** A float model and where to compute. */
@@ -37,25 +36,15 @@ export interface RoundingPlan {
   readonly tuning?: TuningOptions;
   /** Activations beyond this many bytes go to a temporary file, and so do squared gradients. Default 1 GiB. */
   readonly activationBytes?: number;
+  /** Where finished matrices stay, so that an interrupted run goes on where it was, to the same bits. */
+  readonly kept?: Kept;
 }
 
-/** One rounded matrix, for the record. */
-export interface RoundedLayer {
-  readonly name: string;
-  readonly method: string;
-  /** Of parts, what they are: `sum(scaleGroups(int8, codebook(f16)), lowRank(f16, f16))`. */
-  readonly format: string;
-  /** Stored bits per weight, scales and padding included. */
-  readonly bits: number;
-  /** The same by what is stored (codes, scales, codebooks, …). */
-  readonly split: Readonly<Record<string, number>>;
-  /** ‖(W−Ŵ)·X‖²/‖W·X‖² over the calibration tokens, or without them ‖W−Ŵ‖²/‖W‖². */
-  readonly relativeError: number;
-  readonly errorOf: "output" | "weights";
-  /** Of a stack: bytes of each block, and the error with it and those before it. */
-  readonly blocks?: readonly { readonly bytes: number; readonly error: number }[];
-  /** ‖y − t‖²/‖t‖² of its block on held-out windows, before and after its parts were tuned. */
-  readonly tuned?: { readonly before: number; readonly after: number; readonly epochs: number };
+/** Matrices that an earlier run of the same plan has finished, and a place for those that this one does. */
+export interface Kept {
+  /** As it was given to `put`; undefined where there is none. */
+  get(name: string): Promise<{ readonly weight: Weight; readonly layer: RoundedLayer } | undefined>;
+  put(name: string, weight: Weight, layer: RoundedLayer): Promise<void>;
 }
 
 /** One tensor of the new model. */
@@ -152,7 +141,7 @@ async function surveyed(
   const asSurvey: Job = { ...job, onProgress: (at) => job.onProgress?.({ ...at, task: "survey" }) };
   const way = blockByBlock(
     input,
-    { ...plan, linear: observer, others: undefined, tuning: undefined },
+    { ...plan, linear: observer, others: undefined, tuning: undefined, kept: undefined },
     fisher,
     asSurvey,
   );
@@ -166,9 +155,58 @@ async function* blockByBlock(
   fisher: Fisher | undefined,
   job: Job,
 ): AsyncGenerator<RoundedTensor> {
-  const { model, source, backend, name } = input;
+  const { model } = input;
+  const steps = stepsOf(input, plan, fisher, job);
+  const flow = plan.calibration?.length
+    ? await openFlow(input, plan.calibration, limitOf(plan), job)
+    : undefined;
+  try {
+    for (const spec of model.tensors.filter(({ block }) => block === undefined)) {
+      const other = await steps.other(spec);
+      yield other;
+      if (spec.role === "embedding") await flow?.embed(other.name, other.weight);
+    }
+    for (let i = 0; i < model.config.layers; i++) {
+      const specs = model.tensors.filter(({ block }) => block === i);
+      yield* flow ? calibratedBlock({ input, plan, job, steps, flow }, i, specs) : plainBlock(steps, specs);
+    }
+    steps.progress();
+  } finally {
+    await flow?.close();
+  }
+}
+
+/** What is done to one tensor at a time. */
+interface Steps {
+  /** Floats of a stored tensor. */
+  floats(spec: TensorSpec): Promise<Matrix>;
+  /** A tensor that is not a linear layer. */
+  other(spec: TensorSpec): Promise<RoundedTensor>;
+  /** A matrix that an earlier run has finished. */
+  kept(spec: TensorSpec): Promise<FinishedMatrix | undefined>;
+  compress(spec: TensorSpec, W: Matrix, H?: Tensor): Promise<Weight>;
+  /** Describes a matrix and keeps it for a later run. */
+  finish(
+    spec: TensorSpec,
+    W: Matrix,
+    weight: Weight,
+    more?: { readonly H?: Tensor; readonly tuned?: RoundedLayer["tuned"] },
+  ): Promise<FinishedMatrix>;
+  /** Says how many matrices were begun; `counted` more are from now on. */
+  progress(counted?: number, note?: string): void;
+}
+
+type FinishedMatrix = Required<RoundedTensor>;
+
+function stepsOf(
+  { model, source, backend, name }: Rounded,
+  plan: RoundingPlan,
+  fisher: Fisher | undefined,
+  job: Job,
+): Steps {
   const pause = pauses(job);
-  const linears = model.tensors.filter(({ role }) => role === "linear").length;
+  const { linear } = plan;
+  const total = model.tensors.filter(isLinear).length;
   let done = 0;
 
   async function read(spec: TensorSpec): Promise<Weight> {
@@ -178,150 +216,262 @@ async function* blockByBlock(
     return weight;
   }
 
-  /** A tensor that is not a linear layer. */
-  async function keep(spec: TensorSpec): Promise<RoundedTensor> {
-    const stored = await read(spec);
-    const format = formatOf(spec, source, plan);
-    const rounded = spec.role !== "norm" && plan.others !== undefined;
-    if (stored.expression.kind === "packed" && stored.expression.format === format.name && !rounded) {
-      return { name: spec.name, weight: stored };
+  const steps: Steps = {
+    floats: async (spec) => decodeWeight(await read(spec)),
+
+    async other(spec) {
+      const stored = await read(spec);
+      const format = formatOf(spec, source, plan);
+      const rounded = spec.role !== "norm" && plan.others !== undefined;
+      if (stored.expression.kind === "packed" && stored.expression.format === format.name && !rounded) {
+        return { name: spec.name, weight: stored };
+      }
+      const W = decodeWeight(stored);
+      const weight = within(`${name}: ${spec.name}`, () => encodeWeight(format, spec.shape, W.data));
+      if (!rounded) return { name: spec.name, weight };
+      const layer = await roundedLayer(backend, { name: spec.name, W, weight, method: "rtn" }, pause);
+      return { name: spec.name, weight, layer };
+    },
+
+    async kept(spec) {
+      const found = await plan.kept?.get(spec.name);
+      return found && { name: spec.name, ...found };
+    },
+
+    async compress(spec, W, H) {
+      steps.progress(1, spec.name);
+      const context = { ...job, backend, name: spec.name, H, fisher: await fisher?.of(spec.name) };
+      return withinAsync(`${name}: ${spec.name}`, () => linear.compress(W, context));
+    },
+
+    async finish(spec, W, weight, { H, tuned } = {}) {
+      const described = { name: spec.name, W, weight, method: linear.name, stacked: linear.stacked, H };
+      const layer = {
+        ...(await roundedLayer(backend, described, pause)),
+        ...(tuned === undefined ? {} : { tuned }),
+      };
+      await plan.kept?.put(spec.name, weight, layer);
+      return { name: spec.name, weight, layer };
+    },
+
+    progress(counted = 0, note) {
+      job.onProgress?.({
+        task: "compress",
+        done,
+        total,
+        unit: "matrices",
+        ...(note === undefined ? {} : { note }),
+      });
+      done += counted;
+    },
+  };
+  return steps;
+}
+
+/** A block without calibration: one matrix after the other. */
+async function* plainBlock(steps: Steps, specs: readonly TensorSpec[]): AsyncGenerator<RoundedTensor> {
+  for (const spec of specs) {
+    if (!isLinear(spec)) yield await steps.other(spec);
+    else {
+      const kept = await steps.kept(spec);
+      if (kept) {
+        steps.progress(1, spec.name);
+        yield kept;
+      } else {
+        const W = await steps.floats(spec);
+        yield await steps.finish(spec, W, await steps.compress(spec, W));
+      }
     }
-    const W = decodeWeight(stored);
-    const weight = within(`${name}: ${spec.name}`, () => encodeWeight(format, spec.shape, W.data));
-    if (!rounded) return { name: spec.name, weight };
-    const relativeError = weightError(W, decodeWeight(weight).data);
-    const layer = { ...layerOf(spec, W, weight, "rtn"), relativeError, errorOf: "weights" as const };
-    return { name: spec.name, weight, layer };
   }
+}
 
-  async function compress(spec: TensorSpec, W: Matrix, H?: Tensor): Promise<Weight> {
-    job.onProgress?.({ task: "compress", done: done++, total: linears, unit: "matrices", note: spec.name });
-    const context = { ...job, backend, name: spec.name, H, fisher: await fisher?.of(spec.name) };
-    return withinAsync(`${name}: ${spec.name}`, () => plan.linear.compress(W, context));
-  }
+/** A run with calibration. */
+interface Calibrated {
+  readonly input: Rounded;
+  readonly plan: RoundingPlan;
+  readonly job: Job;
+  readonly steps: Steps;
+  readonly flow: Flow;
+}
 
-  /** A matrix with what was lost of it. */
-  async function described(spec: TensorSpec, W: Matrix, weight: Weight, H?: Tensor): Promise<RoundedTensor> {
-    const { linear } = plan;
-    const errorOf = async (Ŵ: Float32Array) => (H ? outputError(backend, W, Ŵ, H, pause) : weightError(W, Ŵ));
-    const { expression: e } = weight;
-    const layer = {
-      ...layerOf(spec, W, weight, linear.name),
-      relativeError: await errorOf(decodeWeight(weight).data),
-      errorOf: H ? ("output" as const) : ("weights" as const),
-      ...(linear.stacked && e.kind === "sum" ? { blocks: await blocksOf(e.terms, errorOf) } : {}),
-    };
-    return { name: spec.name, weight, layer };
-  }
+/** A block on the backend whose linear layers are being replaced. */
+interface OpenBlock {
+  readonly i: number;
+  readonly tensors: Map<string, Tensor>;
+  replace(name: string, weight: Weight): void;
+}
 
-  async function blocksOf(terms: readonly Weight[], errorOf: (Ŵ: Float32Array) => Promise<number>) {
-    const blocks: { bytes: number; error: number }[] = [];
-    let sum: Float32Array | undefined;
-    for (const term of terms) {
-      const { data } = decodeWeight(term);
-      const before = sum;
-      sum = before ? data.map((w, i) => w + before[i]) : data;
-      blocks.push({ bytes: bytesOf(term), error: await errorOf(sum) });
-    }
-    return blocks;
-  }
-
-  async function floatsOf(spec: TensorSpec): Promise<Matrix> {
-    return decodeWeight(await read(spec));
-  }
-
-  const flow = plan.calibration?.length
-    ? await openFlow(input, plan.calibration, limitOf(plan), job)
-    : undefined;
+/** Block i with calibration; then sends the activations through it, as it has become. */
+async function* calibratedBlock(
+  run: Calibrated,
+  i: number,
+  specs: readonly TensorSpec[],
+): AsyncGenerator<RoundedTensor> {
+  const { input, plan, steps, flow } = run;
+  const { model, backend } = input;
+  const linears = specs.filter(isLinear);
+  const kept = await keptOf(steps, linears, plan);
+  // Without trueSequential, inputs of the layers still to be compressed come through the block in float.
+  const atOnce = plan.trueSequential || kept.size === linears.length;
+  const tensors = new Map<string, Tensor>();
+  const block: OpenBlock = {
+    i,
+    tensors,
+    replace(name, weight) {
+      backend.free(tensors.get(name)!);
+      tensors.set(name, backend.upload(weight));
+    },
+  };
   try {
-    for (const spec of model.tensors.filter(({ block }) => block === undefined)) {
-      const kept = await keep(spec);
-      yield kept;
-      if (spec.role === "embedding") await flow?.embed(kept.name, kept.weight);
-    }
-    for (let i = 0; i < model.config.layers; i++) {
-      const specs = model.tensors.filter(({ block }) => block === i);
-      if (!flow) {
-        for (const spec of specs) {
-          if (spec.role !== "linear") yield await keep(spec);
-          else {
-            const W = await floatsOf(spec);
-            yield await described(spec, W, await compress(spec, W));
-          }
-        }
-        continue;
-      }
-      const block = new Map<string, Tensor>();
-      const found: Tensor[] = [];
-      let targets: Activations | undefined;
-      try {
-        for (const spec of specs) {
-          if (spec.role === "linear") block.set(spec.name, uploadFloats(backend, spec, await read(spec)));
-          else {
-            const kept = await keep(spec);
-            block.set(spec.name, uploadFloats(backend, spec, kept.weight));
-            yield kept;
-          }
-        }
-        if (plan.tuning) targets = await flow.outputs(i, block);
-        const waiting = new Map(
-          specs.filter(({ role }) => role === "linear").map((spec) => [spec.name, spec]),
-        );
-        const replace = (name: string, weight: Weight) => {
-          backend.free(block.get(name)!);
-          block.set(name, backend.upload(weight));
-        };
-        const compressed: { spec: TensorSpec; weight: Weight; H: Tensor }[] = [];
-        while (waiting.size > 0) {
-          const hessians = await flow.hessians(i, block, waiting, plan.trueSequential ? 1 : Infinity);
-          found.push(...hessians.map(({ H }) => H));
-          for (const { names, H } of hessians) {
-            for (const linear of names) {
-              const spec = waiting.get(linear)!;
-              const floats = block.get(linear)!;
-              const [rows, cols] = floats.shape;
-              const W = matrix(rows, cols, (await backend.read(floats)) as Float32Array);
-              const weight = await compress(spec, W, H);
-              replace(linear, weight);
-              waiting.delete(linear);
-              if (plan.tuning) compressed.push({ spec, weight, H });
-              else yield await described(spec, W, weight, H);
-            }
-          }
-          if (!plan.tuning) for (const H of found.splice(0)) backend.free(H);
-        }
-        if (plan.tuning) {
-          const lengths = plan.calibration!.map(({ length }) => length);
-          const { matrices, ...tuned } = await tuneBlock(
-            {
-              model,
-              backend,
-              rope: flow.rope,
-              i,
-              matrices: new Map(compressed.map(({ spec, weight }) => [spec.name, weight])),
-              others: block,
-            },
-            { lengths, input: flow.input, output: (j) => targets!.read(j) },
-            plan.tuning,
-            job,
-          );
-          for (const { spec, H } of compressed) {
-            const weight = matrices.get(spec.name)!;
-            replace(spec.name, weight);
-            const { layer, ...tensor } = await described(spec, await floatsOf(spec), weight, H);
-            yield { ...tensor, layer: { ...layer!, tuned } };
-          }
-        }
-        if (i + 1 < model.config.layers) await flow.advance(i, block);
-      } finally {
-        for (const tensor of [...block.values(), ...found]) backend.free(tensor);
-        await targets?.close();
+    for (const spec of specs) {
+      const { name, shape } = spec;
+      const done = kept.get(name);
+      if (done && atOnce) tensors.set(name, backend.upload(done.weight));
+      else if (isLinear(spec))
+        tensors.set(name, backend.upload(hostTensor(shape, (await steps.floats(spec)).data)));
+      else {
+        const other = await steps.other(spec);
+        tensors.set(name, backend.upload(hostTensor(shape, decodeWeight(other.weight).data)));
+        yield other;
       }
     }
-    job.onProgress?.({ task: "compress", done, total: linears, unit: "matrices" });
+    for (const done of kept.values()) {
+      steps.progress(1, done.name);
+      yield done;
+    }
+    const waiting = new Map(
+      linears.filter(({ name }) => !kept.has(name)).map((spec) => [spec.name, spec] as const),
+    );
+    if (waiting.size > 0)
+      yield* plan.tuning
+        ? tunedBlock(run, block, waiting, plan.tuning)
+        : compressedBlock(run, block, waiting);
+    if (!atOnce) for (const { name, weight } of kept.values()) block.replace(name, weight);
+    if (i + 1 < model.config.layers) await flow.advance(i, tensors);
   } finally {
-    await flow?.close();
+    for (const tensor of tensors.values()) backend.free(tensor);
   }
+}
+
+/** The matrices of a block that an earlier run has finished. Tuning moves them together, so it is all or none. */
+async function keptOf(
+  steps: Steps,
+  linears: readonly TensorSpec[],
+  { tuning }: RoundingPlan,
+): Promise<Map<string, FinishedMatrix>> {
+  const found = new Map<string, FinishedMatrix>();
+  for (const spec of linears) {
+    const kept = await steps.kept(spec);
+    if (kept) found.set(spec.name, kept);
+    else if (tuning) return new Map();
+  }
+  return found;
+}
+
+/** Compresses the waiting matrices of a block. */
+async function* compressedBlock(
+  run: Calibrated,
+  block: OpenBlock,
+  waiting: Map<string, TensorSpec>,
+): AsyncGenerator<RoundedTensor> {
+  const { backend } = run.input;
+  while (waiting.size > 0) {
+    const hessians = await run.flow.hessians(
+      block.i,
+      block.tensors,
+      waiting,
+      run.plan.trueSequential ? 1 : Infinity,
+    );
+    try {
+      for await (const { spec, W, weight, H } of compressWith(run, block, waiting, hessians)) {
+        yield await run.steps.finish(spec, W, weight, { H });
+      }
+    } finally {
+      for (const { H } of hessians) backend.free(H);
+    }
+  }
+}
+
+/** Compresses all matrices of a block, then tunes them together. */
+async function* tunedBlock(
+  run: Calibrated,
+  block: OpenBlock,
+  waiting: Map<string, TensorSpec>,
+  tuning: TuningOptions,
+): AsyncGenerator<RoundedTensor> {
+  const { input, plan, job, steps, flow } = run;
+  const { model, backend } = input;
+  const { i } = block;
+  const targets = await flow.outputs(i, block.tensors);
+  const found: Hessian[] = [];
+  try {
+    const compressed: Omit<CompressedMatrix, "W">[] = [];
+    while (waiting.size > 0) {
+      const hessians = await flow.hessians(i, block.tensors, waiting, plan.trueSequential ? 1 : Infinity);
+      found.push(...hessians);
+      for await (const { spec, weight, H } of compressWith(run, block, waiting, hessians)) {
+        compressed.push({ spec, weight, H });
+      }
+    }
+    const { matrices, ...tuned } = await tuneBlock(
+      {
+        model,
+        backend,
+        rope: flow.rope,
+        i,
+        matrices: new Map(compressed.map(({ spec, weight }) => [spec.name, weight])),
+        others: block.tensors,
+      },
+      {
+        lengths: plan.calibration!.map(({ length }) => length),
+        input: flow.input,
+        output: (j) => targets.read(j),
+      },
+      tuning,
+      job,
+    );
+    for (const { spec, H } of compressed) {
+      const weight = matrices.get(spec.name)!;
+      block.replace(spec.name, weight);
+      yield await steps.finish(spec, await steps.floats(spec), weight, { H, tuned });
+    }
+  } finally {
+    for (const { H } of found) backend.free(H);
+    await targets.close();
+  }
+}
+
+/** A matrix as it was and as it became. */
+interface CompressedMatrix {
+  readonly spec: TensorSpec;
+  readonly W: Matrix;
+  readonly weight: Weight;
+  readonly H: Tensor;
+}
+
+/** Compresses and replaces the waiting matrices whose Hessians are found. */
+async function* compressWith(
+  { input, steps }: Calibrated,
+  block: OpenBlock,
+  waiting: Map<string, TensorSpec>,
+  hessians: readonly Hessian[],
+): AsyncGenerator<CompressedMatrix> {
+  for (const { names, H } of hessians) {
+    for (const name of names) {
+      const spec = waiting.get(name)!;
+      const floats = block.tensors.get(name)!;
+      const [rows, cols] = floats.shape;
+      const W = matrix(rows, cols, (await input.backend.read(floats)) as Float32Array);
+      const weight = await steps.compress(spec, W, H);
+      block.replace(name, weight);
+      waiting.delete(name);
+      yield { spec, W, weight, H };
+    }
+  }
+}
+
+function isLinear({ role }: TensorSpec): boolean {
+  return role === "linear";
 }
 
 /** All tensors of a rounded model by name, and what became of each matrix: for models that fit into memory. */
@@ -337,64 +487,6 @@ export async function roundedModel(
     if (layer) layers.push(layer);
   }
   return { weights, layers };
-}
-
-/** Floats of a tensor on the backend, whatever it was stored as. */
-function uploadFloats(backend: Backend, { shape }: TensorSpec, weight: Weight): Tensor {
-  return backend.upload(hostTensor(shape, decodeWeight(weight).data));
-}
-
-/** ‖W−Ŵ‖²/‖W‖² */
-function weightError(W: Matrix, Ŵ: Float32Array): number {
-  let lost = 0;
-  let all = 0;
-  for (let i = 0; i < Ŵ.length; i++) {
-    lost += (W.data[i] - Ŵ[i]) ** 2;
-    all += W.data[i] ** 2;
-  }
-  return all === 0 ? 0 : lost / all;
-}
-
-/** What is known of a rounded matrix beside its error. */
-function layerOf({ name }: TensorSpec, W: Matrix, weight: Weight, method: string) {
-  const perWeight = (stored: number) => stored / W.data.length;
-  const split = Object.entries(bitsByUse(weight)).map(([use, stored]) => [use, perWeight(stored)]);
-  return {
-    name,
-    method,
-    format: describeWeight(weight),
-    bits: perWeight(8 * bytesOf(weight)),
-    split: Object.fromEntries(split),
-  };
-}
-
-/** ‖(W−Ŵ)·X‖²/‖W·X‖² = tr(D·H·Dᵀ)/tr(W·H·Wᵀ), D = W−Ŵ; 0 when no input reaches the layer. */
-async function outputError(
-  backend: Backend,
-  W: Matrix,
-  Ŵ: Float32Array,
-  H: Tensor,
-  pause: () => Promise<void>,
-): Promise<number> {
-  const D = new Float32Array(Ŵ.length);
-  for (let i = 0; i < D.length; i++) D[i] = W.data[i] - Ŵ[i];
-  const all = await energy(W.data);
-  return all === 0 ? 0 : (await energy(D)) / all;
-
-  async function energy(data: Float32Array): Promise<number> {
-    let sum = 0;
-    for (const [from, to] of slices(0, W.rows, W.cols * W.cols)) {
-      const rows = data.subarray(from * W.cols, to * W.cols);
-      const product = backend.scope(() =>
-        backend.linear(backend.upload(hostTensor([to - from, W.cols], rows)), H),
-      );
-      const values = await backend.read(product);
-      backend.free(product);
-      for (let i = 0; i < rows.length; i++) sum += rows[i] * values[i];
-      await pause();
-    }
-    return sum;
-  }
 }
 
 /** Puts a tensor's name before the message of an InputError. */

@@ -1,19 +1,42 @@
 import { z } from "zod";
-import { BLOCKS_KEY, decodeText, holdingWriter, modelWriter, readText } from "../files/index.ts";
-import { clipped, formatByName } from "../formats/index.ts";
+import {
+  BLOCKS_KEY,
+  checkOutputFolder,
+  decodeText,
+  holdingWriter,
+  type KeptWeights,
+  keptWeights,
+  type ModelFile,
+  modelWriter,
+  outlineOf,
+  packedOutline,
+  readText,
+  weightsBytes,
+} from "../files/index.ts";
+import { bytesPerMatrix, clipped, formatByName } from "../formats/index.ts";
 import { calibrationWindows } from "../methods/calibration.ts";
 import { adapted, decomposition, rounding } from "../methods/compressor.ts";
+import { tryShapes } from "../methods/dry-run.ts";
 import { compressionByName } from "../methods/index.ts";
-import { checkPlan, type RoundedLayer, type RoundingPlan, roundModel } from "../methods/round-model.ts";
+import {
+  checkPlan,
+  formatOf,
+  type Kept,
+  type Rounded,
+  type RoundingPlan,
+  roundModel,
+} from "../methods/round-model.ts";
+import { type RoundedLayer, roundedLayerSchema, storedLayer } from "../methods/rounded-layer.ts";
 import { stackOrder } from "../methods/stack-order.ts";
 import { type TuningOptions, tuningSchema } from "../methods/tune-block.ts";
 import { formatOfBits, formatOfSize, outlinesOf } from "../methods/uniform.ts";
 import { type StoredBits, storedBits } from "../models/stored.ts";
 import { baseName, fingerprint, startRecord } from "../record/make.ts";
 import type { Fingerprint, Job, Record } from "../record/record.ts";
+import { lowbitVersion } from "../record/version.ts";
 import { checkedBy } from "../tensor/schema-words.ts";
-import { InputError } from "../tensor/tensor.ts";
-import { bytesOf } from "../tensor/weight.ts";
+import { InputError, sizeOf } from "../tensor/tensor.ts";
+import { bytesOf, describeWeight } from "../tensor/weight.ts";
 import { parseYaml } from "../training/recipe.ts";
 import { type BackendChoice, backendFor, type Opened, openChecked, tokenizerOf } from "./load.ts";
 
@@ -68,6 +91,12 @@ export interface CompressOptions extends CompressChoices, BackendChoice {
   /** A text file, or a text and what to call it. */
   readonly calibration?: string | { readonly name: string; readonly text: string };
   readonly tokenizer?: string;
+  readonly dryRun?: false;
+}
+
+/** Nothing is written: one matrix of each shape is compressed, and the result says what all would take. */
+export interface DryRunOptions extends Omit<CompressOptions, "dryRun"> {
+  readonly dryRun: true;
 }
 
 export interface CompressResult {
@@ -81,12 +110,41 @@ export interface CompressResult {
   readonly calibrationTokens: number;
 }
 
+/** What compressing would give. */
+export interface DryRunResult {
+  readonly method: string;
+  readonly shapes: readonly {
+    readonly shape: readonly number[];
+    /** How many matrices have it. */
+    readonly matrices: number;
+    /** What they are made of. */
+    readonly format: string;
+    readonly bits: number;
+    /** Bits per weight by what is stored. */
+    readonly split: RoundedLayer["split"];
+    /** To compress one of them. */
+    readonly seconds: number;
+  }[];
+  readonly bitsPerWeight: StoredBits;
+  /** Of the weights' files; signs and books that matrices have in common are counted for each, though stored once. */
+  readonly bytes: { readonly before: number; readonly after: number };
+  /** To compress all matrices; passes over calibration text and tuning come on top. */
+  readonly compressionSeconds: number;
+}
+
 /**
  * Writes a smaller model as a folder: its linear layers rounded, embedding and
  * head in 16 bits unless told, norms in float32. The folder appears whole or
  * not at all, and what cannot be done is said before anything is written.
+ * Finished matrices are kept beside it until then (files/kept-weights.ts): after an interruption the same call goes on
+ * where it was, and ends in the same bytes.
  */
-export async function compress(options: CompressOptions, job: Job = {}): Promise<Record<CompressResult>> {
+export async function compress(options: CompressOptions, job?: Job): Promise<Record<CompressResult>>;
+export async function compress(options: DryRunOptions, job?: Job): Promise<Record<DryRunResult>>;
+export async function compress(
+  options: CompressOptions | DryRunOptions,
+  job: Job = {},
+): Promise<Record<CompressResult | DryRunResult>> {
   const {
     model: spec,
     output,
@@ -95,6 +153,7 @@ export async function compress(options: CompressOptions, job: Job = {}): Promise
     tokenizer,
     backend: backendName,
     threads,
+    dryRun = false,
     ...given
   } = options;
   const data: Fingerprint[] = [];
@@ -108,6 +167,7 @@ export async function compress(options: CompressOptions, job: Job = {}): Promise
     const text = calibration && (await textOf(calibration, data));
     const settings = settle(opened, chosen, text !== undefined);
     const finish = startRecord("compress", {
+      ...(dryRun ? { dryRun } : {}),
       model: baseName(spec),
       ...(recipe === undefined ? {} : { recipe: baseName(recipe) }),
       ...settings,
@@ -115,56 +175,167 @@ export async function compress(options: CompressOptions, job: Job = {}): Promise
     const windows =
       text === undefined ? undefined : calibrationWindows(text, tokenizerOf(opened), settings.windows);
     const plan = planOf(settings, windows);
-    const named = { model, source: file.source, name: file.name };
 
     const backend = await backendFor({ backend: backendName, threads }, job);
     try {
-      checkPlan({ ...named, backend }, plan);
+      const input = { model, source: file.source, name: file.name, backend };
+      checkPlan(input, plan);
       warn(opened, plan, job);
-      const { format } = plan.linear;
-      const writer = format
-        ? await modelWriter(output, {
-            config: file.config,
-            weights: outlinesOf(named, { ...plan, linear: format }),
-          })
-        : await holdingWriter(output, { config: file.config, order: model.tensors.map(({ name }) => name) });
-      try {
-        const layers: RoundedLayer[] = [];
-        const bytes = new Map<string, number>();
-        for await (const { name, weight, layer } of roundModel({ ...named, backend }, plan, job)) {
-          await writer.write(name, weight);
-          bytes.set(name, bytesOf(weight));
-          if (layer) layers.push(layer);
-        }
-        const record = finish(
-          backend,
-          { models: [{ name: file.name, ...(await file.fingerprint()) }], data, seed: settings.windows.seed },
-          {
-            method: plan.linear.name,
-            format: plan.linear.format?.name ?? "parts",
-            bitsPerWeight: storedBits(model.tensors, (name) => bytes.get(name)!),
-            bytes: { before: file.bytes, after: writer.bytes },
-            layers,
-            calibrationTokens: windows?.reduce((sum, ids) => sum + ids.length, 0) ?? 0,
-          },
-        );
-        const stacks = layers.flatMap(({ name, blocks }) => (blocks ? [{ name, blocks }] : []));
-        await writer.finish({
-          ...(stacks.length === 0 ? {} : { config: { [BLOCKS_KEY]: stackOrder(stacks) } }),
-          tokenizerFiles: await file.tokenizerFiles(),
-          generation: file.generation,
-          record,
-        });
-        return record;
-      } finally {
-        await writer.discard(); // does nothing after finish
-      }
+      const work: Work = { input, file, output, settings, plan, data, finish };
+      return dryRun ? await tryOut(work, job) : await write(work, job);
     } finally {
       backend.dispose();
     }
   } finally {
     await opened.file.close();
   }
+}
+
+/** All that is known before the first matrix is compressed. */
+interface Work {
+  readonly input: Rounded;
+  readonly file: ModelFile;
+  readonly output: string;
+  readonly settings: Settings;
+  readonly plan: RoundingPlan;
+  readonly data: readonly Fingerprint[];
+  readonly finish: ReturnType<typeof startRecord>;
+}
+
+async function write(work: Work, job: Job): Promise<Record<CompressResult>> {
+  const { input, file, output, settings, plan, data, finish } = work;
+  const { model } = input;
+  const { format } = plan.linear;
+  const source: Fingerprint = { name: file.name, ...(await file.fingerprint()) };
+  const kept = needsKeeping(settings) ? await openKept(work, source, job) : undefined;
+  const writer = format
+    ? await modelWriter(output, {
+        config: file.config,
+        weights: outlinesOf(input, { ...plan, linear: format }),
+      })
+    : await holdingWriter(output, { config: file.config, order: model.tensors.map(({ name }) => name) });
+  try {
+    const layers: RoundedLayer[] = [];
+    const bytes = new Map<string, number>();
+    const keeping = { ...plan, kept: kept && inPlan(kept) };
+    for await (const { name, weight, layer } of roundModel(input, keeping, job)) {
+      await writer.write(name, weight);
+      bytes.set(name, bytesOf(weight));
+      if (layer) layers.push(layer);
+    }
+    const record = finish<CompressResult>(
+      input.backend,
+      { models: [source], data, seed: settings.windows.seed },
+      {
+        method: plan.linear.name,
+        format: plan.linear.format?.name ?? "parts",
+        bitsPerWeight: storedBits(model.tensors, (name) => bytes.get(name)!),
+        bytes: { before: file.bytes, after: writer.bytes },
+        layers,
+        calibrationTokens: plan.calibration?.reduce((sum, ids) => sum + ids.length, 0) ?? 0,
+      },
+    );
+    const stacks = layers.flatMap(({ name, blocks }) => (blocks ? [{ name, blocks }] : []));
+    await writer.finish({
+      ...(stacks.length === 0 ? {} : { config: { [BLOCKS_KEY]: stackOrder(stacks) } }),
+      tokenizerFiles: await file.tokenizerFiles(),
+      generation: file.generation,
+      record,
+    });
+    await kept?.remove();
+    return record;
+  } catch (error) {
+    if (kept && kept.count > 0)
+      job.onWarning?.(`${matrices(kept.count)} kept in ${kept.name}; the same command goes on from there`);
+    throw error;
+  } finally {
+    await writer.discard(); // does nothing after finish
+  }
+}
+
+/** Rounding to nearest is quicker than the disk. */
+function needsKeeping({ method, tuning }: Settings): boolean {
+  const { kind, calibrated } = compressionByName(method);
+  return calibrated || kind === "decomposition" || tuning !== undefined;
+}
+
+/** The matrices that an interrupted run of the same work has finished. */
+async function openKept(
+  { input: { model, backend }, output, settings, plan }: Work,
+  { sha256 }: Fingerprint,
+  { onWarning }: Job,
+): Promise<KeptWeights<RoundedLayer>> {
+  const deciding = {
+    lowbit: lowbitVersion,
+    backend: backend.name, // their sums differ in the last bits
+    model: sha256,
+    settings,
+    calibration: plan.calibration?.map((ids) => [...ids]),
+  };
+  const key = await fingerprint("key", new TextEncoder().encode(JSON.stringify(deciding)));
+  const shapes = new Map(model.tensors.map(({ name, shape }) => [name, shape.join("×")]));
+  const format = plan.linear.format?.name;
+  const kept = await keptWeights(output, {
+    key: key.sha256,
+    onWarning,
+    check(name, weight, note) {
+      const layer = checkedBy(roundedLayerSchema, note, { where: `${name}: note` });
+      const [needed, met] = [shapes.get(name), weight.shape.join("×")];
+      if (needed !== met) throw new InputError(`${name}: must have shape ${needed}, has ${met}`);
+      const made = describeWeight(weight);
+      if (layer.name !== name || layer.format !== made || made !== (format ?? made))
+        throw new InputError(`${name}: a ${made} is not what its note or the settings say`);
+      return layer;
+    },
+  });
+  if (kept.count > 0)
+    onWarning?.(`${kept.name}: ${matrices(kept.count)} kept from before; going on with the others`);
+  return kept;
+}
+
+function matrices(count: number): string {
+  return `${count} ${count === 1 ? "matrix is" : "matrices are"}`;
+}
+
+function inPlan(kept: KeptWeights<RoundedLayer>): Kept {
+  return {
+    async get(name) {
+      const found = await kept.get(name);
+      return found && { weight: found.weight, layer: found.note };
+    },
+    put: (name, weight, layer) => kept.put(name, weight, layer),
+  };
+}
+
+async function tryOut(work: Work, job: Job): Promise<Record<DryRunResult>> {
+  const { input, file, output, settings, plan, data, finish } = work;
+  const { model, source } = input;
+  await checkOutputFolder(output);
+  const tried = await tryShapes(input, plan, job);
+  const weights = new Map(tried.flatMap(({ names, weight }) => names.map((name) => [name, weight] as const)));
+  const bytes = new Map<string, number>();
+  const outlines = model.tensors.map((spec) => {
+    const { name, shape } = spec;
+    const weight = weights.get(name);
+    const format = formatOf(spec, source, plan);
+    const cols = shape.at(-1)!;
+    bytes.set(name, weight ? bytesOf(weight) : bytesPerMatrix(format, sizeOf(shape) / cols, cols));
+    return weight ? outlineOf(name, weight) : packedOutline(name, shape, format.name);
+  });
+  return finish<DryRunResult>(
+    input.backend,
+    { data, seed: settings.windows.seed },
+    {
+      method: plan.linear.name,
+      shapes: tried.map(({ shape, names, weight, seconds }) => {
+        const { format, bits, split } = storedLayer(names[0], weight, plan.linear.name);
+        return { shape, matrices: names.length, format, bits, split, seconds };
+      }),
+      bitsPerWeight: storedBits(model.tensors, (name) => bytes.get(name)!),
+      bytes: { before: file.bytes, after: weightsBytes(outlines) },
+      compressionSeconds: tried.reduce((sum, { names, seconds }) => sum + names.length * seconds, 0),
+    },
+  );
 }
 
 /** Choices with every default filled in, as the record keeps them. */
