@@ -53,7 +53,7 @@ export async function keptWeights<Note>(
   const fileOf = (name: string) => join(folder, `${name}${ENDING}`);
   const damaged = async (name: string, error: unknown) => {
     const { message } = expected(error);
-    onWarning?.(`${own}: ${message}; this matrix is made again`);
+    onWarning?.(`${own}: ${name}${ENDING} is damaged (${message}); this matrix is made again`);
     await remove(fileOf(name));
   };
 

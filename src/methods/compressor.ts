@@ -27,7 +27,8 @@ export interface Compressor {
 
 /** Sees every matrix, then gives the compressor that knows what becomes of each. */
 export interface Survey {
-  see(W: Matrix, context: Context): Promise<void>;
+  /** With `names`, W stands for all the matrices that are called so. */
+  see(W: Matrix, context: Context, names?: readonly string[]): Promise<void>;
   choose(): Promise<Compressor>;
 }
 
@@ -110,10 +111,11 @@ function surveyOf({
   const candidates: (readonly Candidate<object>[])[] = [];
   let weights = 0;
   return {
-    async see(W, context) {
-      names.push(context.name!);
-      candidates.push(await mixture.candidates(W, context, chosen));
-      weights += W.data.length;
+    async see(W, context, alike = [context.name!]) {
+      const own = await mixture.candidates(W, context, chosen);
+      names.push(...alike);
+      candidates.push(...alike.map(() => own));
+      weights += alike.length * W.data.length;
     },
     async choose() {
       const least = (8 * leastBytes(candidates)) / weights;
@@ -152,7 +154,7 @@ export function adapted(compressor: Compressor, options: AdapterOptions): Compre
 
 function adaptedSurvey(survey: Survey, options: AdapterOptions): Survey {
   return {
-    see: (W, context) => survey.see(W, context),
+    see: (W, context, names) => survey.see(W, context, names),
     choose: async () => adapted(await survey.choose(), options),
   };
 }

@@ -9,7 +9,7 @@ import { checkPlan, type Rounded, type RoundingPlan } from "./round-model.ts";
 /** What becomes of one of the matrices of a shape. */
 export interface TriedShape {
   readonly shape: readonly number[];
-  /** Of all matrices of this shape, the one that was compressed first. */
+  /** Of the matrices that have it; the first was compressed. */
   readonly names: readonly string[];
   readonly weight: Weight;
   /** That it took to compress one. */
@@ -18,8 +18,8 @@ export interface TriedShape {
 
 /**
  * Compresses one matrix of each shape among the linear layers, as the plan says but without its passes over the calibration
- * text: where there is some H is the identity, and the Fisher information is 1. The bits are those of the real run;
- * where they are shared out among all matrices (`Compressor.survey`), they are shared out among these.
+ * text: where there is some H is the identity, and the Fisher information is 1. The bits are those of the real run,
+ * but nearly where a budget is shared out among all matrices (`Compressor.survey`): those of a shape count as alike.
  */
 export async function tryShapes(input: Rounded, plan: RoundingPlan, job: Job = {}): Promise<TriedShape[]> {
   checkPlan(input, plan);
@@ -30,15 +30,16 @@ export async function tryShapes(input: Rounded, plan: RoundingPlan, job: Job = {
   );
 
   /** Some work with the first matrix of each shape, and the seconds that it takes. */
-  async function each<T>(task: string, work: (W: Matrix, context: Context) => Promise<T>) {
+  async function each<T>(task: string, work: (W: Matrix, context: Context, names: string[]) => Promise<T>) {
     const results: { result: T; seconds: number }[] = [];
-    for (const [spec] of shapes.values()) {
+    for (const specs of shapes.values()) {
+      const [spec] = specs;
       job.onProgress?.({
         task,
         done: results.length,
         total: shapes.size,
         unit: "shapes",
-        note: `${spec.shape.join("×")}`,
+        note: spec.shape.join("×"),
       });
       job.signal?.throwIfAborted();
       const W = await floatsOf(spec);
@@ -46,7 +47,8 @@ export async function tryShapes(input: Rounded, plan: RoundingPlan, job: Job = {
       const fisher = plan.linear.fisher ? new Float32Array(W.data.length).fill(1) : undefined;
       const started = performance.now();
       try {
-        const result = await work(W, { ...job, backend, name: spec.name, H, fisher });
+        const context = { ...job, backend, name: spec.name, H, fisher };
+        const result = await work(W, context, namesOf(specs));
         results.push({ result, seconds: (performance.now() - started) / 1000 });
       } finally {
         if (H) backend.free(H);
@@ -62,15 +64,19 @@ export async function tryShapes(input: Rounded, plan: RoundingPlan, job: Job = {
   }
 
   const survey = plan.linear.survey?.();
-  const seen = survey && (await each("survey", (W, context) => survey.see(W, context)));
+  const seen = survey && (await each("survey", (W, context, names) => survey.see(W, context, names)));
   const linear = survey ? await survey.choose() : plan.linear;
   const tried = await each("try", (W, context) => linear.compress(W, context));
   return [...shapes.values()].map((specs, n) => ({
     shape: specs[0].shape,
-    names: specs.map((spec) => spec.name),
+    names: namesOf(specs),
     weight: tried[n].result,
     seconds: tried[n].seconds + (seen?.[n].seconds ?? 0),
   }));
+}
+
+function namesOf(specs: readonly TensorSpec[]): string[] {
+  return specs.map(({ name }) => name);
 }
 
 function identity(n: number) {
