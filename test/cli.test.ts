@@ -103,6 +103,17 @@ describe("--json prints exactly one document, with the fields that others rely o
     expect(json("evaluate", "small", "--text", "text/held.txt").models[0].text.loss).toBeGreaterThan(0);
   });
 
+  test("a dry run of compress", () => {
+    const record = json("compress", "model", "-o", "dry", "--format", "int4", "--dry-run");
+    expect(record).toMatchObject({ verb: "compress", method: "rtn", options: { dryRun: true } });
+    const matrices = record.shapes.map(({ matrices }: { matrices: number }) => matrices);
+    expect(matrices.reduce((sum: number, n: number) => sum + n, 0)).toBe(14);
+    expect(record.bytes.after).toBeLessThan(record.bytes.before);
+    expect(readdirSync(folder).filter((name) => name.includes("dry"))).toEqual([]);
+    const { stdout } = lowbit("compress", "model", "-o", "dry", "--method", "reallm", "--dry-run");
+    expect(stdout).toMatch(/\nbits per weight: [\d.]+ in linear layers, .*\n.*nothing was written\n$/);
+  });
+
   test("generate", () => {
     const record = json("generate", "model", "The fox", "--tokens", "5", "--seed", "7");
     expect(record).toMatchObject({ tokens: 5, seed: 7 });
@@ -346,5 +357,42 @@ describe("Ctrl-C while training", () => {
     expect(finished.status).toBe(0);
     expect(JSON.parse(finished.stdout).steps).toBe(400);
     expect(lines() - 1).toBe(400);
+  });
+});
+
+describe("Ctrl-C while compressing", () => {
+  test("keeps what is finished, exits with 130, and the same command goes on", {
+    timeout: 120_000,
+  }, async () => {
+    const compressing = (output: string) =>
+      `compress model -o ${output} --method reallm --bits 2 --calibration text/a.txt --backend reference --quiet`.split(
+        " ",
+      );
+    const whole = lowbit(...compressing("whole"));
+    expect({ status: whole.status, stderr: whole.stderr }).toEqual({ status: 0, stderr: "" });
+    const child = spawn(process.execPath, [cli, ...compressing("broken")], { cwd: folder });
+    let stderr = "";
+    child.stderr.on("data", (data) => {
+      stderr += data;
+    });
+    const kept = () => (existsSync(at("broken.partial")) ? readdirSync(at("broken.partial")) : []);
+    const isKept = (name: string) => /^model.*\.safetensors$/.test(name);
+    while (!kept().some(isKept) && child.exitCode === null)
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    child.kill("SIGINT");
+    const [status] = await once(child, "close");
+    expect(status, stderr).toBe(130);
+    expect(stderr).toMatch(
+      /^warning: \d+ matri(x is|ces are) kept in broken\.partial; the same command goes on/,
+    );
+    expect(stderr).toMatch(/\nlowbit: interrupted\n$/);
+    expect(readdirSync(folder).filter((name) => name.includes("broken"))).toEqual(["broken.partial"]);
+
+    const resumed = lowbit(...compressing("broken"));
+    expect(resumed.status).toBe(0);
+    expect(resumed.stderr).toMatch(/^warning: broken\.partial: \d+ matri(x is|ces are) kept from before/);
+    expect(readdirSync(folder).filter((name) => name.includes("broken"))).toEqual(["broken"]);
+    for (const name of ["model.safetensors", "config.json"])
+      expect(readFileSync(at("broken", name)).equals(readFileSync(at("whole", name))), name).toBe(true);
   });
 });

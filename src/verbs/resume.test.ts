@@ -228,7 +228,14 @@ describe("a dry run", () => {
     ["reallm without calibration", plans["reallm without calibration"]],
     ["reallm with tuning", plans["reallm with tuning"]],
     ["qtip", { method: "qtip", bits: 2, calibration }],
-    ["lq-lora's mixture", { method: "lq-lora", bits: 4, options: { rank: 2 } }],
+    [
+      "lq-lora's mixture",
+      {
+        method: "lq-lora",
+        bits: 6,
+        options: { rank: 1, formats: ["int2-offset", "int4-offset"], rounds: 1 },
+      },
+    ],
     ["gptq", { ...gptq, others: "int8" }],
     ["rtn", { method: "rtn", format: "int4-g32" }],
   ] as [string, Choices][])(
