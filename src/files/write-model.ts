@@ -1,3 +1,4 @@
+import { fingerprint } from "../record/make.ts";
 import { sizeOf } from "../tensor/tensor.ts";
 import { PART_BYTES, type Part, partsOf, type Weight, withParts } from "../tensor/weight.ts";
 import { type OpenFile, type StageOptions, stageFolder } from "./disk.ts";
@@ -6,9 +7,6 @@ import { INDEX_FILE, WEIGHTS_FILE } from "./hf-folder.ts";
 import { modelCard } from "./model-card.ts";
 import { LOWBIT_VERSION, outlineOf, storedName, type WeightOutline } from "./outline.ts";
 import { layOut, type PartOutline, type SafetensorsLayout } from "./safetensors.ts";
-
-/** Larger parts are not looked at for others of the same content. */
-const MOST_INTERNED = 8192;
 
 /** Bytes of weights in one file, unless told. */
 const LARGEST_SHARD = 2 ** 32;
@@ -144,13 +142,13 @@ export async function holdingWriter(
   const inOrder = () => [...held].sort(([a], [b]) => order.indexOf(a) - order.indexOf(b));
   const known = new Map<string, Part>();
   /** The first part of the same content: signs of rotations, and books, that matrices have in common. */
-  const interned = (part: Part): Part => {
-    if (part.bytes.byteLength > MOST_INTERNED) return part;
-    const key = `${part.dtype} ${part.shape.join()} ${String.fromCharCode(...part.bytes)}`;
-    const first = known.get(key) ?? part;
-    known.set(key, first);
-    return first;
-  };
+  async function first(part: Part): Promise<Part> {
+    const { sha256 } = await fingerprint("part", part.bytes as Uint8Array<ArrayBuffer>);
+    const key = `${part.dtype} ${part.shape.join()} ${sha256}`;
+    const before = known.get(key) ?? part;
+    known.set(key, before);
+    return before;
+  }
   return {
     get bytes() {
       return weightsBytes(
@@ -159,7 +157,13 @@ export async function holdingWriter(
       );
     },
     async write(name, weight) {
-      held.set(name, weight.expression.kind === "packed" ? weight : withParts(weight, interned));
+      if (weight.expression.kind === "packed") return void held.set(name, weight);
+      const firsts = new Map<Part, Part>();
+      for (const [, part] of partsOf(weight)) firsts.set(part, await first(part));
+      held.set(
+        name,
+        withParts(weight, (part) => firsts.get(part)!),
+      );
     },
     finish: (contents) => writeModel(folder, options, inOrder(), contents),
     async discard() {},

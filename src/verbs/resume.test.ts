@@ -44,6 +44,10 @@ const plans: { readonly [name: string]: Choices } = {
   "gptq with trueSequential": { ...gptq, trueSequential: true },
   reallm,
   "reallm without calibration": { ...reallm, calibration: undefined },
+  "reallm with one book for all matrices": {
+    ...reallm,
+    options: { bits: 2, length: 4, share: true, rank: 0, rounds: 1 },
+  },
   "reallm with tuning": { ...reallm, tuning: { epochs: 1, parts: ["scales"], rank: 1 } },
 };
 
@@ -102,7 +106,7 @@ describe.each(Object.entries(plans))("%s", (_, choices) => {
     expect(existsSync(partial())).toBe(false);
     rmSync(out(), { recursive: true });
 
-    for (const k of perBlock ? [3, 9] : [1, 5, 6, 10]) {
+    for (const k of perBlock ? [3, 9] : [1, 5, 10]) {
       const warnings = await interrupted(choices, k);
       expect(kept()).toHaveLength(perBlock ? 7 * Math.floor(k / 7) : k);
       if (kept().length > 0)
