@@ -7,7 +7,7 @@ import { makeFolder, remove, whatIs } from "../files/disk.ts";
 import { decodeText, readText, writeFileAtomic } from "../files/index.ts";
 import { isObject } from "../files/json.ts";
 import { paths } from "../files/node.ts";
-import type { RoundedLayer } from "../methods/round-model.ts";
+import type { RoundedLayer } from "../methods/rounded-layer.ts";
 import { baseName, fingerprint, startRecord } from "../record/make.ts";
 import type { Fingerprint, Job, Record } from "../record/record.ts";
 import { lowbitVersion } from "../record/version.ts";
