@@ -10,8 +10,10 @@ import { difference } from "./vector-codes.ts";
 const options = z.strictObject({
   /** n: blocks of a matrix, each somewhat more than a bit per weight. */
   blocks: z.int().min(1).max(32).default(8),
-  /** k: of a block's magnitudes. Default: as much as adds an eighth of a bit (16 for 4096×4096), at least 1. */
+  /** k: of a block's magnitudes. Default: as much as adds an eighth of a bit, 1 to 4: each is a product with the signs. */
   rank: z.int().min(1).optional(),
+  /** Blocks are put into one order by the error of their layers, or by the loss on calibration text, a pass for each. */
+  order: z.enum(["error", "loss"]).default("error"),
 });
 
 export type BitstackOptions = z.infer<typeof options>;
@@ -36,7 +38,8 @@ export const bitstack: Decomposition<BitstackOptions> = {
   name: "bitstack",
   paper: "Wang et al., 2024 (https://arxiv.org/abs/2410.23918)",
   calibrated: false,
-  stacked: true,
+  stacked: ({ order }) => order,
+  needs: ({ order }) => (order === "loss" ? ["H"] : []),
   options,
 
   check({ rows, cols }, { rank = rankFor(rows, cols) }) {
@@ -67,9 +70,9 @@ export const bitstack: Decomposition<BitstackOptions> = {
   },
 };
 
-/** k·16·(1/rows + 1/cols) is at most 1/8, but k at least 1. */
+/** k·16·(1/rows + 1/cols) is at most 1/8, but k at least 1. The paper has 16, an eighth of a bit for 4096×4096. */
 function rankFor(rows: number, cols: number): number {
-  return Math.max(1, Math.floor((rows * cols) / (128 * (rows + cols))));
+  return Math.min(4, Math.max(1, Math.floor((rows * cols) / (128 * (rows + cols)))));
 }
 
 /** √(mean x_j²) of each input j, from the diagonal of H = (2/n)·Σ x·xᵀ. */

@@ -4,7 +4,7 @@ import { checkedBy } from "../tensor/schema-words.ts";
 import { InputError, type Matrix } from "../tensor/tensor.ts";
 import { packedWeight, type Weight } from "../tensor/weight.ts";
 import { allocate, leastBytes } from "./allocate.ts";
-import type { Candidate, Context, Decomposition, Mixture, Rounding, Shared } from "./method.ts";
+import type { Candidate, Context, Decomposition, Mixture, Rounding, Shared, StackMeasure } from "./method.ts";
 import { type AdapterOptions, withAdapter } from "./tunable.ts";
 
 /** A method with all that was chosen for it: what makes the matrices of linear layers smaller. */
@@ -15,7 +15,7 @@ export interface Compressor {
   /** The format that it writes, where that is one and known before anything is read. */
   readonly format?: Format;
   /** The last terms of its sums may be left away. */
-  readonly stacked?: boolean;
+  readonly stacked?: StackMeasure;
   /** Throws an InputError where a matrix of this size cannot be made smaller so. */
   check(size: { readonly rows: number; readonly cols: number }): void;
   compress(W: Matrix, context: Context): Promise<Weight>;
@@ -56,7 +56,7 @@ export function rounding(method: Rounding, format: Format, options?: object): Co
 
 /** Parts that a method puts together; `options` are checked, and an InputError names the first wrong one. */
 export function decomposition(method: Decomposition<object>, options: object): Compressor {
-  const { name, mixture, shared, stacked } = method;
+  const { name, mixture, shared } = method;
   const chosen = checkedBy(method.options, options, { where: name });
   const needs = method.needs?.(chosen) ?? [];
   const bits = mixture?.budget(chosen);
@@ -64,7 +64,7 @@ export function decomposition(method: Decomposition<object>, options: object): C
     name,
     calibrated: method.calibrated || needs.length > 0,
     fisher: needs.includes("fisher"),
-    stacked,
+    stacked: method.stacked?.(chosen),
     check: (size) => method.check(size, chosen),
     compress: (W, context) => method.decompose(W, context, optionsOf(context)),
   });
@@ -138,7 +138,7 @@ export function adapted(compressor: Compressor, options: AdapterOptions): Compre
   return {
     ...compressor,
     format: undefined,
-    stacked: false,
+    stacked: undefined,
     check({ rows, cols }) {
       const most = Math.min(rows, cols);
       if (options.rank > most)

@@ -68,7 +68,7 @@ export interface Decomposition<Options = unknown> extends Named {
   /** What a person may set. */
   readonly options: z.ZodType<Options>;
   /** It gives sums whose last terms may be left away, each for a larger error: the file opens at any size (files/budget.ts). */
-  readonly stacked?: boolean;
+  stacked?(options: Options): StackMeasure;
   /** Throws an InputError where a matrix of this size cannot be put together so. */
   check(size: { readonly rows: number; readonly cols: number }, options: Options): void;
   /** W (rows, cols) -> parts that stand for it. W stays as it is. */
@@ -91,6 +91,9 @@ export interface Shared<Options> {
     options: Options,
   ): Promise<Options>;
 }
+
+/** What is known of a block when all are put into one order: the error of its layer, or the loss of the model. */
+export type StackMeasure = "error" | "loss";
 
 /** All matrices are seen once, in float, before the first is put together; the choice is that of `allocate`. */
 export interface Mixture<Options> {

@@ -245,7 +245,14 @@ function stepsOf(
     },
 
     async finish(spec, W, weight, { H, tuned } = {}) {
-      const described = { name: spec.name, W, weight, method: linear.name, stacked: linear.stacked, H };
+      const described = {
+        name: spec.name,
+        W,
+        weight,
+        method: linear.name,
+        stacked: linear.stacked !== undefined,
+        H,
+      };
       const layer = {
         ...(await roundedLayer(backend, described, pause)),
         ...(tuned === undefined ? {} : { tuned }),

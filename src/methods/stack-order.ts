@@ -9,8 +9,8 @@ export interface Stack {
  * blocks of all matrices, without which no model runs; then again and again the block that takes most error away for
  * its bytes. A block stands never before those below it.
  *
- * Wang et al., 2024 (https://arxiv.org/abs/2410.23918), section 3.3, sort by the perplexity with one more block, which
- * is a pass over the calibration text for each; here errors are those of the layers' outputs, which are at hand.
+ * Wang et al., 2024 (https://arxiv.org/abs/2410.23918), section 3.3, sort by the perplexity with one more block
+ * (verbs/stack-losses.ts); the errors of the layers' outputs, relative to these, are at hand without a pass.
  */
 export function stackOrder(stacks: readonly Stack[]): string[] {
   const order = stacks.map(({ name }) => name);

@@ -36,9 +36,10 @@ import type { Fingerprint, Job, Record } from "../record/record.ts";
 import { lowbitVersion } from "../record/version.ts";
 import { checkedBy } from "../tensor/schema-words.ts";
 import { InputError, sizeOf } from "../tensor/tensor.ts";
-import { bytesOf, describeWeight } from "../tensor/weight.ts";
+import { bytesOf, describeWeight, type Weight } from "../tensor/weight.ts";
 import { parseYaml } from "../training/recipe.ts";
 import { type BackendChoice, backendFor, type Opened, openChecked, tokenizerOf } from "./load.ts";
+import { stackLosses } from "./stack-losses.ts";
 
 /** How to compress: the options of the command line, and the keys of a recipe. */
 export const compressChoices = z.strictObject({
@@ -217,12 +218,16 @@ async function write(work: Work, job: Job): Promise<Record<CompressResult>> {
   try {
     const layers: RoundedLayer[] = [];
     const bytes = new Map<string, number>();
+    const stacked = plan.linear.stacked === "loss" ? new Map<string, Weight>() : undefined;
     const keeping = { ...plan, kept: kept && inPlan(kept) };
     for await (const { name, weight, layer } of roundModel(input, keeping, job)) {
       await writer.write(name, weight);
       bytes.set(name, bytesOf(weight));
+      stacked?.set(name, weight);
       if (layer) layers.push(layer);
     }
+    const byError = layers.flatMap(({ name, blocks }) => (blocks ? [{ name, blocks }] : []));
+    const stacks = stacked ? await stackLosses(input, stacked, byError, plan.calibration!, job) : byError;
     const record = finish<CompressResult>(
       input.backend,
       { models: [source], data, seed: settings.windows.seed },
@@ -235,7 +240,6 @@ async function write(work: Work, job: Job): Promise<Record<CompressResult>> {
         calibrationTokens: plan.calibration?.reduce((sum, ids) => sum + ids.length, 0) ?? 0,
       },
     );
-    const stacks = layers.flatMap(({ name, blocks }) => (blocks ? [{ name, blocks }] : []));
     await writer.finish({
       ...(stacks.length === 0 ? {} : { config: { [BLOCKS_KEY]: stackOrder(stacks) } }),
       tokenizerFiles: await file.tokenizerFiles(),

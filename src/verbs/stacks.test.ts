@@ -136,6 +136,19 @@ it("every verb takes a budget, and divergence falls as it grows", async () => {
   for (const file of [half, written]) await file.close();
 });
 
+it("blocks may be ordered by the loss with each, which needs text", async () => {
+  const output = join(folder, "by-loss");
+  const by = { model: source, output, method: "bitstack", options: { blocks: 2, rank: 1, order: "loss" } };
+  await expect(compress({ ...by, backend: "reference" })).rejects.toThrow("bitstack: needs calibration text");
+  const calibration = { name: "tale.txt", text };
+  await compress({ ...by, calibration, samples: 1, context: 8, backend: "reference" });
+  const names = order(output);
+  const matrices = names.slice(0, names.length / 2);
+  expect(new Set(matrices).size).toBe(matrices.length);
+  expect([...names.slice(matrices.length)].sort()).toEqual([...matrices].sort());
+  expect(names.slice(matrices.length)).not.toEqual(matrices);
+});
+
 it("a damaged order of blocks is refused by name", async () => {
   const damaged = join(folder, "damaged");
   cpSync(stack, damaged, { recursive: true });
