@@ -79,12 +79,12 @@ function sharing(
   chosen: object,
   over: (optionsOf: (context: Context) => object) => Compressor,
 ): Survey {
-  const samples: Float32Array[] = [];
+  const samples: unknown[] = [];
   let context: Context | undefined;
   return {
     async see(W, its) {
       context = its;
-      samples.push(await shared.sample(W, chosen));
+      samples.push(await shared.sample(W, its, chosen));
     },
     async choose() {
       const learned = await shared.learn(samples, context!, chosen);

@@ -110,7 +110,7 @@ it("a search takes better codes only, and finds those of a decoder that only loo
 });
 
 it("what is stored is what was trained: its error, its bits", async () => {
-  const [w] = await decoderCodes(backend, [{ W: smooth }], options);
+  const [w] = await decoderCodes(backend, [{ W: smooth }], { ...options, steps: 40 });
   expect(describeWeight(w)).toBe("scaleGroups(f16, decoder(codebook(f16), 4 × int8))");
   const split = bitsByUse(w);
   expect(split).toMatchObject({ codes: (size / 4) ** 2 * 4, scales: size * 16, codebooks: 16 * 4 * 16 });
@@ -120,7 +120,7 @@ it("what is stored is what was trained: its error, its bits", async () => {
   const layers = decoderWithin("decoder", options, 1.2 * size * size);
   const x = normals(generator(7), 4 * 256);
   const m = normals(generator(8), 4 * 256).map(Math.abs);
-  const found = await trainDecoder(backend, { x, m, layers }, options);
+  const found = await trainDecoder(backend, { x, m, layers }, { ...options, steps: 60 });
   // The patches one below the other are a matrix of their own.
   const whole = decodeWeight({
     shape: [64, 16],
@@ -148,7 +148,7 @@ it("an image is smaller as what a decoder draws than as codes, at no more bits; 
   });
   expect(bitsOf(drawing)).toBeLessThan(bitsOf(image));
   expect(away(smooth, drawing)).toBeLessThan(0.8 * away(smooth, image));
-  const [drawnNoise] = await decoderCodes(backend, [{ W: noise }], options);
+  const [drawnNoise] = await decoderCodes(backend, [{ W: noise }], { ...options, steps: 100 });
   expect(away(noise, drawnNoise)).toBeGreaterThan(2 * away(noise, await vectorCodes(backend, noise, codes)));
 });
 
@@ -167,7 +167,11 @@ it("with calibration, what counts more is drawn better", async () => {
   const settings = { ...options, strides: [2], patch: 8, decoderBits: 0.8, group: 32, steps: 100 };
   const H = layer.H.map((value, i) => (i % 33 === 0 ? value : 0)); // the diagonal alone
   for (let i = 0; i < 32; i++) H[i * 33] *= i % 2 === 0 ? 100 : 1;
-  const [weighted] = await decoderCodes(backend, [{ W: layer.W, H }], settings);
+  const [weighted] = await decoderCodes(
+    backend,
+    [{ W: layer.W, h: Float32Array.from({ length: 32 }, (_, i) => H[i * 33]) }],
+    settings,
+  );
   const [plain] = await decoderCodes(backend, [{ W: layer.W }], settings);
   const errorOf = (w: Weight) => outputError({ W: layer.W, H }, decodeWeight(w).data);
   expect(errorOf(weighted)).toBeLessThan(0.9 * errorOf(plain));
@@ -181,6 +185,25 @@ it("reallm draws what its low-rank part leaves", async () => {
     "sum(scaleGroups(f16, decoder(codebook(f16), 4 × int8)), lowRank(f16, f16))",
   );
   expect(away(smooth, weight)).toBeLessThan(0.5);
+});
+
+it("reallm with one decoder for all: what is seen is put together at once, and its decoder stored once", async () => {
+  const decoder = { patch: 16, strides: [2, 2], entries: 16, bits: 0.8, steps: 40, batch: 8 };
+  const method = decomposition(reallm, { path: "decoder", decoder, rank: 2, share: true });
+  const survey = method.survey!();
+  const all = { a: smooth, b: matrix(32, size, smooth.data.slice(0, 32 * size)) };
+  for (const [name, W] of Object.entries(all)) await survey.see(W, { backend, name });
+  const chosen = await survey.choose();
+  const counted = new Set<Part>();
+  const splits: object[] = [];
+  for (const [name, W] of Object.entries(all)) {
+    const weight = await chosen.compress(W, { backend, name });
+    expect(weight.shape).toEqual([W.rows, W.cols]);
+    expect(away(W, weight)).toBeLessThan(0.5);
+    splits.push(bitsByUse(weight, counted));
+  }
+  expect(Object.keys(splits[0])).toContain("decoder");
+  expect(Object.keys(splits[1]).sort()).toEqual(["codes", "low rank", "scales"]);
 });
 
 it.each([

@@ -6,12 +6,11 @@ import { type Matrix, matrix } from "../tensor/tensor.ts";
 import type { Weight } from "../tensor/weight.ts";
 import { type DecoderShape, decoderWithin, upscaling } from "./decoder-shape.ts";
 import { type TrainingOptions, trainDecoder } from "./decoder-training.ts";
-import { diagonal } from "./spread-errors.ts";
 import { importance, scaled, storedScales } from "./vector-codes.ts";
 
 export interface DecoderOptions extends DecoderShape, TrainingOptions {
-  /** Weights of a row that share a scale. */
-  readonly group: number;
+  /** Weights of a row that share a scale. Default: the row. */
+  readonly group?: number;
 }
 
 /** What a person may set of it. */
@@ -47,15 +46,15 @@ export type DecoderSettings = z.infer<typeof decoderSettings>;
 /** Options of `decoderCodes` out of what a person set. */
 export function decoderOptions(
   { bits, weights, ...others }: DecoderSettings,
-  { group, seed }: { readonly group: number; readonly seed: number },
+  { group, seed }: { readonly group?: number; readonly seed: number },
 ): DecoderOptions {
   return { ...others, decoderBits: bits, format: weights, group, seed };
 }
 
-/** A matrix with what its errors cost at the output, which counts by its diagonal. */
-export interface Weighed {
+/** A matrix, and what the errors of its columns cost: the diagonal of H. */
+export interface ToDraw {
   readonly W: Matrix;
-  readonly H?: Float32Array;
+  readonly h?: Float32Array;
 }
 
 /**
@@ -69,17 +68,19 @@ export interface Weighed {
  */
 export async function decoderCodes(
   backend: Backend,
-  matrices: readonly Weighed[],
+  matrices: readonly ToDraw[],
   options: DecoderOptions,
   job: Job = {},
 ): Promise<Weight[]> {
-  const { patch, group, strides, entries } = options;
-  const scales = matrices.map(({ W }) => storedScales(W, group));
-  const cut = matrices.map(({ W, H }, i) => {
+  const { patch, strides, entries } = options;
+  const groupOf = ({ cols }: Matrix) => options.group ?? cols;
+  const scales = matrices.map(({ W }) => storedScales(W, groupOf(W)));
+  const cut = matrices.map(({ W, h }, i) => {
     const S = scales[i].values;
+    const group = groupOf(W);
     return {
       x: patchesOf(matrix(W.rows, W.cols, scaled(W, S, group)), patch),
-      m: patchesOf(matrix(W.rows, W.cols, importance(W, S, group, H && [diagonal(H)])), patch),
+      m: patchesOf(matrix(W.rows, W.cols, importance(W, S, group, h && [h])), patch),
     };
   });
   const weights = matrices.reduce((sum, { W }) => sum + W.data.length, 0);

@@ -80,16 +80,13 @@ export interface Decomposition<Options = unknown> extends Named {
 }
 
 /** All matrices are seen once, in float, before the first is put together, and what they share is learned of samples. */
-export interface Shared<Options> {
+export interface Shared<Options, Sample = unknown> {
   /** Whether these options share anything. */
   wanted(options: Options): boolean;
-  sample(W: Matrix, options: Options): Promise<Float32Array>;
+  /** What is kept of a matrix, whose H is that of the float model. */
+  sample(W: Matrix, context: Context, options: Options): Promise<Sample>;
   /** The options of all matrices. */
-  learn(
-    samples: readonly Float32Array[],
-    context: Pick<Context, "backend" | "signal">,
-    options: Options,
-  ): Promise<Options>;
+  learn(samples: readonly Sample[], context: Context, options: Options): Promise<Options>;
 }
 
 /** What is known of a block when all are put into one order: the error of its layer, or the loss of the model. */

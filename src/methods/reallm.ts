@@ -1,17 +1,20 @@
 import { z } from "zod";
+import type { Backend } from "../backends/backend.ts";
 import { decodeWeight, encodeWeight, formatByName } from "../formats/index.ts";
+import type { Job } from "../record/record.ts";
 import { halfAway } from "../tensor/rounding.ts";
 import type { Matrix } from "../tensor/tensor.ts";
 import { bytesOf, sumOf, type Weight } from "../tensor/weight.ts";
 import { alternate } from "./alternate.ts";
 import { bookName, booksOf, sampleOf, shapesWithin, vectorsOf } from "./code-shapes.ts";
 import { likeNeighbours } from "./column-orders.ts";
-import { decoderCodes, decoderOptions, decoderSettings } from "./decoder-codes.ts";
+import { decoderCodes, decoderOptions, decoderSettings, type ToDraw } from "./decoder-codes.ts";
 import { checkDecoderShape } from "./decoder-shape.ts";
 import { needsOf, type Weighed, weigh, weightings } from "./error-weights.ts";
 import { kMeans } from "./k-means.ts";
 import { checkRank, defaultRank, factorFormats, lowRankOf, lowRankWeight } from "./low-rank.ts";
 import type { Context, Decomposition, Tried } from "./method.ts";
+import { diagonal } from "./spread-errors.ts";
 import { checkVectorOptions, difference, vectorCodes } from "./vector-codes.ts";
 
 const options = z.strictObject({
@@ -29,7 +32,7 @@ const options = z.strictObject({
   weighting: z.enum(weightings).optional(),
   /** Columns in orders of their own for each 64 rows, so that neighbours are alike; the orders are stored. */
   permute: z.boolean().default(false),
-  /** One book for all matrices of the model. */
+  /** One book for all matrices of the model; of path decoder one decoder with its book, for which all are kept in memory. */
   share: z.boolean().default(false),
   /**
    * `auto`: `bits` are all that is stored for a weight, and of the shapes that take no more (length, size of the book, rank,
@@ -50,6 +53,8 @@ const options = z.strictObject({
 export type ReallmOptions = z.infer<typeof options> & {
   /** Books that all matrices share, by `bookName`. */
   readonly books?: ReadonlyMap<string, Weight>;
+  /** The matrices that share a decoder, by their names. */
+  readonly drawn?: ReadonlyMap<string, Weight>;
 };
 
 /**
@@ -119,9 +124,27 @@ export const reallm: Decomposition<ReallmOptions> = {
 
   shared: {
     wanted: ({ share }) => share,
-    sample: async (W, chosen) => sampleOf(W, chosen.group ?? W.cols),
-    async learn(samples, { backend, signal }, chosen) {
+    async sample(W, context, chosen): Promise<Sample> {
+      const vectors = sampleOf(W, chosen.group ?? W.cols);
+      if (chosen.path === "codes") return { vectors };
+      const weighed = await weigh("reallm", W, context, chosen);
+      try {
+        return {
+          vectors,
+          rest: { ...(await restOf(weighed, context, settle(W, chosen))), name: context.name! },
+        };
+      } finally {
+        weighed.free();
+      }
+    },
+    async learn(seen, { backend, ...job }, chosen) {
+      const { signal } = job;
+      const samples = (seen as readonly Sample[]).map(({ vectors }) => vectors);
+      const rests = (seen as readonly Sample[]).flatMap(({ rest }) => rest ?? []);
+      const weights = rests.length > 0 ? await drawnWithLow(backend, rests, chosen, job) : [];
+      const drawn = new Map(rests.map(({ name }, i) => [name, weights[i]]));
       const books = new Map<string, Weight>();
+      if (chosen.path === "decoder" && chosen.shape === "given") return { ...chosen, drawn };
       for (const shape of booksOf(chosen)) {
         const x = vectorsOf(samples, shape.length);
         const { entries } = await kMeans(backend, x, { ...shape, seed: chosen.seed, signal });
@@ -130,32 +153,60 @@ export const reallm: Decomposition<ReallmOptions> = {
           encodeWeight(formatByName("f16"), [entries.rows, entries.cols], entries.data),
         );
       }
-      return { ...chosen, books };
+      return { ...chosen, books, drawn };
     },
   },
 };
 
+/** A matrix without its low-rank part. */
+interface Rest extends ToDraw {
+  readonly low?: Weight;
+}
+
+interface Sample {
+  readonly vectors: Float32Array;
+  readonly rest?: Rest & { readonly name: string };
+}
+
+/** Path B fits the low-rank part once, to the matrix itself. */
+async function restOf(
+  { W, H, weights }: Weighed,
+  { backend, signal }: Context,
+  { rank, factors }: ReturnType<typeof settle>,
+): Promise<Rest> {
+  const h = H && diagonal(H);
+  if (rank === 0) return { W, h };
+  const low = lowRankWeight(await lowRankOf(backend, W, { rank, weights, signal }), factors);
+  return { W: difference(W, decodeWeight(low)), h, low };
+}
+
+/** Matrices of one decoder, with their low-rank parts. */
+async function drawnWithLow(
+  backend: Backend,
+  rests: readonly Rest[],
+  chosen: ReallmOptions,
+  job: Job,
+): Promise<Weight[]> {
+  const drawn = await decoderCodes(backend, rests, decoderOptions(chosen.decoder, chosen), job);
+  return drawn.map((weight, i) => {
+    const { low } = rests[i];
+    return low ? sumOf(weight, low) : weight;
+  });
+}
+
 /** A matrix in one shape. */
 async function putTogether(
-  { W, H, weights, errorOf }: Weighed,
-  { backend, ...job }: Context,
+  weighed: Weighed,
+  context: Context,
   settings: ReturnType<typeof settle>,
 ): Promise<Weight> {
+  const { W, H, weights, errorOf } = weighed;
+  const { backend, ...job } = context;
   const { signal } = job;
   if (settings.path === "decoder") {
-    const drawn = async (rest: Matrix) => {
-      const [weight] = await decoderCodes(
-        backend,
-        [{ W: rest, H }],
-        decoderOptions(settings.decoder, settings),
-        job,
-      );
-      return weight;
-    };
-    if (settings.rank === 0) return drawn(W);
-    const low = await lowRankOf(backend, W, { rank: settings.rank, weights, signal });
-    const parallel = lowRankWeight(low, settings.factors);
-    return sumOf(await drawn(difference(W, decodeWeight(parallel))), parallel);
+    const known = settings.drawn?.get(context.name!);
+    if (known) return known;
+    return (await drawnWithLow(backend, [await restOf(weighed, context, settings)], settings, job))[0];
   }
   const orders = settings.permute ? await likeNeighbours(backend, W, { signal }) : undefined;
   const given = { ...settings, H, orders, signal };

@@ -11,7 +11,7 @@ export const roundedLayerSchema = z.strictObject({
   method: z.string(),
   /** Of parts, what they are: `sum(scaleGroups(int8, codebook(f16)), lowRank(f16, f16))`. */
   format: z.string(),
-  /** Stored bits per weight, scales and padding included. */
+  /** Stored bits per weight, scales and padding included, and parts that it shares with others. */
   bits: z.number(),
   /** The same by what is stored (codes, scales, codebooks, …). */
   split: z.record(z.string(), z.number()),

@@ -232,11 +232,9 @@ export function bits(weight: Weight, counted: Set<Part> = new Set()): Record<str
   return split;
 }
 
-/** Stored bytes of a weight, all parts together. */
-export function bytesOf(weight: Weight): number {
-  let bytes = 0;
-  for (const [, part] of partsOf(weight)) bytes += part.bytes.byteLength;
-  return bytes;
+/** Stored bytes of a weight, all parts together; a part shared between weights is counted by its first owner. */
+export function bytesOf(weight: Weight, counted: Set<Part> = new Set()): number {
+  return Object.values(bits(weight, counted)).reduce((sum, stored) => sum + stored, 0) / 8;
 }
 
 /** What the parts of a weight are for, by the words of a report. */

@@ -36,7 +36,7 @@ import type { Fingerprint, Job, Record } from "../record/record.ts";
 import { lowbitVersion } from "../record/version.ts";
 import { checkedBy } from "../tensor/schema-words.ts";
 import { InputError, sizeOf } from "../tensor/tensor.ts";
-import { bytesOf, describeWeight, type Weight } from "../tensor/weight.ts";
+import { bytesOf, describeWeight, type Part, type Weight } from "../tensor/weight.ts";
 import { parseYaml } from "../training/recipe.ts";
 import { type BackendChoice, backendFor, type Opened, openChecked, tokenizerOf } from "./load.ts";
 import { stackLosses } from "./stack-losses.ts";
@@ -218,11 +218,12 @@ async function write(work: Work, job: Job): Promise<Record<CompressResult>> {
   try {
     const layers: RoundedLayer[] = [];
     const bytes = new Map<string, number>();
+    const counted = new Set<Part>();
     const stacked = plan.linear.stacked === "loss" ? new Map<string, Weight>() : undefined;
     const keeping = { ...plan, kept: kept && inPlan(kept) };
     for await (const { name, weight, layer } of roundModel(input, keeping, job)) {
       await writer.write(name, weight);
-      bytes.set(name, bytesOf(weight));
+      bytes.set(name, bytesOf(weight, counted));
       stacked?.set(name, weight);
       if (layer) layers.push(layer);
     }
