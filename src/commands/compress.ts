@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import { compressions } from "../methods/index.ts";
 import type { Record } from "../record/record.ts";
 import { settingsOf } from "../training/recipe.ts";
 import {
@@ -25,7 +26,7 @@ export function compress(program: Command): void {
     .description("a smaller model: its linear layers in few bits")
     .argument("<model>", MODEL)
     .requiredOption("-o, --output <folder>", "folder to write")
-    .option("--method <name>", "rtn, gptq, trilm or reallm (default: gptq with --calibration, rtn without)")
+    .option("--method <name>", `${compressions.join(", ")} (default: gptq with --calibration, rtn without)`)
     .option("--format <name>", "of the linear layers: int8, int4-g64, int2-offset-g32, tq2_0, …")
     .option("--group <n>", "weights that share a scale: 32, 64 or 128", wholeNumber(1))
     .option(
@@ -49,7 +50,7 @@ export function compress(program: Command): void {
     .option("--act-order", "gptq: columns with the largest activations first")
     .option("--static-groups", "gptq: groups fitted to the weights as they were")
     .option("--true-sequential", "within a block, too, later layers see earlier ones rounded")
-    .option("--set <key=value...>", "reallm: its own options, --set rank=8 length=4")
+    .option("--set <key=value...>", "a method's own options: --method reallm --set rank=8 length=4")
     .option(
       "--tune [key=value...]",
       "tune each block after it was compressed: --tune epochs=8 rank=4 parts=[scales]",
@@ -86,10 +87,34 @@ function show(record: Record<CompressResult>): string {
   const { linear, total } = record.bitsPerWeight;
   return [
     table(["layer", "method", "format", "bits", "relative error", "of"], rows),
+    ...shapesOf(record.layers),
     "",
     `${size(before)} -> ${size(after)}, ${ratio(before, after)}, in ${duration(record.seconds)}`,
-    `bits per weight: ${linear.toFixed(3)} in linear layers, ${total.toFixed(3)} in all`,
+    `bits per weight: ${linear.toFixed(3)} in linear layers (${uses(record.split)}), ${total.toFixed(3)} in all`,
   ].join("\n");
+}
+
+/** Which shape won where, by how much of the next one's error, and what was left out. */
+function shapesOf(layers: CompressResult["layers"]): string[] {
+  const rows = layers.flatMap(({ name, tried = [] }) => {
+    const [best, next] = [...tried].sort((a, b) => a.error - b.error);
+    if (!best) return [];
+    const ahead = next ? `${(100 * (1 - best.error / next.error)).toFixed(1)} % less than ${next.name}` : "";
+    return [[name, best.name, best.bits.toFixed(3), ahead, String(tried.length)]];
+  });
+  if (rows.length === 0) return [];
+  const left = new Set(layers.flatMap(({ left = [] }) => left));
+  return [
+    "",
+    table(["layer", "shape", "bits", "error", "tried"], rows),
+    ...(left.size > 0 ? ["", `Left out: ${[...left].join("; ")}`] : []),
+  ];
+}
+
+function uses(split: CompressResult["split"]): string {
+  return Object.entries(split)
+    .map(([use, bits]) => `${use} ${bits.toFixed(3)}`)
+    .join(", ");
 }
 
 function showDryRun(record: Record<DryRunResult>): string {
@@ -98,9 +123,7 @@ function showDryRun(record: Record<DryRunResult>): string {
     String(matrices),
     format,
     bits.toFixed(3),
-    Object.entries(split)
-      .map(([use, its]) => `${use} ${its.toFixed(3)}`)
-      .join(", "),
+    uses(split),
     seconds.toPrecision(2),
   ]);
   const { before, after } = record.bytes;

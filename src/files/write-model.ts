@@ -33,8 +33,11 @@ export interface ModelContents {
 export interface ModelWriter {
   /** Bytes of the weights' files, headers included. */
   readonly bytes: number;
-  /** Writes one weight; in any order, each once. Only its own bytes are in memory. */
-  write(name: string, weight: Weight): Promise<void>;
+  /**
+   * Writes one weight; in any order, each once. Only its own bytes are in memory. Gives it as it is stored: its parts are
+   * those of weights before it where they have the same content.
+   */
+  write(name: string, weight: Weight): Promise<Weight>;
   /** Adds the small files and puts the folder at its place. Fails when a weight is missing. */
   finish(contents?: ModelContents): Promise<void>;
   /** Removes everything that was written; does nothing after `finish`. */
@@ -99,6 +102,7 @@ export async function modelWriter(folder: string, options: WriterOptions): Promi
         }
         for (const stored of announced.keys())
           throw new Error(`modelWriter: part ${stored} was announced, but not given`);
+        return weight;
       }),
     finish: (contents = {}) =>
       orDiscard(async () => {
@@ -157,13 +161,12 @@ export async function holdingWriter(
       );
     },
     async write(name, weight) {
-      if (weight.expression.kind === "packed") return void held.set(name, weight);
       const firsts = new Map<Part, Part>();
-      for (const [, part] of partsOf(weight)) firsts.set(part, await first(part));
-      held.set(
-        name,
-        withParts(weight, (part) => firsts.get(part)!),
-      );
+      const sharing = weight.expression.kind !== "packed";
+      if (sharing) for (const [, part] of partsOf(weight)) firsts.set(part, await first(part));
+      const stored = sharing ? withParts(weight, (part) => firsts.get(part)!) : weight;
+      held.set(name, stored);
+      return stored;
     },
     finish: (contents) => writeModel(folder, options, inOrder(), contents),
     async discard() {},

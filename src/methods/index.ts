@@ -64,12 +64,14 @@ export const decompositions = {
   "delta-come": deltaCome,
 } as const;
 
+/** Names of the methods that make a finished model smaller. */
+export const compressions = [...Object.keys(roundings), ...Object.keys(decompositions)];
+
 /** A method that makes a finished model smaller, by its name; an InputError suggests the nearest one. */
 export function compressionByName(name: string): Rounding | Decomposition<object> {
   const all: Readonly<Record<string, Rounding | Decomposition<object>>> = { ...roundings, ...decompositions };
   if (Object.hasOwn(all, name)) return all[name];
-  const known = Object.keys(all);
   throw new InputError(
-    `method: none is called ${JSON.stringify(name)}; did you mean ${nearestName(name, known)}? There are ${known.join(", ")}`,
+    `method: none is called ${JSON.stringify(name)}; did you mean ${nearestName(name, compressions)}? There are ${compressions.join(", ")}`,
   );
 }

@@ -10,6 +10,7 @@ import type { Weight } from "../tensor/weight.ts";
 import type { Compressor } from "./compressor.ts";
 import { type Fisher, openFisher } from "./fisher.ts";
 import { type Flow, type Hessian, openFlow } from "./flow.ts";
+import type { Context } from "./method.ts";
 import { type RoundedLayer, roundedLayer } from "./rounded-layer.ts";
 import { type TuningOptions, tuneBlock } from "./tune-block.ts";
 
@@ -207,6 +208,7 @@ function stepsOf(
   const pause = pauses(job);
   const { linear } = plan;
   const total = model.tensors.filter(isLinear).length;
+  const compared = new Map<string, Pick<RoundedLayer, "tried" | "left">>();
   let done = 0;
 
   async function read(spec: TensorSpec): Promise<Weight> {
@@ -240,7 +242,14 @@ function stepsOf(
 
     async compress(spec, W, H) {
       steps.progress(1, spec.name);
-      const context = { ...job, backend, name: spec.name, H, fisher: await fisher?.of(spec.name) };
+      const context: Context = {
+        ...job,
+        backend,
+        name: spec.name,
+        H,
+        fisher: await fisher?.of(spec.name),
+        tried: (tried, left) => compared.set(spec.name, left.length === 0 ? { tried } : { tried, left }),
+      };
       return withinAsync(`${name}: ${spec.name}`, () => linear.compress(W, context));
     },
 
@@ -255,6 +264,7 @@ function stepsOf(
       };
       const layer = {
         ...(await roundedLayer(backend, described, pause)),
+        ...compared.get(spec.name),
         ...(tuned === undefined ? {} : { tuned }),
       };
       await plan.kept?.put(spec.name, weight, layer);

@@ -23,6 +23,12 @@ export const roundedLayerSchema = z.strictObject({
     .array(z.strictObject({ bytes: z.number(), error: z.number() }))
     .readonly()
     .optional(),
+  /** Shapes that were compared, and what was left out and why. */
+  tried: z
+    .array(z.strictObject({ name: z.string(), bits: z.number(), error: z.number() }))
+    .readonly()
+    .optional(),
+  left: z.array(z.string()).readonly().optional(),
   /** ‖y − t‖²/‖t‖² of its block on held-out windows, before and after its parts were tuned. */
   tuned: z.strictObject({ before: z.number(), after: z.number(), epochs: z.number() }).optional(),
 });

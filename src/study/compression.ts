@@ -7,12 +7,11 @@ import { makeFolder, remove, whatIs } from "../files/disk.ts";
 import { decodeText, readText, writeFileAtomic } from "../files/index.ts";
 import { isObject } from "../files/json.ts";
 import { paths } from "../files/node.ts";
-import type { RoundedLayer } from "../methods/rounded-layer.ts";
 import { baseName, fingerprint, startRecord } from "../record/make.ts";
 import type { Fingerprint, Job, Record } from "../record/record.ts";
 import { lowbitVersion } from "../record/version.ts";
 import { checkedBy } from "../tensor/schema-words.ts";
-import { InputError, sizeOf } from "../tensor/tensor.ts";
+import { InputError } from "../tensor/tensor.ts";
 import { spread } from "../training/batches.ts";
 import { readYaml } from "../training/recipe-file.ts";
 import { readJson } from "../training/run-folder.ts";
@@ -245,7 +244,7 @@ async function runOne(
   const { backend, threads } = options;
   const { name, text } = calibration;
   const started = performance.now();
-  const { layers, bitsPerWeight, bytes } = await compress(
+  const { layers, split, bitsPerWeight, bytes } = await compress(
     { ...choices, backend, threads, seed, context, model, tokenizer, output, calibration: { name, text } },
     { signal, onWarning },
   );
@@ -258,13 +257,15 @@ async function runOne(
       const above = found.clusters.map(({ sum, count }, c) => ({ sum: sum - clusters[c].sum, count }));
       return { clusters: above, klMean, sameTop1 };
     };
-    const shapes = new Map(small.model.tensors.map(({ name, shape }) => [name, shape]));
+    const made: { [description: string]: number } = {};
+    for (const { format } of layers) made[format] = (made[format] ?? 0) + 1;
     return {
       candidate,
       seed,
       identity,
       bits: bitsPerWeight.linear,
-      ...partsOf(layers, (name) => sizeOf(shapes.get(name)!)),
+      split,
+      made,
       bytes: bytes.after,
       seconds,
       choose: await measured(splits.choose),
@@ -274,18 +275,6 @@ async function runOne(
     await small.free();
     await remove(output);
   }
-}
-
-/** Bits per weight of all layers by what they are for, and what the layers are made of. */
-function partsOf(layers: readonly RoundedLayer[], size: (name: string) => number) {
-  const all = layers.reduce((sum, { name }) => sum + size(name), 0);
-  const split: { [use: string]: number } = {};
-  const made: { [description: string]: number } = {};
-  for (const { name, format, split: own } of layers) {
-    made[format] = (made[format] ?? 0) + 1;
-    for (const [use, bits] of Object.entries(own)) split[use] = (split[use] ?? 0) + (bits * size(name)) / all;
-  }
-  return { split, made };
 }
 
 interface NamedText extends Fingerprint {

@@ -36,7 +36,7 @@ import type { Fingerprint, Job, Record } from "../record/record.ts";
 import { lowbitVersion } from "../record/version.ts";
 import { checkedBy } from "../tensor/schema-words.ts";
 import { InputError, sizeOf } from "../tensor/tensor.ts";
-import { bytesOf, describeWeight, type Part, type Weight } from "../tensor/weight.ts";
+import { bitsByUse, bytesOf, describeWeight, type Part, type Use, type Weight } from "../tensor/weight.ts";
 import { parseYaml } from "../training/recipe.ts";
 import { type BackendChoice, backendFor, type Opened, openChecked, tokenizerOf } from "./load.ts";
 import { stackLosses } from "./stack-losses.ts";
@@ -103,7 +103,10 @@ export interface DryRunOptions extends Omit<CompressOptions, "dryRun"> {
 export interface CompressResult {
   readonly method: string;
   readonly format: string;
+  /** What matrices share is counted once. */
   readonly bitsPerWeight: StoredBits;
+  /** Bits per weight of the linear layers by what they are for. */
+  readonly split: Readonly<{ [use in Use]?: number }>;
   /** Of the weights' files. */
   readonly bytes: { readonly before: number; readonly after: number };
   readonly layers: readonly RoundedLayer[];
@@ -220,13 +223,21 @@ async function write(work: Work, job: Job): Promise<Record<CompressResult>> {
     const bytes = new Map<string, number>();
     const counted = new Set<Part>();
     const stacked = plan.linear.stacked === "loss" ? new Map<string, Weight>() : undefined;
+    const linears = new Set(model.tensors.filter(({ role }) => role === "linear").map(({ name }) => name));
+    const split: { [use in Use]?: number } = {};
+    let weights = 0;
     const keeping = { ...plan, kept: kept && inPlan(kept) };
     for await (const { name, weight, layer } of roundModel(input, keeping, job)) {
-      await writer.write(name, weight);
-      bytes.set(name, bytesOf(weight, counted));
+      const own = bitsByUse(await writer.write(name, weight), counted);
+      bytes.set(name, Object.values(own).reduce((sum, bits) => sum + bits, 0) / 8);
       stacked?.set(name, weight);
-      if (layer) layers.push(layer);
+      if (!layer) continue;
+      layers.push(layer);
+      if (!linears.has(name)) continue;
+      weights += sizeOf(weight.shape);
+      for (const [use, bits] of Object.entries(own) as [Use, number][]) split[use] = (split[use] ?? 0) + bits;
     }
+    for (const use of Object.keys(split) as Use[]) split[use]! /= weights;
     const byError = layers.flatMap(({ name, blocks }) => (blocks ? [{ name, blocks }] : []));
     const stacks = stacked ? await stackLosses(input, stacked, byError, plan.calibration!, job) : byError;
     const record = finish<CompressResult>(
@@ -236,6 +247,7 @@ async function write(work: Work, job: Job): Promise<Record<CompressResult>> {
         method: plan.linear.name,
         format: plan.linear.format?.name ?? "parts",
         bitsPerWeight: storedBits(model.tensors, (name) => bytes.get(name)!),
+        split,
         bytes: { before: file.bytes, after: writer.bytes },
         layers,
         calibrationTokens: plan.calibration?.reduce((sum, ids) => sum + ids.length, 0) ?? 0,
