@@ -19,7 +19,7 @@ function show(result: InspectResult): string {
   return [
     table(["tensor", "shape", "format", "stored", "role"], rows),
     "",
-    `${result.name}: ${result.architecture}, ${result.parameters.toLocaleString("en-US")} weights, ${size(result.bytes)}`,
+    `${result.name}: ${result.architecture}, ${result.parameters.toLocaleString("en-US")} weights, ${size(result.bytes)}, ${result.container}`,
     `bits per weight: ${result.bitsPerWeight.linear.toFixed(3)} in linear layers, ${result.bitsPerWeight.total.toFixed(3)} in all`,
   ].join("\n");
 }

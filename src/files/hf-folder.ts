@@ -45,10 +45,14 @@ export async function openHfFolder(folder: string, name: string, budget?: number
   const files = shards.map((shard) => shard.file);
   try {
     const source = await safetensorsSource(shards, config.quantization_config);
+    let print: ReturnType<typeof fingerprintOf> | undefined;
     const whole: ModelFile = {
       name,
       bytes: files.reduce((bytes, file) => bytes + file.byteLength, 0),
-      fingerprint: () => fingerprintOf(config, files),
+      fingerprint: () => {
+        print ??= fingerprintOf(config, files);
+        return print;
+      },
       config,
       generation,
       source,
