@@ -169,8 +169,9 @@ export async function loadDelta(
     const met = differences(base.model.config, model.config);
     if (met !== "") throw new InputError(`${file.name}: the delta's config is not its base's: ${met}`);
     const opened = { file, model };
+    const tokenizer = tokenizerOf(opened);
     const over = { base, delta, added };
-    return { ...(await uploadAll(opened, base.backend, options, job, over)), tokenizer: tokenizerOf(opened) };
+    return { ...(await uploadAll(opened, base.backend, options, job, over)), tokenizer };
   } catch (error) {
     await delta.close();
     throw error;
