@@ -114,6 +114,15 @@ it("blocks are ordered by gain for a byte, the first of every matrix before all 
   expect(
     stackOrder([stack("a", 1, 0.5, 0.3, 0.2), stack("b", 1, 0.4, 0.1, 0.05), stack("c", 9, 0.9)]),
   ).toEqual(["a", "b", "c", "b", "a", "a", "b"]);
+  // By the loss level stands before level, as what a block gains is known beside others of its level only.
+  expect(stackOrder([stack("a", 1, 1, 0.99, 0.1), stack("b", 1, 1, 0.9, 0.89)], "loss")).toEqual([
+    "a",
+    "b",
+    "b",
+    "a",
+    "a",
+    "b",
+  ]);
   // Twice the bytes count half; a poor block holds back the good one above it.
   expect(stackOrder([stack("a", 2, 1, 0.8), stack("b", 1, 1, 0.85)])).toEqual(["a", "b", "b", "a"]);
   expect(stackOrder([stack("a", 1, 1, 0.99, 0.1), stack("b", 1, 1, 0.9)])).toEqual(["a", "b", "b", "a", "a"]);

@@ -254,7 +254,7 @@ async function write(work: Work, job: Job): Promise<Record<CompressResult>> {
       },
     );
     await writer.finish({
-      ...(stacks.length === 0 ? {} : { config: { [BLOCKS_KEY]: stackOrder(stacks) } }),
+      ...(stacks.length === 0 ? {} : { config: { [BLOCKS_KEY]: stackOrder(stacks, plan.linear.stacked) } }),
       tokenizerFiles: await file.tokenizerFiles(),
       generation: file.generation,
       record,
