@@ -693,6 +693,53 @@ function linearAlgebra(open: () => Backend): void {
     }
   });
 
+  test("beamEntries: a beam of everything finds the best sums, a narrow one none worse than those given", async () => {
+    const backend = open();
+    const random = generator(31);
+    for (const [n, d, count, entries, m, beam] of [
+      [5, 3, 3, 4, 1, 16],
+      [300, 2, 2, 19, 300, 19],
+      [7, 8, 1, 33, 7, 1],
+      [9, 4, 3, 5, 3, 1],
+      [40, 5, 4, 3, 8, 2],
+    ]) {
+      const [x, books] = [normalTensor(random, [n, d], 1), normalTensor(random, [count * entries, d], 1)];
+      const w = hostTensor(
+        [m, d],
+        (normals(random, m * d) as Float32Array).map((value) => value * value),
+      );
+      const given = Int32Array.from({ length: n * count }, () => Math.floor(random() * entries));
+      given[0] = entries; // no entry: counts as 0
+      const codes = backend.upload(hostTensor([n, count], given));
+      const errors = backend.zeros([n]);
+      backend.beamEntries(codes, errors, backend.upload(x), backend.upload(books), backend.upload(w), beam);
+      const [found, least] = [await backend.read(codes), await backend.read(errors)];
+      const away = (i: number, chosen: ArrayLike<number>) => {
+        let sum = 0;
+        for (let j = 0; j < d; j++) {
+          let rest = x.data[i * d + j];
+          for (let o = 0; o < count; o++) rest -= books.data[(o * entries + (chosen[o] % entries)) * d + j];
+          sum += w.data[(i % m) * d + j] * rest ** 2;
+        }
+        return sum;
+      };
+      // Values of a few units, each rounded as often as there are books.
+      const share = 1e-5 * count;
+      for (let i = 0; i < n; i++) {
+        const own = away(i, found.subarray(i * count, (i + 1) * count));
+        expect(Math.abs(least[i] - own)).toBeLessThanOrEqual(share * (own + 1));
+        const before = away(i, given.subarray(i * count, (i + 1) * count));
+        expect(own).toBeLessThanOrEqual(before + share * (before + 1));
+        if (beam < entries ** (count - 1)) continue;
+        for (let all = 0; all < entries ** count; all++) {
+          const chosen = Array.from({ length: count }, (_, o) => Math.floor(all / entries ** o) % entries);
+          const other = away(i, chosen);
+          expect(own).toBeLessThanOrEqual(other + share * (other + 1));
+        }
+      }
+    }
+  });
+
   // What it finds costs what the reference's costs, up to the roundings of sums of that many terms.
   test("viterbi finds streams as near as the reference does, which its values are of", async () => {
     const backend = open();

@@ -1,4 +1,4 @@
-import { codeBitsFor, packCodes } from "../formats/codebook.ts";
+import { codeBitsFor, codesShape, packCodes } from "../formats/codebook.ts";
 import { roundToNearest } from "../formats/format.ts";
 import { encode, encodeWeight, formatByName, formats } from "../formats/index.ts";
 import { ADAMW4_BLOCK, adamw4Scales } from "../kernels/adamw4.ts";
@@ -451,8 +451,12 @@ export const codebookCases = (): Case[] => {
     [3, 40, 512, 8, 4096, 0],
     [1, 5, 64, 16, 65536, 2],
     [0, 3, 8, 4, 16, 1],
+    [3, 12, 70, -4, 256, 2],
+    [1, 6, 17, -3, 100, 0],
+    [5, 32, 1030, -16, 2000, 1],
   ]) {
-    const w = codedTensor(random, [rows, cols], { length, entries, groups });
+    const down = length < 0;
+    const w = codedTensor(random, [rows, cols], { length: Math.abs(length), entries, groups, down });
     const x = normalTensor(random, [tokens, cols], 1);
     const some = Int32Array.from({ length: tokens }, (_, t) => (t * 7) % rows);
     const label = `${tokens}×${rows}×${cols}, ${entries} entries of ${length}, ${groups} groups`;
@@ -466,17 +470,24 @@ export const codebookCases = (): Case[] => {
 export function codedTensor(
   random: Random,
   shape: readonly number[],
-  { length, entries, groups }: { length: number; entries: number; groups: number },
+  options: { length: number; entries: number; groups: number; down?: boolean },
 ): Weight {
   const [rows, cols] = shape;
+  const { length, entries, groups, down } = options;
   const floats = (r: number, c: number) =>
     encodeWeight(formatByName("f32"), [r, c], normals(random, r * c) as Float32Array);
   const codeBits = codeBitsFor(entries);
   const numbers = Uint16Array.from({ length: (rows * cols) / length }, () => Math.floor(random() * entries));
-  const codes = packCodes(numbers, rows, cols / length, codeBits);
+  const codes = packCodes(numbers, ...codesShape(rows, cols, length, down), codeBits);
   const of: Weight = {
     shape,
-    expression: { kind: "codebook", codes, codeBits, book: floats(entries, length) },
+    expression: {
+      kind: "codebook",
+      codes,
+      codeBits,
+      book: floats(entries, length),
+      ...(down ? { down } : {}),
+    },
   };
   return groups === 0 ? of : { shape, expression: { kind: "scaleGroups", scales: floats(rows, groups), of } };
 }

@@ -88,6 +88,23 @@ const weights: Readonly<Record<string, Weight>> = {
     ),
     of: coded,
   }),
+  "vectors down the columns": codedTensor(random, [rows, cols], {
+    length: 5,
+    entries: 37,
+    groups: 2,
+    down: true,
+  }),
+  "a book and another for some columns": weight({
+    kind: "sum",
+    terms: [
+      codedTensor(random, [rows, cols], { length: 8, entries: 16, groups: 0, down: true }),
+      weight({
+        kind: "placeColumns",
+        places: partOf("u16", [3], Uint16Array.of(90, 0, 41)),
+        of: codedTensor(random, [rows, 3], { length: 4, entries: 9, groups: 0, down: true }),
+      }),
+    ],
+  }),
   "permuted columns": weight({ kind: "permuteColumns", order: partOf("u16", [cols], shuffled), of: coded }),
   "between rotations": weight({
     kind: "product",
@@ -135,6 +152,10 @@ export function compounds(backend: () => Backend): void {
     const order = partOf("u16", [cols], new Uint16Array(cols));
     expect(() => backend().upload(weight({ kind: "permuteColumns", order, of: int4 }))).toThrow(
       "leaves out column 1",
+    );
+    const places = partOf("u16", [2], Uint16Array.of(5, 5));
+    expect(() => backend().upload(weight({ kind: "placeColumns", places, of: plain(rows, 2) }))).toThrow(
+      "two columns would stand at place 5",
     );
     const codes = partOf("u8", [1, 1], Uint8Array.of(0b11));
     const few = weight({ kind: "codebook", codes, codeBits: 2, book: plain(3, 4) }, [1, 4]);
@@ -187,6 +208,7 @@ function absolute(w: Weight): Weight {
     case "scaleColumns":
       return { shape, expression: { kind: e.kind, scales: values(e.scales), of: absolute(e.of) } };
     case "permuteColumns":
+    case "placeColumns":
       return { shape, expression: { ...e, of: absolute(e.of) } };
     case "scaleGroups":
       return { shape, expression: { ...e, scales: absolute(e.scales), of: absolute(e.of) } };

@@ -195,11 +195,14 @@ class HeapCore extends Tensors<Place> {
     return t;
   }
 
-  protected uploadCodebook(shape: readonly number[], { codes, codeBits, book, scales }: BookOfCodes): Tensor {
+  protected uploadCodebook(
+    shape: readonly number[],
+    { codes, codeBits, book, down, scales }: BookOfCodes,
+  ): Tensor {
     const [rows, cols] = shape;
     const group = scales ? groupWidth(scales, rows, cols) : cols;
     const head = [this.#formats.get("codebook")!, rows, cols, group];
-    const layout = Int32Array.of(codeBits, book.cols, codes.shape[1]);
+    const layout = Int32Array.of(codeBits, book.cols, codes.shape[1], down ? 1 : 0);
     return this.#placePacked(
       shape,
       "codebook",

@@ -1,5 +1,5 @@
-import { checkCodes } from "../formats/codebook.ts";
-import { blockHeight, numbersOf } from "../formats/compose-weight.ts";
+import { checkCodes, codesShape } from "../formats/codebook.ts";
+import { blockHeight, checkPlaces, numbersOf } from "../formats/compose-weight.ts";
 import { decoderSizes } from "../formats/decoder.ts";
 import { partOf } from "../formats/format.ts";
 import { decodeWeight } from "../formats/index.ts";
@@ -20,6 +20,8 @@ export interface BookOfCodes {
   readonly codes: Part;
   readonly codeBits: number;
   readonly book: Matrix;
+  /** Vectors run down the columns. */
+  readonly down?: boolean;
   readonly scales?: Matrix;
 }
 
@@ -75,6 +77,16 @@ export function uploadWeight(weight: Weight, to: Uploads): Tensor {
         const ordersOf = (b: number) => Array.from({ length: cols }, (_, c) => order[b * cols + c]);
         const matrices = blocks.map((b) => permuted([height, cols], ordersOf(b), cut[b]));
         return compound(shape, { kind: "stack", matrices });
+      }
+      case "placeColumns": {
+        const places = Int32Array.from(numbersOf(e.places));
+        checkPlaces(places, e.of.shape[1], shape[1]);
+        const matrix = upload(e.of);
+        return compound(shape, {
+          kind: "pickColumns",
+          places: keep(to.plain(hostTensor([places.length], places))),
+          matrix,
+        });
       }
       case "hadamard":
         return compound(shape, { kind: "hadamard", block: e.block });
@@ -177,11 +189,11 @@ function isOneTensor({ expression: e }: Weight): boolean {
 
 function bookOf(
   [rows, cols]: readonly number[],
-  { codes, codeBits, book }: { readonly codes: Part; readonly codeBits: number; readonly book: Weight },
+  { codes, codeBits, book, down }: Expression & { readonly kind: "codebook" },
 ): BookOfCodes {
   const entries = decodeWeight(book);
-  checkCodes(codes, codeBits, entries.rows, rows, cols / entries.cols);
-  return { codes, codeBits, book: entries };
+  checkCodes(codes, codeBits, entries.rows, ...codesShape(rows, cols, entries.cols, down));
+  return { codes, codeBits, book: entries, down };
 }
 
 /** Bits in the layout of `binary`, whose scale is 1. */

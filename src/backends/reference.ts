@@ -96,10 +96,13 @@ class Reference extends Tensors<Memory> {
     return this.#keepBytes(this.make(value.shape, value.format, value.data.slice()));
   }
 
-  protected uploadCodebook(shape: readonly number[], { codes, codeBits, book, scales }: BookOfCodes): Tensor {
+  protected uploadCodebook(
+    shape: readonly number[],
+    { codes, codeBits, book, down, scales }: BookOfCodes,
+  ): Tensor {
     const floats = (m: Matrix) => partOf("f32", [m.rows, m.cols], m.data);
     const parts = { codes, book: floats(book), ...(scales && { scales: floats(scales) }) };
-    const whole = () => scaleGroups(lookUp(codes, codeBits, book, shape[0], shape[1]), scales).data;
+    const whole = () => scaleGroups(lookUp(codes, codeBits, book, shape[0], shape[1], down), scales).data;
     return this.#keepBytes(
       this.make(shape, "codebook", { parts, view: decodedView(shape, "codebook", whole) }),
     );

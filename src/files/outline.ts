@@ -1,3 +1,4 @@
+import { codesShape } from "../formats/codebook.ts";
 import { decoderSizes, MOST_LAYERS } from "../formats/decoder.ts";
 import { formatByName } from "../formats/index.ts";
 import { InputError, naming, sizeOf } from "../tensor/tensor.ts";
@@ -106,6 +107,7 @@ function entryOf(weight: Weight): JsonObject {
         shape,
         codeBits: e.codeBits,
         book: entryOf(e.book),
+        ...(e.down ? { down: true } : {}),
       };
     case "decoder":
       return {
@@ -120,6 +122,7 @@ function entryOf(weight: Weight): JsonObject {
     case "scaleRows":
     case "scaleColumns":
     case "signed":
+    case "placeColumns":
       return { kind: e.kind, shape, of: entryOf(e.of) };
     case "permuteColumns": {
       const { shape: order } = e.order;
@@ -276,20 +279,26 @@ export function assemblyOf(name: string, entry: Json, find: FindPart): Assembly 
       case "codebook": {
         const book = inner(json.book, "book");
         const vector = book.shape[1] ?? 0;
-        if (book.shape.length !== 2 || vector === 0 || cols % vector !== 0) {
-          throw new InputError(`${where}: a book of shape ${text(book.shape)} cannot fill rows of ${cols}`);
+        const { down = false } = json;
+        if (typeof down !== "boolean") throw new InputError(`${where}: down must be true or left out`);
+        const side = down ? rows : cols;
+        if (book.shape.length !== 2 || vector === 0 || side % vector !== 0) {
+          throw new InputError(
+            `${where}: a book of shape ${text(book.shape)} cannot fill ${down ? "columns" : "rows"} of ${side}`,
+          );
         }
         const { codeBits } = json;
         if (typeof codeBits !== "number" || !Number.isInteger(codeBits) || codeBits < 1 || codeBits > 16) {
           throw new InputError(`${where}: codeBits must be a whole number from 1 to 16`);
         }
-        const bytes = Math.ceil(((cols / vector) * codeBits) / 8);
-        const codes = part("codes", { dtype: "u8", shape: [rows, bytes] });
+        const [codeRows, perRow] = codesShape(rows, cols, vector, down);
+        const codes = part("codes", { dtype: "u8", shape: [codeRows, Math.ceil((perRow * codeBits) / 8)] });
         return node(`codebook(${book.format})`, async (read) => ({
           kind,
           codes: await read(codes),
           codeBits,
           book: await book.build(read),
+          ...(down ? { down } : {}),
         }));
       }
       case "decoder": {
@@ -354,6 +363,17 @@ export function assemblyOf(name: string, entry: Json, find: FindPart): Assembly 
         return node(`${kind}(${of.format})`, async (read) => ({
           kind,
           order: await read(order),
+          of: await of.build(read),
+        }));
+      }
+      case "placeColumns": {
+        const inside = inner(json.of, "of");
+        const columns = inside.shape[1] ?? 0;
+        const of = fits(inside, rows, columns, "of");
+        const places = part("places", { elements: columns });
+        return node(`${kind}(${of.format})`, async (read) => ({
+          kind,
+          places: await read(places),
           of: await of.build(read),
         }));
       }

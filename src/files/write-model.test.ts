@@ -90,6 +90,20 @@ function everyKind(): [string, Weight][] {
         }),
       }),
     ],
+    [
+      "columns",
+      weight([8, 64], {
+        kind: "placeColumns",
+        places: part("u16", [6], 2),
+        of: weight([8, 6], {
+          kind: "codebook",
+          codes: part("u8", [2, 6], 1),
+          codeBits: 8,
+          book: plain([16, 4]),
+          down: true,
+        }),
+      }),
+    ],
     ["sign", weight([3, 60], { kind: "sign", bits: part("u8", [3, 8], 1) })],
   ];
 }

@@ -10,19 +10,24 @@ namespace lowbit::LOWBIT_BODY {
 
 struct Codebook : Floats {
   struct Head {
-    int32_t bits, length, bytesPerRow;
+    int32_t bits, length, bytesPerRow, down;  // down: vectors run down a column, and rows of codes are as many fewer
   };
 
   static void decode(const Packed& w, int64_t row, int64_t from, int64_t n, float* out) {
     const Head& head = *w.part<Head>(3);
-    const uint8_t* codes = w.part<uint8_t>(0) + row * head.bytesPerRow;
     const float* book = w.part<float>(2);
-    switch (head.length) {
-      case 1: vectors<1>(codes, head, book, from, n, out); break;
-      case 2: vectors<2>(codes, head, book, from, n, out); break;
-      case 4: vectors<4>(codes, head, book, from, n, out); break;
-      case 8: vectors<8>(codes, head, book, from, n, out); break;
-      default: vectors<0>(codes, head, book, from, n, out);
+    if (head.down) {
+      const uint8_t* codes = w.part<uint8_t>(0) + row / head.length * head.bytesPerRow;
+      elements(codes, head, book + row % head.length, from, n, out);
+    } else {
+      const uint8_t* codes = w.part<uint8_t>(0) + row * head.bytesPerRow;
+      switch (head.length) {
+        case 1: vectors<1>(codes, head, book, from, n, out); break;
+        case 2: vectors<2>(codes, head, book, from, n, out); break;
+        case 4: vectors<4>(codes, head, book, from, n, out); break;
+        case 8: vectors<8>(codes, head, book, from, n, out); break;
+        default: vectors<0>(codes, head, book, from, n, out);
+      }
     }
     if (w.parts[1]) scale(w, row, from, n, out);
   }
@@ -57,6 +62,16 @@ struct Codebook : Floats {
         n -= length;
       }
       v += i;
+    }
+  }
+
+  // One element of each column's vector.
+  static LOWBIT_INLINE void elements(const uint8_t* codes, const Head& head, const float* element, int64_t from, int64_t n, float* out) {
+    uint16_t taken[CODES];
+    for (int64_t c = 0; c < n; c += CODES) {
+      const int count = static_cast<int>(n - c < CODES ? n - c : CODES);
+      take(codes, head, from + c, count, taken);
+      for (int i = 0; i < count; i++) out[c + i] = element[static_cast<int64_t>(taken[i]) * head.length];
     }
   }
 

@@ -8,6 +8,8 @@ import { partOf } from "./format.ts";
  *
  *   codes  u8 (rows, ⌈(cols/d)·bits/8⌉)  code v of a row is bits v·bits … of a little-endian stream that begins on a byte
  *
+ * Vectors may run down the columns instead, d rows of one: then codes are u8 (rows/d, ⌈cols·bits/8⌉), one for each column.
+ *
  * codebook.h reads the same.
  */
 
@@ -45,11 +47,36 @@ export function unpackCodes(codes: Part, rows: number, perRow: number, bits: num
   return unpacked;
 }
 
+/** Rows of codes, and codes of each, of a matrix (rows, cols) in vectors of `length`. */
+export function codesShape(
+  rows: number,
+  cols: number,
+  length: number,
+  down = false,
+): readonly [rows: number, perRow: number] {
+  return down ? [rows / length, cols] : [rows, cols / length];
+}
+
 /** The matrix (rows, cols) of stored codes; an InputError names a code that the book does not have. */
-export function lookUp(codes: Part, bits: number, book: Matrix, rows: number, cols: number): Matrix {
-  checkCodes(codes, bits, book.rows, rows, cols / book.cols);
+export function lookUp(
+  codes: Part,
+  bits: number,
+  book: Matrix,
+  rows: number,
+  cols: number,
+  down?: boolean,
+): Matrix {
+  checkCodes(codes, bits, book.rows, ...codesShape(rows, cols, book.cols, down));
   const { cols: length } = book;
   const data = new Float32Array(rows * cols);
+  if (down) {
+    for (let at = 0; at < data.length; at++) {
+      const r = Math.floor(at / cols);
+      const entry = codeAt(codes, Math.floor(r / length), at % cols, bits) * length;
+      data[at] = book.data[entry + (r % length)];
+    }
+    return matrix(rows, cols, data);
+  }
   for (let r = 0; r < rows; r++) {
     for (let v = 0; v < cols / length; v++) {
       const entry = codeAt(codes, r, v, bits) * length;

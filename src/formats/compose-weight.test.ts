@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import { generator, normals } from "../tensor/random.ts";
 import { type Matrix, matrix, ShapeError } from "../tensor/tensor.ts";
 import { bits, bytesOf, type Expression, type Part, packedWeight, type Weight } from "../tensor/weight.ts";
+import { packCodes } from "./codebook.ts";
 import { partOf } from "./format.ts";
 import { decodeWeight, encode, encodeWeight, formatByName } from "./index.ts";
 
@@ -168,6 +169,27 @@ describe("decodeWeight", () => {
       expect(byRow.data[i]).toBe(A.data[i] * 2 ** Math.floor(i / cols));
       expect(byColumn.data[i]).toBe(A.data[i] * 2 ** (i % cols));
     }
+  });
+
+  it("codebook with down: vectors run down the columns", () => {
+    const book = plain(matrix(3, 2, Float32Array.of(1, 2, 3, 4, 5, 6)));
+    const codes = packCodes([2, 0, 1, 1, 1, 0], 2, 3, 2);
+    const down = weight({ kind: "codebook", codes, codeBits: 2, book, down: true }, [4, 3]);
+    expect(Array.from(decodeWeight(down).data)).toEqual([5, 1, 3, 6, 2, 4, 3, 3, 1, 4, 4, 2]);
+  });
+
+  it("placeColumns: columns stand where they are told to, the others are 0", () => {
+    const of = plain(matrix(2, 2, Float32Array.of(1, 2, 3, 4)));
+    const placed = (places: number[]) =>
+      decodeWeight(
+        weight(
+          { kind: "placeColumns", places: partOf("u16", [places.length], Uint16Array.from(places)), of },
+          [2, 3],
+        ),
+      );
+    expect(Array.from(placed([2, 0]).data)).toEqual([2, 0, 1, 4, 0, 3]);
+    expect(() => placed([2, 3])).toThrow("weight: column 1 would stand at place 3 of 3");
+    expect(() => placed([2])).toThrow("weight: 2 columns need as many places, got 1");
   });
 
   it("permuteColumns: column c is column order[c]; twice a swap is nothing", () => {

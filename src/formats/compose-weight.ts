@@ -30,7 +30,7 @@ export function composeWeight(weight: Weight, decodePacked: DecodePacked): Matri
     case "lowRank":
       return multiply(compose(e.a), compose(e.b));
     case "codebook":
-      return lookUp(e.codes, e.codeBits, compose(e.book), rows, cols);
+      return lookUp(e.codes, e.codeBits, compose(e.book), rows, cols, e.down);
     case "decoder": {
       const layers = e.layers.map((layer) => ({
         ...layer,
@@ -61,6 +61,8 @@ export function composeWeight(weight: Weight, decodePacked: DecodePacked): Matri
       }
       return mapMatrix(m, (_, r, c) => m.data[r * m.cols + order[Math.floor(r / height) * cols + c]]);
     }
+    case "placeColumns":
+      return placeColumns(compose(e.of), numbersOf(e.places), cols);
     case "hadamard": {
       const identity = mapMatrix(matrix(rows, cols), (_, r, c) => (r === c ? 1 : 0));
       return timesHadamard(identity, e.block);
@@ -87,6 +89,31 @@ export function blockHeight(count: number, rows: number, cols: number): number {
   const height = (rows * cols) / count;
   if (Number.isInteger(count / cols) && Number.isInteger(height)) return height;
   throw new InputError(`weight: ${count} numbers are no orders of the columns of ${rows}×${cols}`);
+}
+
+/** Columns of m at their places among `cols`, the others 0. */
+function placeColumns(m: Matrix, places: ArrayLike<number>, cols: number): Matrix {
+  checkPlaces(places, m.cols, cols);
+  const result = matrix(m.rows, cols);
+  for (let r = 0; r < m.rows; r++) {
+    for (let k = 0; k < m.cols; k++) result.data[r * cols + places[k]] = m.data[r * m.cols + k];
+  }
+  return result;
+}
+
+/** Throws an InputError unless so many columns have a place of their own each. */
+export function checkPlaces(places: ArrayLike<number>, columns: number, cols: number): void {
+  if (places.length !== columns) {
+    throw new InputError(`weight: ${columns} columns need as many places, got ${places.length}`);
+  }
+  const taken = new Uint8Array(cols);
+  for (let k = 0; k < columns; k++) {
+    const place = places[k];
+    if (!(Number.isInteger(place) && place >= 0 && place < cols)) {
+      throw new InputError(`weight: column ${k} would stand at place ${place} of ${cols}`);
+    }
+    if (taken[place]++) throw new InputError(`weight: two columns would stand at place ${place}`);
+  }
 }
 
 function add(A: Matrix, B: Matrix): Matrix {

@@ -20,6 +20,7 @@
 #include "add.cpp"
 #include "arrange.cpp"
 #include "attention.cpp"
+#include "beam-entries.cpp"
 #include "binary.cpp"
 #include "cache-append.cpp"
 #include "cholesky.cpp"

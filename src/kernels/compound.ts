@@ -1,5 +1,5 @@
 import type { LayerSizes } from "../formats/decoder.ts";
-import { ShapeError, type Tensor, UnsupportedError } from "../tensor/tensor.ts";
+import { ShapeError, sizeOf, type Tensor, UnsupportedError } from "../tensor/tensor.ts";
 import { lastOf, matrixShape } from "./kernel.ts";
 
 /**
@@ -20,7 +20,7 @@ export type CompoundExpression =
   | { readonly kind: "scaleRows"; readonly scales: Tensor; readonly matrix: Tensor }
   /** W·diag(s); s (cols) */
   | { readonly kind: "scaleColumns"; readonly scales: Tensor; readonly matrix: Tensor }
-  /** What stands before column c of W is multiplied by x at `places` (cols) i32. */
+  /** What stands before column c of W is multiplied by x at `places` (the columns of W) i32. */
   | { readonly kind: "pickColumns"; readonly places: Tensor; readonly matrix: Tensor }
   | { readonly kind: "hadamard"; readonly block: number }
   /** Matrices one below the other. */
@@ -67,8 +67,10 @@ export function compound(shape: readonly number[], of: CompoundExpression): Comp
     }
     case "scaleRows":
     case "scaleColumns":
-    case "pickColumns":
       need(of.matrix, rows, cols);
+      break;
+    case "pickColumns":
+      need(of.matrix, rows, sizeOf(of.places.shape));
       break;
     case "hadamard":
       if (rows !== cols) throw new ShapeError(`compound: a hadamard is square, got ${rows}×${cols}`);

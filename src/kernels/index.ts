@@ -8,6 +8,7 @@ import { addClusters } from "./add-clusters.ts";
 import { addGram } from "./add-gram.ts";
 import { addRow } from "./add-row.ts";
 import { attention } from "./attention.ts";
+import { beamEntries } from "./beam-entries.ts";
 import { binary } from "./binary.ts";
 import { cacheAppend } from "./cache-append.ts";
 import { cholesky } from "./cholesky.ts";
@@ -106,6 +107,7 @@ export const procedures = {
   svd,
   gptqUpdate,
   nearestEntries,
+  beamEntries,
   addClusters,
   viterbi,
 };

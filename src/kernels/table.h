@@ -55,6 +55,7 @@
   each(svd) \
   each(gptqUpdate) \
   each(nearestEntries) \
+  each(beamEntries) \
   each(addClusters) \
   each(viterbi)
 

@@ -1,5 +1,6 @@
 import { nearestName } from "../tensor/nearest-name.ts";
 import { InputError } from "../tensor/tensor.ts";
+import { aqlm } from "./aqlm.ts";
 import { bilm } from "./bilm.ts";
 import { bitdelta } from "./bitdelta.ts";
 import { bitnet } from "./bitnet.ts";
@@ -51,6 +52,7 @@ export const trainedMethods = {
 
 /** Methods that put a matrix together from several parts, by name. */
 export const decompositions = {
+  aqlm,
   reallm,
   qtip,
   onebit: onebitStart,

@@ -9,7 +9,7 @@ import { roundingRules, storedScale } from "../kernels/round-rows.ts";
 import { generator, normals } from "../tensor/random.ts";
 import { halfEven } from "../tensor/rounding.ts";
 import { type HostTensor, hostTensor, type Matrix, matrix, sizeOf, type Tensor } from "../tensor/tensor.ts";
-import { type Part, packedWeight, type Weight } from "../tensor/weight.ts";
+import { type Expression, type Part, packedWeight, type Weight } from "../tensor/weight.ts";
 
 /** The parts of a weight that tuning may move; codes, orders and rotations stay. */
 export const tunedParts = ["lowRank", "magnitudes", "scales", "codebooks"] as const;
@@ -145,12 +145,11 @@ function node(weight: Weight, path: string, made: Made): Node {
       return book(weight, undefined, path, made) ?? stays;
     case "scaleGroups":
       return book(e.of, e.scales, path, made) ?? stays;
-    case "permuteColumns": {
-      if (e.order.shape.length !== 1) return stays;
+    case "permuteColumns":
+    case "placeColumns": {
       const of = inner(e.of, "of");
-      const order = numbersOf(e.order);
-      const places = new Int32Array(order.length);
-      for (let c = 0; c < order.length; c++) places[order[c]] = c;
+      const places = placesOf(e);
+      if (!places) return stays;
       return {
         open(upload) {
           const matrixOf = of.open(upload);
@@ -171,6 +170,16 @@ function node(weight: Weight, path: string, made: Made): Node {
     case "decoder":
       return stays;
   }
+}
+
+/** Where the columns inside stand; undefined where every block of rows has an order of its own. */
+function placesOf(e: Expression & { kind: "permuteColumns" | "placeColumns" }): Int32Array | undefined {
+  if (e.kind === "placeColumns") return Int32Array.from(numbersOf(e.places));
+  if (e.order.shape.length !== 1) return undefined;
+  const order = numbersOf(e.order);
+  const places = new Int32Array(order.length);
+  for (let c = 0; c < order.length; c++) places[order[c]] = c;
+  return places;
 }
 
 /** Scales (and offsets) of a format's groups: the matrix is looked up in the format's levels. */
@@ -234,10 +243,10 @@ function levelsOf(format: GroupFormat): HostTensor {
   return hostTensor([values.length, 1], values);
 }
 
-/** Codes with a book, and scales of groups where there are any; undefined where neither moves. */
+/** Codes with a book, and scales of groups where there are any; undefined where neither moves, or vectors run down. */
 function book(of: Weight, scales: Weight | undefined, path: string, made: Made): Node | undefined {
   const { expression: e } = of;
-  if (e.kind !== "codebook") return undefined;
+  if (e.kind !== "codebook" || e.down) return undefined;
   const { moves } = made;
   if (!moves.has("codebooks") && !(scales && moves.has("scales"))) return undefined;
   const [rows, cols] = of.shape;

@@ -204,32 +204,69 @@ async function sweep(
     book: backend.zeros([entries, length]),
     ones: backend.upload(hostTensor([1, length], new Float32Array(length).fill(1))),
   };
-  const block = Math.ceil(128 / length) * length;
+  const scale = (r: number, c: number) => S.data[r * S.cols + Math.floor(c / group)];
   try {
-    await spreadErrors(backend, W, U, { together: length, block, order, signal }, async (turn) => {
-      const { first, column, factor } = turn;
-      const scale = (r: number) => S.data[r * S.cols + Math.floor(first / group)];
-      const inverse = upperTriangularInverse(length, factor);
-      const x = new Float32Array(rows * length);
-      for (let j = 0; j < length; j++) {
-        const w = column(first + j);
-        for (let r = 0; r < rows; r++) x[r * length + j] = scale(r) === 0 ? 0 : w[r] / scale(r);
-      }
-      backend.write(tensors.x, times(x, inverse, length));
-      backend.write(tensors.book, times(book, inverse, length));
+    await sweepVectors(backend, W, U, { length, scale, order, signal }, async (first, x, metric) => {
+      backend.write(tensors.x, times(x, metric, length));
+      backend.write(tensors.book, times(book, metric, length));
       backend.nearestEntries(tensors.codes, tensors.errors, tensors.x, tensors.book, tensors.ones);
       const chosen = (await backend.read(tensors.codes)) as Int32Array;
-      const Ŵ = new Float32Array(rows * length);
+      const values = new Float32Array(rows * length);
       for (let r = 0; r < rows; r++) {
         codes[(r * cols + first) / length] = chosen[r];
-        for (let j = 0; j < length; j++) Ŵ[j * rows + r] = scale(r) * book[chosen[r] * length + j];
+        values.set(book.subarray(chosen[r] * length, (chosen[r] + 1) * length), r * length);
       }
-      return Ŵ;
+      return values;
     });
   } finally {
     for (const t of Object.values(tensors)) backend.free(t);
   }
   return codes;
+}
+
+/**
+ * `spreadErrors` for vectors of `length` weights of a row, over scales(r, c): `choose` is given the vectors x (rows,
+ * length) at column `first` and says what they become; their errors e count ‖e·metric‖², metric (length, length).
+ */
+export async function sweepVectors(
+  backend: Backend,
+  W: Matrix,
+  U: Float32Array,
+  options: {
+    readonly length: number;
+    readonly scale: (r: number, c: number) => number;
+    /** Of the columns; default: as they stand. */
+    readonly order?: Uint32Array;
+    readonly signal?: AbortSignal;
+  },
+  choose: (first: number, x: Float32Array, metric: Float64Array) => Promise<Float32Array>,
+): Promise<void> {
+  const { length, scale, order, signal } = options;
+  const { rows } = W;
+  const block = Math.ceil(128 / length) * length;
+  await spreadErrors(
+    backend,
+    W,
+    U,
+    { together: length, block, order, signal },
+    async ({ first, column, factor }) => {
+      const x = new Float32Array(rows * length);
+      for (let j = 0; j < length; j++) {
+        const w = column(first + j);
+        for (let r = 0; r < rows; r++) {
+          const s = scale(r, first);
+          x[r * length + j] = s === 0 ? 0 : w[r] / s;
+        }
+      }
+      const values = await choose(first, x, upperTriangularInverse(length, factor));
+      const Ŵ = new Float32Array(rows * length);
+      for (let r = 0; r < rows; r++) {
+        const s = scale(r, first);
+        for (let j = 0; j < length; j++) Ŵ[j * rows + r] = s * values[r * length + j];
+      }
+      return Ŵ;
+    },
+  );
 }
 
 /** U⁻¹ (n, n) of the upper triangular U_ij = factor(i, j), by substitution in 64 bits. */
@@ -247,7 +284,7 @@ function upperTriangularInverse(n: number, factor: (i: number, j: number) => num
 }
 
 /** x (…, n) times m (n, n). */
-function times(x: Float32Array, m: Float64Array, n: number): Float32Array {
+export function times(x: Float32Array, m: Float64Array, n: number): Float32Array {
   const y = new Float32Array(x.length);
   for (let at = 0; at < x.length; at += n) {
     for (let j = 0; j < n; j++) {

@@ -23,7 +23,7 @@ export type Parts = Readonly<Record<string, Part>>;
  *   product        A · B · …  (matrix product)
  *   lowRank        A · B,  A (rows, rank), B (rank, cols)
  *   codebook       row r, vector v = book[code(r, v)]; each row of codes is a little-endian bit stream of `codeBits` a
- *                  code, from a byte on
+ *                  code, from a byte on; with `down`, vectors run down the columns: codes (rows/d), one for each column
  *   decoder        patches of p × p, each drawn from a small latent image by the same layers of convolutions; row
  *                  j·(rows/p) + i of the latent is the image (h, h, channels), h = p/Π strides, of patch i of those that
  *                  stand on columns j·p …; a matrix may share the layers with others
@@ -33,6 +33,7 @@ export type Parts = Readonly<Record<string, Part>>;
  *                  weight too, so that they may be packed themselves
  *   permuteColumns column c of the result is column order[c] of A; an order (blocks, cols) has one for each of so many
  *                  blocks of rows
+ *   placeColumns   column k of A, which has some of the columns, stands at places[k] of the result; the others are 0
  *   sign           +1 where the stored bit is set, else −1
  *   signed         sign ⊙ A, element by element: magnitudes (often of low rank) with a sign for each weight
  *   hadamard       diag(H, …, H), H the orthonormal Hadamard matrix of `block` (a power of two): symmetric, its own
@@ -48,6 +49,7 @@ export type Expression =
       readonly codes: Part;
       readonly codeBits: number;
       readonly book: Weight;
+      readonly down?: boolean;
     }
   | {
       readonly kind: "decoder";
@@ -59,6 +61,7 @@ export type Expression =
   | { readonly kind: "scaleColumns"; readonly scales: Part; readonly of: Weight }
   | { readonly kind: "scaleGroups"; readonly scales: Weight; readonly of: Weight }
   | { readonly kind: "permuteColumns"; readonly order: Part; readonly of: Weight }
+  | { readonly kind: "placeColumns"; readonly places: Part; readonly of: Weight }
   | { readonly kind: "sign"; readonly bits: Part }
   | { readonly kind: "signed"; readonly bits: Part; readonly of: Weight }
   | { readonly kind: "hadamard"; readonly block: number };
@@ -118,7 +121,7 @@ export function rowsOfWeight({ shape, expression: e }: Weight, from: number, to:
       return packedWeight(some, e.format, Object.fromEntries(parts.map(([name, part]) => [name, cut(part)])));
     }
     case "codebook":
-      return { shape: some, expression: { ...e, codes: cut(e.codes) } };
+      return e.down ? undefined : { shape: some, expression: { ...e, codes: cut(e.codes) } };
     case "scaleGroups": {
       const [scales, of] = [rowsOfWeight(e.scales, from, to), rowsOfWeight(e.of, from, to)];
       return scales && of && { shape: some, expression: { kind: e.kind, scales, of } };
@@ -169,6 +172,10 @@ export function* partsOf(weight: Weight, path = ""): Generator<[path: string, pa
       yield [`${path}order`, e.order];
       yield* partsOf(e.of, `${path}of.`);
       return;
+    case "placeColumns":
+      yield [`${path}places`, e.places];
+      yield* partsOf(e.of, `${path}of.`);
+      return;
     case "sign":
       yield [`${path}bits`, e.bits];
       return;
@@ -212,6 +219,8 @@ export function withParts(weight: Weight, other: (part: Part) => Part): Weight {
       return made({ ...e, scales: inner(e.scales), of: inner(e.of) });
     case "permuteColumns":
       return made({ ...e, order: other(e.order), of: inner(e.of) });
+    case "placeColumns":
+      return made({ ...e, places: other(e.places), of: inner(e.of) });
     case "sign":
       return made({ ...e, bits: other(e.bits) });
     case "signed":
@@ -292,6 +301,10 @@ export function bitsByUse(weight: Weight, counted: Set<Part> = new Set()): Parti
         count("permutation", e.order);
         walk(e.of);
         return;
+      case "placeColumns":
+        count("permutation", e.places);
+        walk(e.of);
+        return;
       case "sign":
         count("codes", e.bits);
         return;
@@ -341,6 +354,7 @@ export function describeWeight({ expression: e }: Weight): string {
     case "scaleColumns":
     case "permuteColumns":
     case "signed":
+    case "placeColumns":
       return `${e.kind}(${describeWeight(e.of)})`;
     case "sign":
     case "hadamard":

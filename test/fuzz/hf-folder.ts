@@ -57,6 +57,7 @@ function weightEntry(
     "scaleRows",
     "scaleColumns",
     "permuteColumns",
+    "placeColumns",
     "sign",
   ];
   const kind = depth < 2 && d.chance(0.3) ? d.pick(kinds) : "packed";
@@ -83,6 +84,7 @@ function weightEntry(
         ["kind", d.json(kind)],
         ["codeBits", d.json(2)],
         ["book", inner("book", [4, 1])],
+        ...(d.chance(0.5) ? [["down", d.json(true)] as const] : []),
       ]);
     case "decoder": {
       // One patch of the whole matrix where it is square, else of single weights: a layer of one channel.
@@ -117,6 +119,17 @@ function weightEntry(
       return entry([
         ["kind", d.json(kind)],
         ["of", inner("of", shape)],
+      ]);
+    case "placeColumns":
+      stored.push({
+        name: `${path}.places`,
+        dtype: "U8",
+        shape: [1],
+        bytes: Uint8Array.of(d.number(cols - 1)),
+      });
+      return entry([
+        ["kind", d.json(kind)],
+        ["of", inner("of", [rows, 1])],
       ]);
     case "sign":
       array(`${path}.bits`, "u8", [rows, Math.ceil(cols / 8)]);
