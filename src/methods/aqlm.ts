@@ -11,18 +11,22 @@ import {
   openBeams,
   timesHessian,
 } from "./additive.ts";
+import { conjugateGradients } from "./conjugate-gradients.ts";
 import { kMeans } from "./k-means.ts";
 import type { Decomposition } from "./method.ts";
 import { damp, prepare, spreadFactor } from "./spread-errors.ts";
 import { checkVectorOptions, storedScales, sweepVectors, times } from "./vector-codes.ts";
 
+/** The most books that are added up. */
+const MOST_BOOKS = 16;
+
 const options = z.strictObject({
   /** Bits of a vector's codes together, for each weight. */
   bits: z.number().min(0.5).max(8).default(2),
-  /** g: weights of a vector, neighbours in a row. Default: 8, or 4 where books for 8 would be large for the matrix. */
-  length: z.int().min(1).max(64).optional(),
-  /** M: books whose entries are added up. Default: the fewest that stay below a twentieth of the codes, as far as there are any. */
-  books: z.int().min(1).max(16).optional(),
+  /** g: weights of a vector, neighbours in a row. */
+  length: z.int().min(1).max(64).default(4),
+  /** M: books whose entries are added up. Default: the fewest that take less than a twentieth of what the codes take. */
+  books: z.int().min(1).max(MOST_BOOKS).optional(),
   /** K: entries of each book. Default: 2^(bits·length/books). */
   entries: z.int().min(2).max(65536).optional(),
   /** Sums that the search for codes goes on with. */
@@ -57,8 +61,9 @@ const BOOKS_SHARE = 0.05;
  * by 100 steps of Adam; the loss is quadratic in each, so ours takes conjugate gradients and the closed form, which need
  * no rate. Their beam is of codes of a whole row, ours of those of a vector. The sweep at the beginning is ours.
  *
- * Without calibration H = I. Books of 2^B entries take 16·M·2^B·g bits: with 2 bits a matrix of 256×256 gets 2 books of
- * 16 entries for vectors of 4, one of 4096×4096 gets 2 of 256 for vectors of 8.
+ * Without calibration H = I. Books take 16·M·K·g bits. At 2 bits matrices of up to 163,840 weights get 2 books of 16
+ * entries for vectors of 4, larger ones one of 256; the paper's 2 of 256 for vectors of 8 (`length` 8, `books` 2) take less
+ * than a twentieth from 655,360 weights on. At 3 bits it is 2 of 64, from 1,747,627 weights on one of 4096.
  */
 export const aqlm: Decomposition<AqlmOptions> = {
   kind: "decomposition",
@@ -110,24 +115,15 @@ function settle(
   { rows, cols }: { readonly rows: number; readonly cols: number },
   { bits, length, books, entries }: AqlmOptions,
 ): { readonly length: number; readonly count: number; readonly entries: number } {
-  const weights = rows * cols;
-  const sizes = (g: number, m: number) => ({
-    length: g,
-    count: m,
-    entries: Math.floor(2 ** ((bits * g) / m) + 1e-9),
-  });
-  const share = ({ length: g, count, entries: k }: ReturnType<typeof sizes>) =>
-    (16 * count * k * g) / (bits * weights);
-  const counts = (g: number) =>
-    Array.from({ length: 16 }, (_, i) => i + 1).filter(
-      (m) => Number.isInteger((bits * g) / m) && (bits * g) / m >= 3,
-    );
-  const lengths = length ? [length] : [8, 4, 2].filter((g) => cols % g === 0);
-  const all = lengths.flatMap((g) => (books ? [books] : counts(g)).map((m) => sizes(g, m)));
-  const fitting = all.find((one) => one.entries <= 65536 && share(one) <= BOOKS_SHARE);
-  const smallest = all.toSorted((a, b) => share(a) - share(b))[0] ?? sizes(lengths[0] ?? 1, books ?? 1);
-  const settled = fitting ?? smallest;
-  return { ...settled, entries: entries ?? Math.max(2, settled.entries) };
+  const size = (m: number) => entries ?? Math.max(2, Math.floor(2 ** ((bits * length) / m)));
+  const fits = (m: number) => {
+    const most = (BOOKS_SHARE * bits * rows * cols) / (16 * length);
+    return Number.isInteger((bits * length) / m) && size(m) <= 65536 && m * size(m) <= most;
+  };
+  const counts = Array.from({ length: MOST_BOOKS }, (_, i) => i + 1);
+  const count =
+    books ?? counts.find(fits) ?? counts.findLast((m) => Number.isInteger((bits * length) / m)) ?? 1;
+  return { length, count, entries: size(count) };
 }
 
 /** Scales of rows, and book after book by k-means of what is left of the vectors over them. */
@@ -204,35 +200,16 @@ async function fitBooks(
   job: Job,
 ): Promise<Additive> {
   const { rows, cols, scales } = state;
-  const pause = pauses(job);
   /** Aᵀ·H·y of y (rows, cols). */
   const back = async (y: Float32Array) =>
     additiveSums(state, await timesHessian(backend, matrix(rows, cols, y), hessian));
   const own = new Float32Array(rows * cols);
   for (let i = 0; i < own.length; i++) own[i] = scales[Math.floor(i / cols)] * H[(i % cols) * (cols + 1)];
   const diagonal = additiveSums(state, own);
-  const books = Float64Array.from(state.books);
-  const r = await back(difference(W.data, additiveMatrix(state, state.books)));
-  const over = () => r.map((x, i) => (diagonal[i] > 0 ? x / diagonal[i] : 0));
-  let z = over();
-  let p = z.slice();
-  let rz = dot(r, z);
-  for (let step = 0; step < STEPS && rz > 0; step++) {
-    const q = await back(additiveMatrix(state, Float32Array.from(p)));
-    const α = rz / dot(p, q);
-    if (!(α > 0 && Number.isFinite(α))) break;
-    for (let i = 0; i < p.length; i++) {
-      books[i] += α * p[i];
-      r[i] -= α * q[i];
-    }
-    z = over();
-    const next = dot(r, z);
-    const β = next / rz;
-    p = p.map((x, i) => z[i] + β * x);
-    rz = next;
-    await pause();
-  }
-  return { ...state, books: Float32Array.from(books) };
+  const residual = await back(difference(W.data, additiveMatrix(state, state.books)));
+  const times = (p: Float32Array) => back(additiveMatrix(state, p));
+  const books = await conjugateGradients(state.books, { times, residual, diagonal }, STEPS, job);
+  return { ...state, books };
 }
 
 /** s_r = w·H·uᵀ/(u·H·uᵀ), u the row before it is scaled. */

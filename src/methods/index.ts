@@ -20,6 +20,7 @@ import { loftq } from "./loftq.ts";
 import { lorc } from "./lorc.ts";
 import { lplr } from "./lplr.ts";
 import { lqLora } from "./lq-lora.ts";
+import { lr2vq } from "./lr2vq.ts";
 import { matquant } from "./matquant.ts";
 import type { Decomposition, Rounding, TrainedMethod } from "./method.ts";
 import { onebit, onebitStart } from "./onebit.ts";
@@ -28,6 +29,7 @@ import { qtip } from "./qtip.ts";
 import { reallm } from "./reallm.ts";
 import { rtn } from "./rtn.ts";
 import { trilm, trilmRounding } from "./trilm.ts";
+import { vptq } from "./vptq.ts";
 
 /** Methods that round a model that exists, by name. */
 export const roundings = { rtn, gptq, trilm: trilmRounding } as const;
@@ -53,6 +55,8 @@ export const trainedMethods = {
 /** Methods that put a matrix together from several parts, by name. */
 export const decompositions = {
   aqlm,
+  vptq,
+  lr2vq,
   reallm,
   qtip,
   onebit: onebitStart,

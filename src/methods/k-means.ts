@@ -13,6 +13,8 @@ export interface KMeansOptions {
   readonly seed?: number;
   /** (entries, length): what the rounds begin with. Default: k-means++, learned of a sample first where there are many vectors. */
   readonly start?: Matrix;
+  /** What may stand for the means (entries, length) of vectors of these masses (entries, length): a book of a form. Default: the means in fp16. */
+  readonly form?: (means: Float32Array, masses: Float32Array) => Float32Array;
   /** Rounds at most. Default 60. */
   readonly rounds?: number;
   readonly signal?: AbortSignal;
@@ -44,7 +46,7 @@ const LEARNED_OF = [1 << 16, 256] as const;
  * codes and error are those of the rounded ones.
  */
 export async function kMeans(backend: Backend, x: Float32Array, options: KMeansOptions): Promise<Book> {
-  const { length, entries: count, weights, seed = 0, rounds = 60, signal } = options;
+  const { length, entries: count, weights, seed = 0, rounds = 60, form = halves, signal } = options;
   const n = x.length / length;
   if (!Number.isInteger(n) || n < count) {
     throw new InputError(`k-means: a book of ${count} entries needs as many vectors, got ${Math.floor(n)}`);
@@ -52,7 +54,7 @@ export async function kMeans(backend: Backend, x: Float32Array, options: KMeansO
   const pause = pauses({ signal });
   const w = weights ?? new Float32Array(length).fill(1);
   const random = generator(seed);
-  const start = await startOf();
+  const start = form(await startOf(), new Float32Array(count * length).fill(1));
   const tensors = {
     x: backend.upload(hostTensor([n, length], x)),
     w: backend.upload(hostTensor([w.length / length, length], w)),
@@ -81,8 +83,9 @@ export async function kMeans(backend: Backend, x: Float32Array, options: KMeansO
       before = error;
       backend.addClusters(sums, masses, vectors, codes, tensors.w);
       const [s, mass] = (await Promise.all([sums, masses].map((t) => backend.read(t)))) as Float32Array[];
-      entries = s.map((sum, i) => (mass[i] > 0 ? Math.f16round(sum / mass[i]) : entries[i]));
-      revive(entries, mass, x, each, length);
+      const means = s.map((sum, i) => (mass[i] > 0 ? sum / mass[i] : entries[i]));
+      revive(means, mass, x, each, length);
+      entries = form(means, mass);
       backend.write(book, entries);
     }
   } finally {
@@ -90,7 +93,7 @@ export async function kMeans(backend: Backend, x: Float32Array, options: KMeansO
   }
 
   function begunWith({ rows, cols, data }: Matrix): Float32Array {
-    if (rows === count && cols === length) return data.map(Math.f16round);
+    if (rows === count && cols === length) return data;
     throw new InputError(
       `k-means: begins with entries of ${rows}×${cols} where the book is ${count}×${length}`,
     );
@@ -117,6 +120,10 @@ function vectorsAt(x: Float32Array, numbers: Uint32Array, length: number): Float
   return picked;
 }
 
+function halves(means: Float32Array): Float32Array {
+  return means.map(Math.f16round);
+}
+
 /** Entries of no mass become the vectors with the largest errors, each another one. */
 function revive(
   entries: Float32Array,
@@ -132,7 +139,7 @@ function revive(
   if (dead.length === 0) return;
   const worst = Uint32Array.from(errors, (_, i) => i).sort((a, b) => errors[b] - errors[a] || a - b);
   for (const [i, k] of dead.entries()) {
-    for (let j = 0; j < length; j++) entries[k * length + j] = Math.f16round(x[worst[i] * length + j]);
+    for (let j = 0; j < length; j++) entries[k * length + j] = x[worst[i] * length + j];
   }
 }
 
@@ -152,7 +159,7 @@ function firstEntries(
   let chosen = 0;
   for (let k = 0; k < count; k++) {
     const at = sample[chosen] * length;
-    for (let j = 0; j < length; j++) entries[k * length + j] = Math.f16round(x[at + j]);
+    for (let j = 0; j < length; j++) entries[k * length + j] = x[at + j];
     if (count > SPREAD_OUT) {
       chosen = k + 1;
       continue;

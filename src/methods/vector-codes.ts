@@ -19,6 +19,14 @@ export interface VectorOptions {
   readonly signal?: AbortSignal;
 }
 
+/** Books that are put together from parts of their own. */
+export interface BookForm {
+  /** The book of this form that is nearest to the means (entries, length) of vectors of these masses (entries, length). */
+  fit(means: Float32Array, masses: Float32Array): Float32Array;
+  /** What it gave last. */
+  stored(): Weight;
+}
+
 /** Throws an InputError unless vectors and groups fill the rows and the book is no larger than what it stands for. */
 export function checkVectorOptions(
   method: string,
@@ -74,6 +82,8 @@ export interface CodesOptions extends VectorOptions {
   readonly like?: Weight;
   /** A book that is given and stays as it is. */
   readonly book?: Weight;
+  /** A form that the book is to have. Default: numbers in fp16. */
+  readonly form?: BookForm;
   /** Orders of the columns for each block of rows; the vectors lie along them, and they are stored. */
   readonly orders?: Orders;
 }
@@ -108,6 +118,7 @@ export async function vectorCodes(backend: Backend, source: Matrix, options: Cod
     weights,
     start: given ?? (options.like && bookOf(options.like)),
     rounds: given ? 0 : undefined,
+    form: options.form?.fit,
     seed,
     signal,
   });
@@ -133,7 +144,10 @@ export async function vectorCodes(backend: Backend, source: Matrix, options: Cod
       kind: "codebook",
       codes: packCodes(codes, rows, cols / length, codeBits),
       codeBits,
-      book: options.book ?? encodeWeight(formatByName("f16"), [entries.rows, length], entries.data),
+      book:
+        options.book ??
+        options.form?.stored() ??
+        encodeWeight(formatByName("f16"), [entries.rows, length], entries.data),
     },
   };
   const coded: Weight = { shape, expression: { kind: "scaleGroups", scales, of } };
