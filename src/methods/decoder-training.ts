@@ -48,8 +48,12 @@ export interface TrainedDecoder {
 const WARMUP = 0.1;
 /** Share after which the encoder is done: codes are searched for, and stay between searches. */
 const CODED = 0.5;
-/** Searches, and of how many entries near the present one. */
+/**
+ * Searches at most, the steps for each of them at least, and the entries near the present one that are tried. A search draws
+ * all patches some 40 times over, or 80 where wider kernels reach further.
+ */
 const SEARCHES = 6;
+const STEPS_OF_SEARCH = 100;
 const NEAR = 8;
 /** What the distance of the latent from its codes counts: for the book, and for the encoder (β). */
 const PULL = { book: 1, encoder: 0.25 };
@@ -116,6 +120,7 @@ export async function trainDecoder(
 
   try {
     const [warmup, coded] = [WARMUP, CODED].map((share) => Math.ceil(share * steps));
+    const searches = Math.min(SEARCHES, Math.ceil(steps / STEPS_OF_SEARCH));
     const isTurn = (step: number, from: number, times: number) =>
       step >= from && (step - from) % Math.max(1, Math.floor((steps - from) / times)) === 0;
     let order = permutation(random, patches);
@@ -123,7 +128,7 @@ export async function trainDecoder(
     let best: TrainedDecoder | undefined;
     for (let step = 0; step < steps; step++) {
       if (step === warmup) await beginBook();
-      if (isTurn(step, coded, SEARCHES)) {
+      if (isTurn(step, coded, searches)) {
         await settle();
         fixed = await search(fixed ?? (await encodedAll()).codes);
       }
