@@ -95,7 +95,7 @@ candidates: ${candidates}
       });
     };
     await expect(write("{ x: { method: rtn, format: int4 } }", "a.txt")).rejects.toThrow(
-      "study: a.txt is the text of calibration and of report; give each its own",
+      "study: a.txt is the text of calibration and of report; give each its own, or its own part",
     );
     await expect(write("{ x: { method: rtn, formt: int4 } }", "c.txt")).rejects.toThrow(
       /study.yaml: x.*formt/,

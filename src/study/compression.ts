@@ -23,7 +23,9 @@ import { chosen } from "./grid.ts";
 const text = z.strictObject({
   /** Files, one after another. Paths start from the recipe's own folder. */
   files: z.array(z.string()).min(1),
-  /** So many bytes from the start. Default: all. */
+  /** Bytes that are left out at the start: parts of one file can have different roles. */
+  from: z.int().min(0).default(0),
+  /** So many bytes. Default: all that follow. */
   bytes: z.int().min(1).optional(),
   /** So many windows of it, evenly spread. Default: all. */
   windows: z.int().min(2).optional(),
@@ -279,32 +281,40 @@ async function runOne(
 
 interface NamedText extends Fingerprint {
   readonly text: string;
+  readonly files: readonly string[];
+  readonly from: number;
 }
 
 async function textOf(
-  { files, bytes }: z.output<typeof text>,
+  { files, from, bytes }: z.output<typeof text>,
   own: (path: string) => string,
 ): Promise<NamedText> {
   const parts: string[] = [];
   for (const file of files) parts.push(decodeText(baseName(file), await readText(own(file))));
-  const all = new TextEncoder().encode(parts.join("\n\n")).slice(0, bytes);
-  const name = files.map(baseName).join(", ");
-  return { ...(await fingerprint(name, all)), text: new TextDecoder().decode(all) };
+  const end = bytes === undefined ? undefined : from + bytes;
+  const all = new TextEncoder().encode(parts.join("\n\n")).slice(from, end);
+  const names = files.map(baseName);
+  const range = from === 0 && bytes === undefined ? "" : `, ${all.byteLength} bytes from ${from}`;
+  const text = new TextDecoder().decode(all);
+  return { ...(await fingerprint(`${names.join(", ")}${range}`, all)), text, files: names, from };
 }
 
 function plain({ name, bytes, sha256 }: NamedText): Fingerprint {
   return { name, bytes, sha256 };
 }
 
-/** Throws an InputError where a text stands in two places. */
+/** Throws an InputError where two roles have some text in common. */
 function checkApart(texts: { readonly [role: string]: NamedText }): void {
-  const roles = new Map<string, string>();
-  for (const [role, { name }] of Object.entries(texts)) {
-    for (const file of name.split(", ")) {
-      const other = roles.get(file);
-      if (other)
-        throw new InputError(`study: ${file} is the text of ${other} and of ${role}; give each its own`);
-      roles.set(file, role);
+  const roles = Object.entries(texts);
+  for (const [i, [role, a]] of roles.entries()) {
+    for (const [other, b] of roles.slice(i + 1)) {
+      const common = a.files.find((file) => b.files.includes(file));
+      const apart = a.from + a.bytes <= b.from || b.from + b.bytes <= a.from;
+      const ranges = a.files.join() === b.files.join() && apart;
+      if (common !== undefined && !ranges)
+        throw new InputError(
+          `study: ${common} is the text of ${role} and of ${other}; give each its own, or its own part`,
+        );
     }
   }
 }
