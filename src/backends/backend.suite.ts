@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { nearestE8P, pointOfE8P } from "../formats/e8p.ts";
 import { decodeWeight, encode, formatByName } from "../formats/index.ts";
 import { activationGroup } from "../formats/levels.ts";
 import { trellisValue } from "../formats/trellis.ts";
@@ -740,6 +741,31 @@ function linearAlgebra(open: () => Backend): void {
     }
   });
 
+  // Squares of eight differences, their sums and the shift are rounded, the norm's and the products' sums apart.
+  test("nearestE8p takes a point that is as near as any", async () => {
+    const backend = open();
+    for (const scale of [0.3, 1.03, 2.5]) {
+      const n = 33;
+      const x = normalTensor(generator(28), [n, 8], scale);
+      const codes = backend.upload(hostTensor([n], new Int32Array(n)));
+      const points = backend.zeros([n, 8]);
+      backend.nearestE8p(codes, points, backend.upload(x));
+      const [found, near] = [await backend.read(codes), await backend.read(points)];
+      const away = (i: number, point: ArrayLike<number>) => {
+        let sum = 0;
+        for (let j = 0; j < 8; j++) sum += (x.data[8 * i + j] - point[j]) ** 2;
+        return sum;
+      };
+      for (let i = 0; i < n; i++) {
+        const own = near.subarray(8 * i, 8 * i + 8);
+        expect(own).toEqual(pointOfE8P(found[i]));
+        const best = pointOfE8P(nearestE8P(x.data.subarray(8 * i, 8 * i + 8)));
+        const norms = away(i, new Float32Array(8)) + 12;
+        expect(away(i, own)).toBeLessThanOrEqual(away(i, best) + gamma(32) * norms);
+      }
+    }
+  });
+
   // What it finds costs what the reference's costs, up to the roundings of sums of that many terms.
   test("viterbi finds streams as near as the reference does, which its values are of", async () => {
     const backend = open();
@@ -750,25 +776,15 @@ function linearAlgebra(open: () => Backend): void {
       [2, 33, 4],
     ]) {
       const x = normalTensor(random, [n, length], 1);
-      const w = hostTensor(
-        [length],
-        (normals(random, length) as Float32Array).map((value) => value * value),
-      );
       const codes = backend.upload(hostTensor([n, length], new Int32Array(n * length)));
       const values = backend.zeros([n, length]);
-      backend.viterbi(codes, values, backend.upload(x), backend.upload(w), bits);
+      backend.viterbi(codes, values, backend.upload(x), bits);
       const [found, near] = [await backend.read(codes), await backend.read(values)];
-      const views = [
-        zeroView([n, length], "i32"),
-        zeroView([n, length]),
-        elementsView(x.shape, x.data),
-        elementsView(w.shape, w.data),
-      ];
+      const views = [zeroView([n, length], "i32"), zeroView([n, length]), elementsView(x.shape, x.data)];
       procedures.viterbi.run(views, [n, length, bits]);
       const cost = (of: ArrayLike<number>, i: number) => {
         let sum = 0;
-        for (let t = i * length; t < (i + 1) * length; t++)
-          sum += w.data[t % length] * (x.data[t] - of[t]) ** 2;
+        for (let t = i * length; t < (i + 1) * length; t++) sum += (x.data[t] - of[t]) ** 2;
         return sum;
       };
       for (let i = 0; i < n; i++) {
@@ -776,8 +792,8 @@ function linearAlgebra(open: () => Backend): void {
         expect(Math.abs(cost(near, i) - expected)).toBeLessThanOrEqual(gamma(4 * length) * expected);
         for (let t = 0; t < length; t++) {
           let state = 0;
-          for (let j = 0; j * bits < 12; j++) state |= found[i * length + ((t + j) % length)] << (j * bits);
-          expect(near[i * length + t]).toBe(trellisValue(state & 4095));
+          for (let j = 0; j * bits < 14; j++) state |= found[i * length + ((t + j) % length)] << (j * bits);
+          expect(near[i * length + t]).toBe(trellisValue(state & 16383));
         }
       }
     }

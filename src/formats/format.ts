@@ -213,6 +213,21 @@ export function storeF16(name: string, what: string, x: number): number {
   return stored;
 }
 
+/** `share` times the root mean square of every row of w (rows, cols), as fp16 keeps it. */
+export function rowScales(
+  name: string,
+  w: Float32Array,
+  rows: number,
+  cols: number,
+  share = 1,
+): Float32Array {
+  return Float32Array.from({ length: rows }, (_, r) => {
+    let sum = 0;
+    for (let c = 0; c < cols; c++) sum += w[r * cols + c] ** 2;
+    return storeF16(name, "scale", share * Math.sqrt(sum / Math.max(1, cols)));
+  });
+}
+
 /** A part's bytes as 16- or 32-bit elements: a view where they are aligned, else a copy. */
 export function elements<T>(
   part: Part,

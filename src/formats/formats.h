@@ -6,6 +6,8 @@
 #include "binary.h"
 #include "codebook.h"
 #include "codes.h"
+#include "e81b.h"
+#include "e8p.h"
 #include "f16.h"
 #include "int2.h"
 #include "int3.h"
@@ -57,7 +59,9 @@
   each(q6_k, Q6_K) \
   each(trellis2, Trellis2) \
   each(trellis3, Trellis3) \
-  each(trellis4, Trellis4)
+  each(trellis4, Trellis4) \
+  each(e8p, E8P) \
+  each(e81b, E81B)
 
 namespace lowbit::LOWBIT_BODY {
 

@@ -6,6 +6,7 @@ import { type Facts, formatSuite } from "./format.suite.ts";
 import type { GroupFormat } from "./format.ts";
 import { addFormat, clipped, decode, encode, formatByName, formats, integer } from "./index.ts";
 import { kQuantFacts } from "./k-quant.suite.ts";
+import { e8pPatterns, e81bPoint } from "./lattice.suite.ts";
 import { weightAt } from "./trellis.suite.ts";
 
 // Decoders written from the layouts alone: one weight at a time, bit by bit, in doubles.
@@ -159,13 +160,35 @@ facts.set("binary", {
 });
 for (const bits of [2, 3, 4]) {
   facts.set(`trellis${bits}`, {
-    weight({ codes, scales }, r, c, cols) {
-      return weightAt(codes.bytes, half(word(scales.bytes, 2 * r)), bits, cols, r, c);
+    weight({ codes, scales }, r, c) {
+      return weightAt(codes, half(word(scales.bytes, 2 * r)), bits, scales.shape[0], r, c);
     },
-    bits: 4 * bits + 16 / 768, // four rows take tiles of sixteen
+    bits: 4 * bits + 16 / 768, // four rows are filled up to sixteen
     searches: true,
   });
 }
+// The sign of the last place is that of the product of the others' and of one for a pattern that sums to an odd number.
+facts.set("e8p", {
+  weight({ codes, scales }, r, c, cols) {
+    const code = word(codes.bytes, 2 * (r * (cols / 8) + Math.floor(c / 8)));
+    const p = e8pPatterns[code % 256];
+    const low = Array.from({ length: 7 }, (_, i) => (Math.floor(code / 2 ** (8 + i)) % 2 ? -1 : 1));
+    const last = low.reduce((sum, sign, i) => sum + sign * p[i], 0) + p[7];
+    const signs = [...low, Math.abs(last) % 2 === 0 ? 1 : -1];
+    const shift = code < 2 ** 15 ? 0.25 : -0.25;
+    return Math.fround(half(word(scales.bytes, 2 * r)) * (signs[c % 8] * p[c % 8] + shift));
+  },
+  bits: 2 + 16 / 768,
+  searches: true,
+});
+facts.set("e81b", {
+  weight({ codes, scales }, r, c, cols) {
+    const code = codes.bytes[r * (cols / 8) + Math.floor(c / 8)];
+    return Math.fround(half(word(scales.bytes, 2 * r)) * e81bPoint(code)[c % 8]);
+  },
+  bits: 1 + 16 / 768,
+  searches: true,
+});
 for (const bits of [8, 6, 4, 3, 2]) {
   for (const offset of [false, true]) {
     for (const group of [undefined, 32, 64, 128]) {

@@ -5,6 +5,8 @@ import { PART_BYTES, type Parts, packedWeight, type Weight } from "../tensor/wei
 import { bf16 } from "./bf16.ts";
 import { binary } from "./binary.ts";
 import { composeWeight } from "./compose-weight.ts";
+import { e8p } from "./e8p.ts";
+import { e81b } from "./e81b.ts";
 import { f16 } from "./f16.ts";
 import { f32 } from "./f32.ts";
 import { type Format, type PartSpec, roundToNearest, valuesOf } from "./format.ts";
@@ -55,6 +57,8 @@ const all = new Map<string, Format>(
     q5_k,
     q6_k,
     ...([2, 3, 4] as const).map(trellis),
+    e8p,
+    e81b,
   ].map((format) => [format.name, format]),
 );
 

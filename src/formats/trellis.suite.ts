@@ -1,18 +1,19 @@
-/** A weight read bit by bit from the documented layout. */
+/** A weight of a matrix of so many rows, read bit by bit from the documented layout. */
 export function weightAt(
-  bytes: Uint8Array,
+  codes: { readonly bytes: Uint8Array; readonly shape: readonly number[] },
   scale: number,
   bits: number,
-  cols: number,
+  rows: number,
   r: number,
   c: number,
 ): number {
-  const tile = Math.floor(r / 16) * (cols / 16) + Math.floor(c / 16);
-  const t = (r % 16) * 16 + (c % 16);
+  const length = codes.shape[0] / Math.max(1, Math.floor(rows / 256));
+  const first = Math.floor(r / length) * length;
   let state = 0;
-  for (let i = 0; i < 12; i++) {
-    const bit = (t * bits + i) % (256 * bits);
-    state += ((bytes[tile * 32 * bits + (bit >> 3)] >> (bit & 7)) & 1) * 2 ** i;
+  for (let i = 0; i < 14; i++) {
+    const line = first + ((r - first + Math.floor(i / bits)) % length);
+    const bit = c * bits + (i % bits);
+    state += ((codes.bytes[line * codes.shape[1] + (bit >> 3)] >> (bit & 7)) & 1) * 2 ** i;
   }
   const x = Number((34038481n * BigInt(state) + 76625530n) % 2n ** 32n);
   const sum =

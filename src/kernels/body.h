@@ -41,6 +41,7 @@
 #include "look-up.cpp"
 #include "match-states.cpp"
 #include "momentum.cpp"
+#include "nearest-e8p.cpp"
 #include "nearest-entries.cpp"
 #include "neighbourhoods.cpp"
 #include "nested.cpp"

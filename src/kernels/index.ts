@@ -31,6 +31,7 @@ import { linear } from "./linear.ts";
 import { lookUp } from "./look-up.ts";
 import { matchStates } from "./match-states.ts";
 import { momentum } from "./momentum.ts";
+import { nearestE8p } from "./nearest-e8p.ts";
 import { nearestEntries } from "./nearest-entries.ts";
 import { neighbourhoods } from "./neighbourhoods.ts";
 import { nested } from "./nested.ts";
@@ -108,6 +109,7 @@ export const procedures = {
   gptqUpdate,
   nearestEntries,
   beamEntries,
+  nearestE8p,
   addClusters,
   viterbi,
 };

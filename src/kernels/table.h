@@ -56,6 +56,7 @@
   each(gptqUpdate) \
   each(nearestEntries) \
   each(beamEntries) \
+  each(nearestE8p) \
   each(addClusters) \
   each(viterbi)
 

@@ -26,6 +26,7 @@ import type { Decomposition, Rounding, TrainedMethod } from "./method.ts";
 import { onebit, onebitStart } from "./onebit.ts";
 import { paretoq } from "./paretoq.ts";
 import { qtip } from "./qtip.ts";
+import { quipSharp } from "./quip-sharp.ts";
 import { reallm } from "./reallm.ts";
 import { rtn } from "./rtn.ts";
 import { trilm, trilmRounding } from "./trilm.ts";
@@ -59,6 +60,7 @@ export const decompositions = {
   lr2vq,
   reallm,
   qtip,
+  "quip#": quipSharp,
   onebit: onebitStart,
   bitstack,
   lorc,

@@ -1,10 +1,14 @@
 import { z } from "zod";
 import type { Backend } from "../backends/backend.ts";
-import { packTrellis, TILE, tilesOf, trellis, trellisScales } from "../formats/trellis.ts";
-import { hostTensor, InputError, type Matrix } from "../tensor/tensor.ts";
+import { rowScales } from "../formats/format.ts";
+import { decodeWeight } from "../formats/index.ts";
+import { packTrellis, streamsOf, streamsOfColumn, trellis } from "../formats/trellis.ts";
+import { hostTensor, type Matrix, transposed } from "../tensor/tensor.ts";
 import { packedWeight, type Weight } from "../tensor/weight.ts";
 import type { Decomposition } from "./method.ts";
+import { reRound, rowFactors } from "./re-round.ts";
 import { rotated, rotatedHessian, rotationOf, unrotated } from "./rotation.ts";
+import { slices } from "./slices.ts";
 import { prepare, spreadErrors, spreadFactor } from "./spread-errors.ts";
 
 const options = z.strictObject({
@@ -12,6 +16,8 @@ const options = z.strictObject({
   bits: z.union([z.literal(2), z.literal(3), z.literal(4)]).default(2),
   /** Scale of a row as a share of its root mean square. Default: the one with the least error for Gaussian weights. */
   scale: z.number().positive().optional(),
+  /** Rounds of coding every column again with the others as they are, each as long as the first pass. */
+  sweeps: z.int().min(0).default(2),
   /** Share of its mean that is added to the diagonal of H. */
   damping: z.number().positive().default(0.01),
   /** Of the rotations' signs. */
@@ -24,13 +30,15 @@ export type QtipOptions = z.infer<typeof options>;
 const BEST_SCALE = { 2: 1.03, 3: 1.05, 4: 1.06 } as const;
 
 /**
- * QTIP: the matrix is rotated until its numbers look Gaussian, and coded tile by
- * tile in the bit-shift trellis `trellis2` … `trellis4`, sixteen columns at a
- * time, with errors spread over the columns to come.
+ * QTIP: the matrix is rotated until its numbers look Gaussian, and coded column
+ * by column in the bit-shift trellis `trellis2` … `trellis4`, with errors spread
+ * over the columns to come. Then columns are coded again with the others as
+ * they are, and at last the scales of the rows are fitted to the codes.
  *
  * Tseng, Sun, Hou and De Sa, 2024 (https://arxiv.org/abs/2406.11235), without
- * the tuning of its section 4. Scales are one a row, theirs one a matrix; a
- * tile's columns weigh as 1/U_jj², the loss that later columns leave.
+ * the tuning of its section 4. Scales are one a row, theirs one a matrix;
+ * streams run down a column, theirs through tiles of 16 × 16, inside of which
+ * errors cannot be spread.
  */
 export const qtip: Decomposition<QtipOptions> = {
   kind: "decomposition",
@@ -39,104 +47,108 @@ export const qtip: Decomposition<QtipOptions> = {
   calibrated: false,
   options,
 
-  check({ cols }) {
-    if (cols % TILE !== 0) {
-      throw new InputError(
-        `qtip: rows of ${cols} are not whole tiles of ${TILE}; keep this matrix in another format`,
-      );
-    }
-  },
+  check() {},
 
-  async decompose(
-    source,
-    { backend, H: hessian, signal },
-    { bits, scale = BEST_SCALE[bits], damping, seed },
-  ) {
+  async decompose(source, { backend, H: hessian, signal }, options) {
     const { W, H } = hessian ? await prepare("qtip", source, hessian, backend) : { W: source, H: undefined };
-    const { rows, cols } = W;
-    const rotation = rotationOf(rows, cols, seed);
+    const { bits, scale = BEST_SCALE[bits], seed } = options;
+    const rotation = rotationOf(W.rows, W.cols, seed);
     const turned = await rotated(backend, W, rotation);
-    const U =
-      H && (await spreadFactor(backend, await rotatedHessian(backend, H, rotation), { damping, signal }));
-    const codes = await trellisWeight(backend, turned, { bits, scale, U, signal });
-    return unrotated(codes, rotation);
+    const turnedH = H && (await rotatedHessian(backend, H, rotation));
+    return unrotated(await trellisWeight(backend, turned, turnedH, { ...options, scale, signal }), rotation);
   },
 };
 
-/** W in trellis codes: all tiles as they are, or with U sixteen columns after another, errors spread. */
+/** Multiplications, about, that finding a code takes as long as. */
+const SEARCH = 2 ** 16;
+
+/** W in trellis codes, without H each weight for itself. */
 async function trellisWeight(
   backend: Backend,
   W: Matrix,
-  { bits, scale, U, signal }: { bits: 2 | 3 | 4; scale: number; U?: Float32Array; signal?: AbortSignal },
+  H: Float32Array | undefined,
+  {
+    bits,
+    scale,
+    sweeps,
+    damping,
+    signal,
+  }: Omit<QtipOptions, "scale"> & { scale: number; signal?: AbortSignal },
 ): Promise<Weight> {
-  const { rows, cols, data } = W;
-  const scales = trellisScales("qtip", data, rows, cols, scale);
-  const down = Math.ceil(rows / TILE);
-  const across = cols / TILE;
-  const codes = new Uint8Array(down * across * TILE * TILE);
+  const { rows, cols } = W;
   const format = trellis(bits);
-  const stored = () =>
-    packedWeight([rows, cols], format.name, packTrellis(format, codes, scales, rows, cols));
-  if (!U) {
-    const found = await search(backend, tilesOf(data, scales, rows, cols), ones(TILE), bits);
-    codes.set(found.codes);
-    return stored();
+  const { streams, length } = streamsOf(rows);
+  const codes = new Uint8Array(streams * length * cols);
+  const scales = rowScales("qtip", W.data, rows, cols, scale);
+  const keep = (c: number, from: number, to: number, found: Int32Array) => {
+    for (let t = from; t < to; t++) codes[t * cols + c] = found[t];
+  };
+  const coded = () => {
+    const parts = packTrellis(format, codes, scales, rows, cols);
+    return packedWeight([rows, cols], format.name, parts);
+  };
+
+  if (!H) {
+    const { data } = transposed(W);
+    for (const [from, to] of slices(0, cols, streams * length * SEARCH)) {
+      const columns = Array.from({ length: to - from }, (_, i) =>
+        streamsOfColumn(data.subarray((from + i) * rows, (from + i + 1) * rows), scales),
+      );
+      const x = new Float32Array(columns.length * streams * length);
+      for (const [i, column] of columns.entries()) x.set(column, i * column.length);
+      const found = await search(backend, x, length, bits);
+      for (let c = from; c < to; c++)
+        keep(c, 0, streams * length, found.codes.subarray((c - from) * streams * length));
+    }
+    return coded();
   }
-  await spreadErrors(
-    backend,
-    W,
-    U,
-    { together: TILE, block: 8 * TILE, signal },
-    async ({ first, column, factor }) => {
-      const strip = new Float32Array(rows * TILE);
-      for (let j = 0; j < TILE; j++) {
-        const w = column(first + j);
-        for (let r = 0; r < rows; r++) strip[r * TILE + j] = w[r];
-      }
-      const weights = Float32Array.from({ length: TILE }, (_, j) => (factor(0, 0) / factor(j, j)) ** 2);
-      const found = await search(backend, tilesOf(strip, scales, rows, TILE), weights, bits);
-      const Ŵ = new Float32Array(rows * TILE);
-      for (let r = 0; r < rows; r++) {
-        const at = Math.floor(r / TILE) * TILE * TILE + (r % TILE) * TILE;
-        for (let j = 0; j < TILE; j++) Ŵ[j * rows + r] = scales[r] * found.values[at + j];
-      }
-      for (let tile = 0; tile < down; tile++) {
-        const own = found.codes.subarray(tile * TILE * TILE, (tile + 1) * TILE * TILE);
-        codes.set(own, (tile * across + first / TILE) * TILE * TILE);
-      }
-      return Ŵ;
-    },
-  );
-  return stored();
+
+  const column = async (w: Float32Array) => {
+    const found = await search(backend, streamsOfColumn(w, scales), length, bits);
+    return { codes: found.codes, Ŵ: scales.map((scale, r) => scale * found.values[r]) };
+  };
+  const U = await spreadFactor(backend, H, { damping, signal });
+  await spreadErrors(backend, W, U, { signal }, async (turn) => {
+    const found = await column(turn.column(turn.first));
+    keep(turn.first, 0, streams * length, found.codes);
+    return found.Ŵ;
+  });
+  for (let sweep = 0; sweep < sweeps; sweep++) {
+    let found: Awaited<ReturnType<typeof column>>;
+    await reRound(
+      backend,
+      W,
+      decodeWeight(coded()),
+      H,
+      { rowsTogether: length, damping, signal },
+      async (_, T) => {
+        found = await column(T);
+        return found.Ŵ;
+      },
+      (c, row) => keep(c, row, row + length, found.codes),
+    );
+  }
+  const factors = await rowFactors(backend, W, decodeWeight(coded()), H, { signal });
+  for (const [r, factor] of factors.entries()) scales[r] = Math.f16round(scales[r] * factor);
+  return coded();
 }
 
-/** The codes of tiles (n, 256) and what they stand for; `weights` (16) are those of a tile's columns. */
+/** The codes of streams x (n·length) and what they stand for. */
 async function search(
   backend: Backend,
   x: Float32Array,
-  weights: Float32Array,
+  length: number,
   bits: number,
 ): Promise<{ codes: Int32Array; values: Float32Array }> {
-  const length = TILE * TILE;
   const shape = [x.length / length, length];
-  const codes = backend.upload(hostTensor(shape, new Int32Array(x.length)));
-  const values = backend.zeros(shape);
-  const tiles = backend.upload(hostTensor(shape, x));
-  const w = backend.upload(
-    hostTensor(
-      [length],
-      Float32Array.from({ length }, (_, t) => weights[t % TILE]),
-    ),
-  );
-  backend.viterbi(codes, values, tiles, w, bits);
-  const found = {
-    codes: (await backend.read(codes)) as Int32Array,
-    values: (await backend.read(values)) as Float32Array,
+  const tensors = {
+    codes: backend.upload(hostTensor(shape, new Int32Array(x.length))),
+    values: backend.zeros(shape),
+    x: backend.upload(hostTensor(shape, x)),
   };
-  for (const t of [codes, values, tiles, w]) backend.free(t);
-  return found;
-}
-
-function ones(n: number): Float32Array {
-  return new Float32Array(n).fill(1);
+  backend.viterbi(tensors.codes, tensors.values, tensors.x, bits);
+  const codes = (await backend.read(tensors.codes)) as Int32Array;
+  const values = (await backend.read(tensors.values)) as Float32Array;
+  for (const t of Object.values(tensors)) backend.free(t);
+  return { codes, values };
 }
