@@ -55,7 +55,7 @@ export const e81b: OpaqueFormat = {
 };
 
 /** Scale of a row as a share of its root mean square where Gaussian numbers lose the least, as measured. */
-const BEST_SHARE = 1;
+const BEST_SHARE = 1 / 0.61;
 
 /** Stored parts of codes (rows, cols/8) and the scales of the rows. */
 export function packE81B(codes: ArrayLike<number>, scales: Float32Array, cols: number) {
