@@ -1,6 +1,6 @@
 import { codeBitsFor, codesShape, packCodes } from "../formats/codebook.ts";
-import { roundToNearest } from "../formats/format.ts";
-import { encode, encodeWeight, formatByName, formats } from "../formats/index.ts";
+import { partOf, roundToNearest } from "../formats/format.ts";
+import { encode, encodeWeight, formatByName, formats, partBytes } from "../formats/index.ts";
 import { ADAMW4_BLOCK, adamw4Scales } from "../kernels/adamw4.ts";
 import { ADAMW8_BLOCK } from "../kernels/adamw8.ts";
 import type { KernelName, ProcedureName } from "../kernels/index.ts";
@@ -1004,11 +1004,22 @@ function withZeroRow(t: HostTensor): HostTensor {
   return t;
 }
 
-/** A random matrix in a packed format, its second row zero. */
-export function packedTensor(random: Random, format: string, rows: number, cols: number, scale = 1): Weight {
-  const w = withZeroRow(normalTensor(random, [rows, cols], scale / Math.sqrt(cols)));
-  const parts = encode(formatByName(format), matrix(rows, cols, w.data as Float32Array));
-  return packedWeight([rows, cols], format, parts);
+/** A random matrix in a packed format, its second row zero; codes that only a search finds are random themselves. */
+export function packedTensor(random: Random, name: string, rows: number, cols: number, scale = 1): Weight {
+  const format = formatByName(name);
+  const spread = scale / Math.sqrt(cols);
+  if (format.kind === "opaque" && format.codeBits < 16) {
+    const parts = format.parts(rows, cols).map((spec) => {
+      const data =
+        spec.name === "scales"
+          ? Float16Array.from({ length: rows }, (_, r) => (r === 1 ? 0 : spread))
+          : Uint8Array.from({ length: partBytes(spec) }, () => 256 * random());
+      return [spec.name, partOf(spec.dtype, spec.shape, data)];
+    });
+    return packedWeight([rows, cols], name, Object.fromEntries(parts));
+  }
+  const w = withZeroRow(normalTensor(random, [rows, cols], spread));
+  return packedWeight([rows, cols], name, encode(format, matrix(rows, cols, w.data as Float32Array)));
 }
 
 function fits(format: string, rows: number, cols: number): boolean {
