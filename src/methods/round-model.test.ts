@@ -3,12 +3,15 @@ import { tmpdir } from "node:os";
 import { expect, it } from "vitest";
 import { openReference } from "../backends/reference.ts";
 import { decodeWeight, formatByName } from "../formats/index.ts";
-import { rounding } from "./compressor.ts";
+import { onlyPart, partsOf } from "../tensor/weight.ts";
+import { decomposition, rounding } from "./compressor.ts";
 import { gptq } from "./gptq.ts";
 import type { Context, Rounding } from "./method.ts";
+import { reallm } from "./reallm.ts";
 import { type RoundingPlan, roundedModel } from "./round-model.ts";
 import { rtn } from "./rtn.ts";
 import { sourceOf, tinyModel } from "./tiny-model.suite.ts";
+import { tuningSchema } from "./tune-block.ts";
 
 const calibration = [Int32Array.from({ length: 32 }, (_, i) => (7 * i) % 50), Int32Array.of(1, 2, 3)];
 const int4 = formatByName("int4");
@@ -110,4 +113,56 @@ it("keeps embedding and head in 16 bits and norms as they are", async () => {
   expect(weights.get("model.embed_tokens.weight")!.expression).toMatchObject({ format: "f16" });
   const norm = "model.norm.weight";
   expect(decodeWeight(weights.get(norm)!)).toEqual(decodeWeight(await source.read(norm)));
+});
+
+const sentences = Array.from({ length: 10 }, (_, s) =>
+  Int32Array.from({ length: 32 }, (_, i) => (7 * i * (s + 1) + s * s + i * i) % 50),
+);
+const tuning = tuningSchema.parse({ epochs: 3, batch: 2, rate: 0.01 });
+
+it("tuning the scales lowers what a block loses on windows that it did not learn", async () => {
+  const backend = openReference();
+  const model = tinyModel(2);
+  const input = { model, source: sourceOf(model), name: "tiny", backend };
+  const int2 = { linear: rounding(rtn, formatByName("int2-offset")), calibration: sentences };
+  const { layers, weights } = await roundedModel(input, { ...int2, tuning });
+  expect(backend.bytesInUse()).toBe(0);
+  for (const { tuned } of layers) expect(tuned!.after).toBeLessThan(0.9 * tuned!.before);
+  const plain = await roundedModel(input, int2);
+  for (const [name, weight] of plain.weights) {
+    if (!name.endsWith("_proj.weight")) continue;
+    const [before, after] = [weight, weights.get(name)!].map((w) => onlyPart(w).parts);
+    expect(after.codes).toEqual(before.codes);
+    expect(after.scales).not.toEqual(before.scales);
+  }
+});
+
+it("PV-Tuning moves codes too, and never to a larger held-out error than tuning alone", async () => {
+  const backend = openReference();
+  const model = tinyModel(1);
+  const input = { model, source: sourceOf(model), name: "tiny", backend };
+  const linear = decomposition(reallm, { bits: 2, rank: 0 });
+  const plan = { linear, calibration: sentences, tuning };
+  const alone = await roundedModel(input, plan);
+  const codes = { share: 0.05, rounds: 3, rate: 0.1 };
+  const both = await roundedModel(input, { ...plan, tuning: { ...tuning, codes } });
+  expect(both.layers[0].tuned!.before).toBe(alone.layers[0].tuned!.before);
+  expect(both.layers[0].tuned!.after).toBeLessThan(alone.layers[0].tuned!.after);
+  const codesOf = ({ weights }: typeof both) =>
+    [...weights.values()].flatMap((w) => [...partsOf(w)].filter(([path]) => path.endsWith("codes")));
+  expect(codesOf(both)).not.toEqual(codesOf(alone));
+  expect(backend.bytesInUse()).toBe(0);
+});
+
+it("tuning what a matrix does not have, or on one window, is refused", async () => {
+  const model = tinyModel(1);
+  const input = { model, source: sourceOf(model), name: "tiny", backend: openReference() };
+  const linear = rounding(rtn, int4);
+  const books = { ...tuning, parts: ["codebooks" as const] };
+  await expect(roundedModel(input, { linear, calibration: sentences, tuning: books })).rejects.toThrow(
+    "tuning: these matrices have none of codebooks; name other parts, or add a rank or magnitudes",
+  );
+  await expect(roundedModel(input, { linear, calibration: sentences.slice(0, 1), tuning })).rejects.toThrow(
+    "tuning: needs at least 2 windows of calibration text, got 1",
+  );
 });
