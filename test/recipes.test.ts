@@ -10,7 +10,12 @@ import { planTraining } from "../src/verbs/plan-training.ts";
 const folder = join(import.meta.dirname, "../recipes");
 const temporary = mkdtempSync(join(tmpdir(), "lowbit-recipes-"));
 afterAll(() => rmSync(temporary, { recursive: true, force: true }));
-const names = readdirSync(folder).filter((name) => name.endsWith(".yaml") && name !== "spectra.yaml");
+// Of studies, and of `lowbit tune`.
+const studies = ["low-bits-babyllama.yaml", "low-bits.yaml", "spectra.yaml"];
+const tunings = ["int2.1.yaml", "qlora.yaml", "sqft.yaml"];
+const names = readdirSync(folder).filter(
+  (name) => name.endsWith(".yaml") && ![...studies, ...tunings].includes(name),
+);
 const text = join(import.meta.dirname, "../../shared/data/text-classics");
 
 test("there is a recipe for each way to begin with", () => {
@@ -39,6 +44,20 @@ test("the recipe of bundled:bilm computes what its training's record says", asyn
   expect(recipe).toMatchObject(trained);
   expect(recipe.data).toMatchObject({ heldOut: data.heldOut, packing: data.packing });
 });
+
+test.each(tunings)(
+  "%s tunes a stored model of any sizes, and says so where it is given none",
+  async (name) => {
+    const path = join(folder, name);
+    const sizes = { dim: 64, layers: 1, heads: 2, ffn: 96, context: 32 };
+    const { recipe } = await openRecipe(path, [], { spec: "bundled:float", sizes });
+    expect(recipe).toMatchObject({ from: "bundled:float", model: sizes });
+    await expect(openRecipe(path)).rejects.toThrow();
+    await expect(
+      openRecipe(path, ["model={dim: 64, layers: 1, heads: 2, ffn: 96, context: 32}", "from=x"]),
+    ).rejects.toThrow("use lowbit tune MODEL");
+  },
+);
 
 describe("each recipe passes a dry run, and starts from a model of its sizes", () => {
   test.skipIf(!existsSync(text)).each(names)("%s (needs ../shared/data/text-classics)", async (name) => {

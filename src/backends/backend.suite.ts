@@ -550,6 +550,18 @@ async function largeResults(backend: Backend): Promise<Elements[]> {
       floats([513, 5]),
       floats([513, 5]),
     ],
+    [
+      "snap",
+      floats([513, 260]),
+      hostTensor(
+        [513, 260],
+        Int32Array.from({ length: 513 * 260 }, (_, i) => (i * 7) % 16),
+      ),
+      floats([16]),
+      floats([513, 5]),
+      floats([513, 5]),
+      1,
+    ],
     ["addRow", floats([513, 257]), floats([257])],
     ["combine", floats([513, 257]), floats([513, 257]), 0.3, 0.7],
     ["learnedStep", floats([513, 257]), floats([513]), 2],

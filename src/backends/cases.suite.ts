@@ -309,6 +309,32 @@ function weightCases(
     const [s, o] = [floats([rows, groups]), floats([rows, groups], 0.1)];
     add("lookUp", `${rows}×${vectors}, ${entries} of ${d}`, floats([entries, d]), some, s, o);
   }
+  for (const [rows, cols, levels, groups] of [
+    [1, 1, 2, 1],
+    [33, 6, 4, 3],
+    [65, 40, 16, 5],
+    [17, 5, 256, 1],
+    [0, 3, 4, 1],
+  ]) {
+    const codes = Array.from({ length: rows * cols }, (_, i) => ((i * 7 + 3) % (levels + 2)) - 1);
+    const some = hostTensor([rows, cols], Int32Array.from(codes));
+    const grid = hostTensor(
+      [levels],
+      Float32Array.from({ length: levels }, (_, k) => (k - levels / 2) / levels),
+    );
+    const [s, o] = [floats([rows, groups]), hostTensor([rows, groups], new Float32Array(rows * groups))];
+    for (const keepsZeros of [0, 1])
+      add(
+        "snap",
+        `${rows}×${cols}, ${levels} levels, ${keepsZeros}`,
+        floats([rows, cols]),
+        some,
+        grid,
+        s,
+        o,
+        keepsZeros,
+      );
+  }
   add("pickColumns", "twice, never and outside", floats([3, 5]), ids([4, 0, 4, 4, -1, 5, 2]));
   for (const block of [1, 2, 4, 8, 16, 32, 64, 512]) {
     for (const rows of [0, 1, 3]) add("hadamard", `${rows}×${3 * block}`, floats([rows, 3 * block]), block);
@@ -847,6 +873,21 @@ export function nonFiniteCases(): Case[] {
         floats([3, 3]),
       ],
     },
+    {
+      name: "snap",
+      label: "",
+      args: [
+        floats([3, 6]),
+        hostTensor(
+          [3, 6],
+          Int32Array.from({ length: 18 }, (_, n) => n % 4),
+        ),
+        floats([4]),
+        floats([3, 2]),
+        floats([3, 2]),
+        0,
+      ],
+    },
     { name: "hadamard", label: "", args: [floats([3, 32]), 32] },
     { name: "hadamard", label: "small", args: [floats([3, 16]), 4] },
     { name: "combine", label: "", args: [floats([3, 19]), floats([3, 19]), 0.3, 0.7] },
@@ -923,6 +964,9 @@ export function wrongShapes(): Case<KernelName | ProcedureName>[] {
     ["join", t(2, 3), t(3, 2)],
     ["lookUp", t(4, 2), hostTensor([2, 3], new Int32Array(6)), t(2, 4), t(2, 4)],
     ["lookUp", t(4, 2), hostTensor([2, 3], new Int32Array(6)), t(2, 3), t(2, 1)],
+    ["snap", t(2, 4), hostTensor([2, 3], new Int32Array(6)), t(4), t(2, 2), t(2, 2), 0],
+    ["snap", t(2, 4), hostTensor([2, 4], new Int32Array(8)), t(4), t(2, 3), t(2, 3), 0],
+    ["snap", t(2, 4), hostTensor([2, 4], new Int32Array(8)), t(257), t(2, 2), t(2, 2), 0],
     ["hadamard", t(2, 12), 8],
     ["hadamard", t(2, 12), 3],
     ["hadamard", t(2, 12), 0],

@@ -23,6 +23,7 @@ const rounds: ReadonlySet<KernelName> = new Set([
   "learnedStep",
   "nested",
   "roundRows",
+  "snap",
 ]);
 const smooth = kernelCases().filter(
   ({ name, args }) =>

@@ -13,6 +13,7 @@ import { inspect } from "./inspect.ts";
 import { study } from "./study.ts";
 import { tokenize } from "./tokenize.ts";
 import { train } from "./train.ts";
+import { tune } from "./tune.ts";
 import { watch } from "./watch.ts";
 
 /** Runs one command line; gives the exit status: 0 done, 1 failed, 2 wrong usage or bad input, 130 interrupted. */
@@ -27,6 +28,7 @@ export async function main(args: readonly string[]): Promise<number> {
     convert,
     delta,
     train,
+    tune,
     watch,
     study,
     generate,

@@ -1,12 +1,11 @@
 import type { Command } from "commander";
 import type { Job, Record } from "../record/record.ts";
-import { watchInThread } from "../server/worker.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { type PlanResult, planTraining } from "../verbs/plan-training.ts";
-import { type TrainOptions, type TrainResult, train as trainModel } from "../verbs/train.ts";
+import { type TrainOptions, train as trainModel } from "../verbs/train.ts";
 import { execute, realNumber, type SharedOptions, sharedOptions, wholeNumber } from "./command.ts";
 import { duration, size } from "./progress.ts";
-import { servedAt } from "./serving.ts";
+import { count, showTrained, watched } from "./training.ts";
 
 interface Options extends SharedOptions, Omit<TrainOptions, "recipe" | "out" | "memory"> {
   readonly out?: string;
@@ -42,49 +41,9 @@ export function train(program: Command): void {
     return execute(
       options,
       (job) => (watch === undefined ? run(job) : watched(out, watch, () => run(job))),
-      show,
+      showTrained,
     );
   });
-}
-
-/** Shows the page of a folder for as long as the work in it takes. */
-async function watched<R>(out: string, port: number | true, work: () => Promise<R>): Promise<R> {
-  const page = await watchInThread(out, port === true ? undefined : port);
-  process.stderr.write(`${servedAt(page.url, port)}\n`);
-  try {
-    return await work();
-  } finally {
-    await page.close();
-  }
-}
-
-function show(record: Record<TrainResult>): string {
-  const {
-    steps,
-    tokens,
-    tokensPerSecond,
-    trainingSeconds,
-    optimizer,
-    validation,
-    rollbacks,
-    memory,
-    generated,
-    chosen,
-  } = record;
-  const { loss, lossStandardError } = validation;
-  const error = lossStandardError === null ? "" : ` ± ${lossStandardError.toFixed(4)}`;
-  const peak = memory.peak === undefined ? "" : `, ${size(memory.peak)} of tensors`;
-  return [
-    `${steps} steps, ${count(tokens)} tokens in ${duration(trainingSeconds)} (${tokensPerSecond.toFixed(0)} tokens/s${peak})`,
-    ...(generated
-      ? [`text of ${count(generated.tokens)} tokens in ${count(generated.texts)} parts, written by a model`]
-      : []),
-    ...(chosen ? [`only these learned: ${chosen.map(({ name }) => name).join(", ")}`] : []),
-    ...rollbacks.map(({ at, to, why }) => `step ${at}: ${why}; went back to step ${to}`),
-    `optimizer ${optimizer.name}, ${optimizer.stateBytesPerParameter.toFixed(2)} bytes of state per parameter`,
-    `validation loss ${loss.toFixed(4)}${error} nats per token, measured on the model as stored`,
-    ...(validation.widths ?? []).map(({ bits, loss: at }) => `  read at ${bits} bits ${at.toFixed(4)}`),
-  ].join("\n");
 }
 
 function showPlan(record: Record<PlanResult>): string {
@@ -104,8 +63,4 @@ function showPlan(record: Record<PlanResult>): string {
     `training    ${count(steps)} steps, ${count(tokens)} tokens`,
     `time        ${time}`,
   ].join("\n");
-}
-
-function count(n: number): string {
-  return n.toLocaleString("en-US");
 }

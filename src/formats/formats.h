@@ -2,6 +2,7 @@
 // TypeScript finds its number by the name of its stem. Formats that are not
 // here come as `codes` or as f32.
 #pragma once
+#include "affine8.h"
 #include "bf16.h"
 #include "binary.h"
 #include "codebook.h"
@@ -15,6 +16,9 @@
 #include "int6.h"
 #include "int8.h"
 #include "iq4_nl.h"
+#include "nf2.h"
+#include "nf3.h"
+#include "nf4.h"
 #include "q2_k.h"
 #include "q3_k.h"
 #include "q4_0.h"
@@ -57,11 +61,15 @@
   each(q4_k, Q4_K) \
   each(q5_k, Q5_K) \
   each(q6_k, Q6_K) \
+  each(nf4, NF4) \
+  each(nf3, NF3) \
+  each(nf2, NF2) \
   each(trellis2, Trellis2) \
   each(trellis3, Trellis3) \
   each(trellis4, Trellis4) \
   each(e8p, E8P) \
-  each(e81b, E81B)
+  each(e81b, E81B) \
+  each(affine8, Affine8)
 
 namespace lowbit::LOWBIT_BODY {
 

@@ -7,6 +7,7 @@ import type { GroupFormat } from "./format.ts";
 import { addFormat, clipped, decode, encode, formatByName, formats, integer } from "./index.ts";
 import { kQuantFacts } from "./k-quant.suite.ts";
 import { e8pPatterns, e81bPoint } from "./lattice.suite.ts";
+import { normalFloatLevels } from "./normal-float.ts";
 import { weightAt } from "./trellis.suite.ts";
 
 // Decoders written from the layouts alone: one weight at a time, bit by bit, in doubles.
@@ -198,6 +199,32 @@ for (const bits of [8, 6, 4, 3, 2]) {
   }
 }
 
+facts.set("affine8", {
+  weight({ codes, steps, offsets }, r, c, cols) {
+    const at = r * cols + c;
+    const [step, offset] = [steps, offsets].map(({ bytes }) => half(word(bytes, 2 * Math.floor(at / 256))));
+    return Math.fround(Math.fround(step * codes.bytes[at]) + offset);
+  },
+  bits: 8 + 32 / 256,
+});
+for (const bits of [4, 3, 2] as const) {
+  for (const group of [undefined, 32, 64, 128] as const) {
+    facts.set(`nf${bits}${group ? `-g${group}` : ""}`, {
+      weight({ codes, scales }, r, c, cols) {
+        const bytesPerRow = Math.ceil((cols * bits) / 8);
+        let code = 0;
+        for (let b = 0; b < bits; b++) {
+          const bit = c * bits + b;
+          code += (Math.floor(codes.bytes[r * bytesPerRow + (bit >> 3)] / 2 ** (bit & 7)) % 2) * 2 ** b;
+        }
+        const g = group ? r * (cols / group) + Math.floor(c / group) : r;
+        return Math.fround(half(word(scales.bytes, 2 * g)) * normalFloatLevels(bits)[code]);
+      },
+      bits: bits + 16 / (group ?? 768),
+    });
+  }
+}
+
 /** bfloat16 by its definition. */
 function bfloat(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1;
@@ -371,6 +398,65 @@ describe("distortion of Gaussian weights, unit variance (methods.md 2.2)", () =>
     for (let scale = 0.01; scale < 4; scale += 0.01)
       expect(error(scale)).toBeGreaterThanOrEqual(least * (1 - 1e-6));
   });
+});
+
+describe("NormalFloat", () => {
+  // methods.md 5.2, and 2.5 for three and two bits.
+  const published = [
+    -1, -0.6961928, -0.5250731, -0.3949175, -0.2844414, -0.1847734, -0.09105, 0, 0.0795803, 0.1609302,
+    0.2461123, 0.3379152, 0.4407098, 0.562617, 0.7229568, 1,
+  ];
+
+  it("has the published levels", () => {
+    for (const [code, level] of normalFloatLevels(4).entries()) expect(level).toBeCloseTo(published[code], 6);
+    const three = [-1, -0.478629, -0.217142, 0, 0.16093, 0.337915, 0.562617, 1];
+    for (const [code, level] of normalFloatLevels(3).entries()) expect(level).toBeCloseTo(three[code], 5);
+    for (const [code, level] of normalFloatLevels(2).entries())
+      expect(level).toBeCloseTo([-1, 0, 0.337915, 1][code], 5);
+  });
+
+  it.each([4, 3, 2] as const)("are quantiles of the normal distribution: %i bits", (bits) => {
+    const half = 2 ** (bits - 1);
+    const last = (1 - 1 / 32 + (1 - 1 / 30)) / 2;
+    const furthest = quantile(last);
+    for (const [code, level] of normalFloatLevels(bits).entries()) {
+      const p =
+        code < half
+          ? 1 - last + (code * (last - 0.5)) / (half - 1)
+          : 0.5 + ((code - half + 1) * (last - 0.5)) / half;
+      expect(level).toBeCloseTo(quantile(p) / furthest, 6);
+    }
+  });
+
+  it("loses what is known of normal weights in groups of 64", () => {
+    const n = 2 ** 19;
+    const w = matrix(n / 128, 128, normals(generator(9), n));
+    for (const [name, expected] of [
+      ["nf4-g64", 0.00846],
+      ["nf2-g64", 0.319],
+    ] as const) {
+      const format = formatByName(name);
+      const decoded = decode(format, encode(format, w), w.rows, w.cols);
+      const error = w.data.reduce((sum, x, i) => sum + (x - decoded[i]) ** 2, 0) / n;
+      expect(Math.abs(error / expected - 1)).toBeLessThan(0.03);
+    }
+  });
+
+  /** Φ⁻¹ by bisection of Simpson's rule. */
+  function quantile(p: number): number {
+    let [low, high] = [-4, 4];
+    for (let i = 0; i < 50; i++) {
+      const x = (low + high) / 2;
+      let sum = 0;
+      const [steps, h] = [400, x / 400];
+      for (let k = 0; k <= steps; k++) {
+        sum += (k === 0 || k === steps ? 1 : k % 2 ? 4 : 2) * Math.exp(-((k * h) ** 2) / 2);
+      }
+      if (0.5 + (sum * h) / 3 / Math.sqrt(2 * Math.PI) < p) low = x;
+      else high = x;
+    }
+    return (low + high) / 2;
+  }
 });
 
 describe("clip search", () => {

@@ -2,6 +2,7 @@ import { checkFinite as checkFloats } from "../tensor/finite.ts";
 import { nearestName } from "../tensor/nearest-name.ts";
 import { InputError, type Matrix, matrix, sizeOf } from "../tensor/tensor.ts";
 import { PART_BYTES, type Parts, packedWeight, type Weight } from "../tensor/weight.ts";
+import { affine8 } from "./affine8.ts";
 import { bf16 } from "./bf16.ts";
 import { binary } from "./binary.ts";
 import { composeWeight } from "./compose-weight.ts";
@@ -12,6 +13,7 @@ import { f32 } from "./f32.ts";
 import { type Format, type PartSpec, roundToNearest, valuesOf } from "./format.ts";
 import { type IntegerBits, integer } from "./integer.ts";
 import { iq4_nl } from "./iq4_nl.ts";
+import { normalFloat } from "./normal-float.ts";
 import { q2_k } from "./q2_k.ts";
 import { q3_k } from "./q3_k.ts";
 import { q4_0 } from "./q4_0.ts";
@@ -41,6 +43,7 @@ const all = new Map<string, Format>(
     ...widths.flatMap((bits) =>
       [false, true].flatMap((offset) => groups.map((group) => integer(bits, { offset, group }))),
     ),
+    ...([4, 3, 2] as const).flatMap((bits) => groups.map((group) => normalFloat(bits, group))),
     tq2_0,
     tq1_0,
     trits,
@@ -59,6 +62,7 @@ const all = new Map<string, Format>(
     ...([2, 3, 4] as const).map(trellis),
     e8p,
     e81b,
+    affine8,
   ].map((format) => [format.name, format]),
 );
 
@@ -82,8 +86,8 @@ export function formatByName(name: string): Format {
   if (format) return format;
   throw new InputError(
     `format: no format is called ${JSON.stringify(name)}; did you mean ${nearestName(name, formats.keys())}? There are ` +
-      `${[...formats.keys()].filter((known) => !known.startsWith("int")).join(", ")} and int8, int6, int4, int3, int2 ` +
-      `with -offset, -g32, -g64, -g128 as wanted`,
+      `${[...formats.keys()].filter((known) => !/^(int|nf)\d/.test(known)).join(", ")}, int8, int6, int4, int3, int2 ` +
+      `with -offset, -g32, -g64, -g128 as wanted, and nf4, nf3, nf2 with -g32, -g64, -g128`,
   );
 }
 

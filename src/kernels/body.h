@@ -55,6 +55,7 @@
 #include "scale-columns.cpp"
 #include "scale-rows.cpp"
 #include "sign.cpp"
+#include "snap.cpp"
 #include "soft-loss.cpp"
 #include "split-bf16.cpp"
 #include "squared-norm.cpp"

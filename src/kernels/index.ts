@@ -45,6 +45,7 @@ import { roundRows } from "./round-rows.ts";
 import { scaleColumns } from "./scale-columns.ts";
 import { scaleRows } from "./scale-rows.ts";
 import { sign } from "./sign.ts";
+import { snap } from "./snap.ts";
 import { softLoss } from "./soft-loss.ts";
 import { splitBf16 } from "./split-bf16.ts";
 import { squaredNorm } from "./squared-norm.ts";
@@ -77,6 +78,7 @@ export const kernels = {
   scaleColumns,
   lookUp,
   join,
+  snap,
   pickColumns,
   hadamard,
   addRow,

@@ -26,6 +26,7 @@
   each(scaleColumns) \
   each(join) \
   each(lookUp) \
+  each(snap) \
   each(pickColumns) \
   each(hadamard) \
   each(addRow) \

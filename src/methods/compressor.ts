@@ -5,7 +5,7 @@ import { InputError, type Matrix } from "../tensor/tensor.ts";
 import { packedWeight, type Weight } from "../tensor/weight.ts";
 import { allocate, leastBytes } from "./allocate.ts";
 import type { Candidate, Context, Decomposition, Mixture, Rounding, Shared, StackMeasure } from "./method.ts";
-import { type AdapterOptions, withAdapter } from "./tunable.ts";
+import { type AdapterOptions, checkRank, withAdapter } from "./tunable.ts";
 
 /** A method with all that was chosen for it: what makes the matrices of linear layers smaller. */
 export interface Compressor {
@@ -140,11 +140,7 @@ export function adapted(compressor: Compressor, options: AdapterOptions): Compre
     format: undefined,
     stacked: undefined,
     check({ rows, cols }) {
-      const most = Math.min(rows, cols);
-      if (options.rank > most)
-        throw new InputError(
-          `tuning: a rank of ${options.rank} is more than ${most}, the most of ${rows}×${cols}`,
-        );
+      checkRank(options.rank, [rows, cols]);
       compressor.check({ rows, cols });
     },
     compress: async (W, context) => withAdapter(await compressor.compress(W, context), options),

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { roundF16 } from "../tensor/half.ts";
-import { generator } from "../tensor/random.ts";
+import { generator, seedOf } from "../tensor/random.ts";
 import { matrix } from "../tensor/tensor.ts";
 import { packLevels } from "./exact-levels.ts";
 import type { TrainedMethod, TrainedRounding } from "./method.ts";
@@ -68,9 +68,7 @@ export const frozenTernary: TrainedMethod<z.infer<typeof options>> = {
 
 /** The matrix of a name: n numbers −1, 0 or 1, always the same for the same seed, name and density. */
 export function randomTrits(seed: number, name: string, n: number, density: number): Int8Array {
-  let mixed = seed ^ 0x811c9dc5; // FNV-1a over the name, begun from the seed
-  for (let i = 0; i < name.length; i++) mixed = Math.imul(mixed ^ name.charCodeAt(i), 0x01000193);
-  const random = generator(mixed);
+  const random = generator(seedOf(name, seed));
   return Int8Array.from({ length: n }, () => {
     const u = random();
     return u >= density ? 0 : u < density / 2 ? -1 : 1;

@@ -22,13 +22,15 @@ import { lplr } from "./lplr.ts";
 import { lqLora } from "./lq-lora.ts";
 import { lr2vq } from "./lr2vq.ts";
 import { matquant } from "./matquant.ts";
-import type { Decomposition, Rounding, TrainedMethod } from "./method.ts";
+import type { Decomposition, Rounding, TrainedMethod, TunedMethod } from "./method.ts";
 import { onebit, onebitStart } from "./onebit.ts";
 import { paretoq } from "./paretoq.ts";
+import { qlora, qloraBase } from "./qlora.ts";
 import { qtip } from "./qtip.ts";
 import { quipSharp } from "./quip-sharp.ts";
 import { reallm } from "./reallm.ts";
 import { rtn } from "./rtn.ts";
+import { sqft, sqftMerge } from "./sqft.ts";
 import { trilm, trilmRounding } from "./trilm.ts";
 import { vptq } from "./vptq.ts";
 
@@ -53,6 +55,9 @@ export const trainedMethods = {
   "llm-qat": llmQat,
 } as const satisfies { [name: string]: TrainedMethod };
 
+/** Methods that train something of a model that is stored already, by name. */
+export const tunedMethods = { qlora, sqft } as const satisfies { [name: string]: TunedMethod };
+
 /** Methods that put a matrix together from several parts, by name. */
 export const decompositions = {
   aqlm,
@@ -68,6 +73,8 @@ export const decompositions = {
   "lq-lora": lqLora,
   lplr,
   "int2.1": int21,
+  qlora: qloraBase,
+  sqft: sqftMerge,
   bitdelta,
   "delta-come": deltaCome,
 } as const;

@@ -7,6 +7,7 @@ import type { Model, ModelConfig } from "../models/model.ts";
 import type { Job } from "../record/record.ts";
 import type { HostTensor, Matrix, Tensor } from "../tensor/tensor.ts";
 import type { Weight } from "../tensor/weight.ts";
+import type { Tunable } from "./tunable.ts";
 
 /** Where a paper is: authors, year, title or URL. */
 interface Named {
@@ -29,6 +30,8 @@ export interface Context extends Job {
    * (methods/fisher.ts); for methods that need it.
    */
   readonly fisher?: Float32Array;
+  /** The matrix as the model stores it, for methods that change what is stored. */
+  readonly stored?: () => Promise<Weight>;
   /** Told which shapes were compared for this matrix, and which were left out and why. */
   readonly tried?: (shapes: readonly Tried[], left: readonly string[]) => void;
 }
@@ -161,6 +164,28 @@ export interface TrainedRounding extends Named {
     parameters: Readonly<Record<string, HostTensor>>,
     at: Moment,
   ): Promise<Weight>;
+}
+
+/**
+ * A stored matrix of which something is trained while the rest stays packed: what moves, how the layer computes with it,
+ * and the weight that stores just that function.
+ */
+export interface Tuned extends Pick<Tunable, "parameters" | "open"> {
+  /** The matrix with these values; what needs arithmetic as the layer does it asks the same backend. */
+  stored(values: ReadonlyMap<string, Float32Array>, backend: Backend): Weight | Promise<Weight>;
+}
+
+/** What is trained of the matrices of a model that is stored already; no matrix of floats is kept. */
+export interface Tuning extends Named {
+  readonly kind: "tuning";
+  /** The matrix called `name` as it is trained; an InputError where this weight cannot be. */
+  tuned(weight: Weight, name: string): Tuned;
+}
+
+/** A way to tune, with what a recipe may set under `options`. */
+export interface TunedMethod<Options = unknown> extends Named {
+  readonly options: z.ZodType<Options>;
+  with(options: Options): Tuning;
 }
 
 /** A way to train, with what a recipe may set under `options`. */

@@ -247,6 +247,7 @@ function stepsOf(
         backend,
         name: spec.name,
         H,
+        stored: () => read(spec),
         fisher: await fisher?.of(spec.name),
         tried: (tried, left) => compared.set(spec.name, left.length === 0 ? { tried } : { tried, left }),
       };

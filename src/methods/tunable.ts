@@ -1,14 +1,23 @@
+import { z } from "zod";
 import type { Backend } from "../backends/backend.ts";
 import { unpackCodes } from "../formats/codebook.ts";
 import { numbersOf } from "../formats/compose-weight.ts";
 import { type GroupFormat, partOf } from "../formats/format.ts";
 import { decodeWeight, encodeWeight, formatByName } from "../formats/index.ts";
-import { compound } from "../kernels/compound.ts";
+import { compound, tensorsOf } from "../kernels/compound.ts";
 import type { Operations } from "../kernels/index.ts";
 import { roundingRules, storedScale } from "../kernels/round-rows.ts";
 import { generator, normals } from "../tensor/random.ts";
 import { halfEven } from "../tensor/rounding.ts";
-import { type HostTensor, hostTensor, type Matrix, matrix, sizeOf, type Tensor } from "../tensor/tensor.ts";
+import {
+  type HostTensor,
+  hostTensor,
+  InputError,
+  type Matrix,
+  matrix,
+  sizeOf,
+  type Tensor,
+} from "../tensor/tensor.ts";
 import { type Expression, type Part, packedWeight, type Weight } from "../tensor/weight.ts";
 
 /** The parts of a weight that tuning may move; codes, orders and rotations stay. */
@@ -31,6 +40,8 @@ export interface Tunable {
 }
 
 export interface OpenTunable {
+  /** What stays, on the backend. */
+  readonly kept: ReadonlySet<Tensor>;
   /** The matrix for one forward pass, of parameters that are on the backend. */
   tensor(ops: Operations, values: ReadonlyMap<string, Tensor>): Tensor;
   free(): void;
@@ -57,12 +68,14 @@ export function tunable(weight: Weight, moves: ReadonlySet<TunedPart>): Tunable 
   return {
     parameters,
     open(backend) {
-      const kept: Tensor[] = [];
+      const kept = new Set<Tensor>();
       const build = root.open((value) => {
-        kept.push(backend.keep(backend.upload(value)));
-        return kept[kept.length - 1];
+        const t = backend.keep(backend.upload(value));
+        tensorsOf(t, kept);
+        return t;
       });
       return {
+        kept,
         tensor: build,
         free() {
           for (const t of kept) backend.free(t);
@@ -357,15 +370,24 @@ function reshaped(part: Part, shape: readonly number[]): Part {
   return { ...part, shape };
 }
 
-/** What is added to a weight so that it can be tuned. */
-export interface AdapterOptions {
-  /** Of a low-rank part; 0 for none. */
-  readonly rank: number;
+/** What is added to a weight so that it can be tuned: keys of a schema. */
+export const adapterKeys = {
+  /** Of a low-rank part that is added to every matrix; 0 for none. */
+  rank: z.int().min(0).default(0),
   /** How its factors are stored. */
-  readonly factors: string;
-  /** A 16-bit number for each row. */
-  readonly magnitudes: boolean;
-  readonly seed: number;
+  factors: z.enum(["f16", "int8", "int4"]).default("f16"),
+  /** Whether every row gets a 16-bit number of its own. */
+  magnitudes: z.boolean().default(false),
+  seed: z.int().default(0),
+};
+
+export type AdapterOptions = z.output<z.ZodObject<typeof adapterKeys>>;
+
+/** Throws an InputError for a rank that a matrix (rows, cols) cannot have. */
+export function checkRank(rank: number, [rows, cols]: readonly number[]): void {
+  const most = Math.min(rows, cols);
+  if (rank > most)
+    throw new InputError(`tuning: a rank of ${rank} is more than ${most}, the most of ${rows}×${cols}`);
 }
 
 /**

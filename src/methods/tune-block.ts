@@ -11,7 +11,7 @@ import { generator, permutation } from "../tensor/random.ts";
 import { type HostTensor, hostTensor, InputError, matrix, type Tensor } from "../tensor/tensor.ts";
 import type { Weight } from "../tensor/weight.ts";
 import { recode } from "./pv-tuning.ts";
-import { type Tunable, tunable, tunedParts } from "./tunable.ts";
+import { adapterKeys, type Tunable, tunable, tunedParts } from "./tunable.ts";
 
 /** How the parts of a block's matrices are tuned. */
 export const tuningSchema = z.strictObject({
@@ -28,12 +28,7 @@ export const tuningSchema = z.strictObject({
   patience: z.int().min(1).default(3),
   /** Sequences of a step. */
   batch: z.int().min(1).default(8),
-  /** Of a low-rank part that is added to every matrix; 0 for none. */
-  rank: z.int().min(0).default(0),
-  /** How its factors are stored. */
-  factors: z.enum(["f16", "int8", "int4"]).default("f16"),
-  /** Whether every row gets a 16-bit number of its own. */
-  magnitudes: z.boolean().default(false),
+  ...adapterKeys,
   /**
    * PV-Tuning: codes move too, in rounds of one pass that lets the matrices move freely and of tuning the parts again, as long
    * as the held-out error falls.
@@ -47,7 +42,6 @@ export const tuningSchema = z.strictObject({
       rate: z.number().positive().default(0.1),
     })
     .optional(),
-  seed: z.int().default(0),
 });
 
 export type TuningOptions = z.output<typeof tuningSchema>;

@@ -27,7 +27,7 @@ export class Fit {
     this.#backend = backend;
     this.#norm = keep(backend.zeros([1]));
     this.tensors = new Map(all.map(([name, value]) => [name, keep(backend.upload(value))]));
-    this.#sizes = new Map(all.map(([name, { data }]) => [name, rootMeanSquare(data as Float32Array)]));
+    this.#sizes = new Map(all.map(([name, value]) => [name, paceOf(value)]));
     this.#states = new Map(
       all.map(([name, { shape }]) => [
         name,
@@ -66,7 +66,9 @@ export class Fit {
   }
 }
 
-function rootMeanSquare(values: Float32Array): number {
+/** The size of a tensor's first values, by which its rate counts: their root mean square, or a least size. */
+export function paceOf({ data }: HostTensor): number {
+  const values = data as Float32Array;
   const mean = values.reduce((sum, v) => sum + v * v, 0) / Math.max(1, values.length);
   return Math.max(LEAST_SIZE, Math.sqrt(mean));
 }

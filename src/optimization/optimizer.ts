@@ -7,6 +7,8 @@ export interface Parameter {
   readonly tensor: Tensor;
   readonly decays: boolean;
   readonly role: Role;
+  /** What its rate is multiplied by. Default 1. */
+  readonly pace?: number;
 }
 
 /** What every optimizer is told, whatever it does with it. */
@@ -123,9 +125,9 @@ export class RuleOptimizer implements Optimizer {
     const { backend, squaredNorm: norm } = this;
     const met = gradients.filter((gradient) => gradient !== undefined);
     for (const [i, gradient] of met.entries()) backend.squaredNorm(norm, gradient, i > 0 ? 1 : 0);
-    for (const [i, { tensor, decays }] of this.#parameters.entries()) {
+    for (const [i, { tensor, decays, pace = 1 }] of this.#parameters.entries()) {
       const gradient = gradients[i];
-      const at = { step, rate, decay: decays ? decay : 0, norm };
+      const at = { step, rate: rate * pace, decay: decays ? decay : 0, norm };
       if (gradient) this.#rules[i].move(backend, tensor, gradient, this.#tensors(i), at);
     }
   }

@@ -63,3 +63,10 @@ export function permutation(random: Random, n: number): Uint32Array {
   }
   return order;
 }
+
+/** A seed for what is called `name`, of a run's seed: FNV-1a over the name, begun from the seed. */
+export function seedOf(name: string, seed: number): number {
+  let mixed = seed ^ 0x811c9dc5;
+  for (let i = 0; i < name.length; i++) mixed = Math.imul(mixed ^ name.charCodeAt(i), 0x01000193);
+  return mixed;
+}

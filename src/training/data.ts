@@ -50,7 +50,7 @@ const schema = z.strictObject({
         "needs a list of names of files, a share between 0 and 1 like { share: 0.01 }, or another text like { text: FILE }",
     },
   ),
-  /** Either a vocabulary size to train one on the training text, or a tokenizer.json. */
+  /** Either a vocabulary size to train one on the training text, or a tokenizer.json. Default: that of the model that the run starts from. */
   tokenizer: z
     .strictObject({
       train: count.optional(),
@@ -75,7 +75,7 @@ export const dataSchema = schema.superRefine(({ text, generate, tokenizer, heldO
   if (generate === undefined) {
     if (text === undefined)
       refuse(["text"], "needs a file, a folder or a data set (or generate, and a model writes it)");
-    if ((train === undefined) === (file === undefined)) refuse(["tokenizer"], "needs either train or file");
+    if (train !== undefined && file !== undefined) refuse(["tokenizer"], "needs either train or file");
     return;
   }
   if (text !== undefined) refuse(["text"], "leave it out where generate says who writes");

@@ -1,13 +1,14 @@
 import type { Backend } from "../backends/backend.ts";
 import type { JsonObject, NamedBytes } from "../files/index.ts";
 import { WIDTHS_KEY } from "../files/widths.ts";
-import { encode, formatByName } from "../formats/index.ts";
+import { encode, encodeWeight, formatByName } from "../formats/index.ts";
 import type { Moment, TrainedRounding, Width } from "../methods/method.ts";
 import { configJson } from "../models/index.ts";
 import type { Model } from "../models/model.ts";
 import type { Job } from "../record/record.ts";
 import { type HostTensor, hostTensor, InputError, matrix } from "../tensor/tensor.ts";
 import { packedWeight, type Weight } from "../tensor/weight.ts";
+import type { TunedBase } from "./trainer.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 
 /** What stands beside the weights in a trained model's folder. */
@@ -62,6 +63,26 @@ export async function storedWeights(
     }
   }
   return weights;
+}
+
+/** The same of a tuned model: what was not trained is what it was. */
+export async function tunedWeights(
+  model: Model,
+  parameters: ReadonlyMap<string, Float32Array>,
+  { weights, tuned }: TunedBase,
+  other: string,
+  backend: Backend,
+): Promise<Map<string, Weight>> {
+  const stored = new Map<string, Weight>();
+  for (const { name, shape } of model.tensors) {
+    const values = Object.entries(besideOf(name, parameters)).map(
+      ([path, { data }]) => [path, data as Float32Array] as const,
+    );
+    const whole = parameters.get(name);
+    const weight = whole ? encodeWeight(formatByName(other), shape, whole) : weights.get(name)!;
+    stored.set(name, (await tuned.get(name)?.stored(new Map(values), backend)) ?? weight);
+  }
+  return stored;
 }
 
 /** What was trained beside a matrix, by its own names. */

@@ -10,6 +10,7 @@ import { checkTeacherSizes } from "./loss.ts";
 import { modelOf } from "./model.ts";
 import { type Recipe, roundingOf } from "./recipe.ts";
 import { largestChosen } from "./sensitive.ts";
+import type { TunedStart } from "./start.ts";
 import { Trainer } from "./trainer.ts";
 
 /** Scratch of the largest kernels, mostly a tile of logits (kernels/cross-entropy.cpp); of the backend, not of tensors. */
@@ -51,9 +52,10 @@ export async function planMemory(
   recipe: Recipe,
   vocabulary: number,
   teacher?: CountedTeacher,
+  base?: TunedStart,
 ): Promise<MemoryPlan> {
   const { batch, microBatch, model: sizes } = recipe;
-  const model = modelOf(recipe, vocabulary);
+  const model = base?.model ?? modelOf(recipe, vocabulary);
   if (teacher) checkTeacherSizes(teacher.model, model, recipe.loss);
   const backend = teacher?.backend ?? openCounting();
   const before = backend.bytesInUse();
@@ -65,13 +67,15 @@ export async function planMemory(
     rounding: roundingOf(recipe),
     start: zerosOf(model),
     teacher,
+    base,
   });
-  const { weights, gradients, states } = trainer.bytes();
+  const { weights: trained, gradients, states } = trainer.bytes();
+  const weights = base ? backend.bytesInUse() - before - states : trained;
   const ids = new Int32Array(sequences * sizes.context);
   await trainer.step({ sequences, inputs: ids, targets: ids }, 1, 0, 0);
   const peak = backend.takePeakBytes();
   trainer.dispose();
-  const checkpoint = 2 * (weights + states);
+  const checkpoint = 2 * (trained + states);
   return {
     weights,
     gradients,
@@ -136,14 +140,15 @@ export async function checkFits(
   vocabulary: number,
   room: Room,
   teacher?: CountedTeacher,
+  base?: TunedStart,
 ): Promise<MemoryPlan> {
-  const plan = await planMemory(recipe, vocabulary, teacher);
+  const plan = await planMemory(recipe, vocabulary, teacher, base);
   if (fits(plan, room)) return plan;
   const has = Math.min(room.backend, room.machine);
   const fixed = plan.weights + plan.gradients + plan.optimizerStates + (plan.teacher ?? 0);
   throw new InputError(
     `memory: training needs ${size(plan.total)} (${size(fixed)} of them whatever the batch), ` +
-      `${size(has)} are there; ${await whatWouldFit(recipe, vocabulary, room, teacher)}`,
+      `${size(has)} are there; ${await whatWouldFit(recipe, vocabulary, room, teacher, base)}`,
   );
 }
 
@@ -152,9 +157,10 @@ async function whatWouldFit(
   vocabulary: number,
   room: Room,
   teacher: CountedTeacher | undefined,
+  base: TunedStart | undefined,
 ): Promise<string> {
   const would = async (change: Partial<Recipe>) =>
-    fits(await planMemory({ ...recipe, ...change }, vocabulary, teacher), room);
+    fits(await planMemory({ ...recipe, ...change }, vocabulary, teacher, base), room);
   const { batch, model } = recipe;
   const parts = Array.from({ length: recipe.microBatch }, (_, i) => recipe.microBatch - i).filter(
     (n) => batch % n === 0,
@@ -165,6 +171,7 @@ async function whatWouldFit(
       if (await would({ microBatch, recompute })) return `microBatch: ${microBatch}${also} would fit`;
     }
   }
+  if (base) return "no microBatch would fit; take a shorter model.context, or a smaller model";
   if (recipe.loss.states) return "no microBatch would fit; take a smaller teacher and model";
   const smallest = { microBatch: 1, recompute: true };
   let least = 0; // layers that fit, and those that do not

@@ -242,7 +242,7 @@ export function factsOf({ log, header, samples, events = [] }: Seen): [name: str
   const rollbacks = events.filter(({ event }) => event === "rollback").length;
   say("rollbacks", rollbacks === 0 ? undefined : grouped(rollbacks));
   const sample = samples.at(-1);
-  if (header && sample?.matrices.every(({ zeros }) => zeros !== undefined)) {
+  if (header && sample?.matrices.length && sample.matrices.every(({ zeros }) => zeros !== undefined)) {
     const zeros = sample.matrices.reduce((sum, matrix) => sum + matrix.zeros!, 0);
     say(
       "zeros",

@@ -1,9 +1,10 @@
 import { readSmall } from "../files/disk.ts";
 import { isObject } from "../files/json.ts";
 import { paths } from "../files/node.ts";
+import { tunedMethods } from "../methods/index.ts";
 import { baseName } from "../record/make.ts";
 import { InputError } from "../tensor/tensor.ts";
-import { parseYaml, type Recipe, type RecipeInput, readRecipe } from "./recipe.ts";
+import { parseYaml, type Recipe, type RecipeInput, readRecipe, tuningOf } from "./recipe.ts";
 
 /** A recipe longer than this is not one. */
 const LARGEST_RECIPE = 1 << 20;
@@ -13,15 +14,37 @@ type Raw = { readonly [key: string]: unknown };
 /**
  * The recipe in a YAML file, with `set` over it, and the folder from which its
  * paths start; those of a recipe given as it is start from the current one.
- * A file may say only what differs from another one: `extends: FILE`.
+ * A file may say only what differs from another one: `extends: FILE`. A recipe that tunes a `stored` model has its sizes.
  */
 export async function openRecipe(
   recipe: string | RecipeInput,
   set: readonly string[] = [],
+  stored?: StoredModel,
 ): Promise<{ recipe: Recipe; base: string }> {
-  if (typeof recipe !== "string") return { recipe: readRecipe(recipe, "recipe", set), base: "." };
-  const raw = await readExtending(recipe, []);
-  return { recipe: readRecipe(raw, baseName(recipe), set), base: paths().dirname(recipe) };
+  const { dirname, resolve } = paths();
+  const [raw, where, base] =
+    typeof recipe === "string"
+      ? [await readExtending(recipe, []), baseName(recipe), dirname(recipe)]
+      : [recipe, "recipe", "."];
+  const full = stored ? merged({ model: stored.sizes }, raw) : raw;
+  const from = stored && { from: placed(stored.spec, resolve(".")) };
+  const read = readRecipe(from ? merged(full, from) : full, where, set);
+  const tunes = tuningOf(read) !== undefined;
+  if (tunes && !stored)
+    throw new InputError(
+      `${where}: family ${read.family} tunes a model that is stored; use lowbit tune MODEL`,
+    );
+  if (stored && !tunes)
+    throw new InputError(
+      `${where}: family ${read.family} trains floats, with lowbit train; to tune a stored model use ${Object.keys(tunedMethods).join(" or ")}`,
+    );
+  return { recipe: read, base };
+}
+
+/** A model that is tuned, as commands name models; a recipe for it need not repeat its sizes. */
+export interface StoredModel {
+  readonly spec: string;
+  readonly sizes: Partial<Recipe["model"]>;
 }
 
 /** What a recipe's file says, of training or of a study; an InputError when it is too long or no YAML. */

@@ -2,8 +2,8 @@ import { parse } from "yaml";
 import { z } from "zod";
 import { fillsRow } from "../formats/format.ts";
 import { formatByName } from "../formats/index.ts";
-import { trainedMethods } from "../methods/index.ts";
-import type { TrainedMethod, TrainedRounding } from "../methods/method.ts";
+import { trainedMethods, tunedMethods } from "../methods/index.ts";
+import type { TrainedMethod, TrainedRounding, TunedMethod, Tuning } from "../methods/method.ts";
 import { optimizerSchema, scheduleSchema } from "../optimization/options.ts";
 import { checkedBy } from "../tensor/schema-words.ts";
 import { InputError } from "../tensor/tensor.ts";
@@ -14,10 +14,13 @@ import { spikesSchema } from "./spikes.ts";
 
 const count = z.int().min(1);
 const positive = z.number().positive();
-const families = ["float", ...Object.keys(trainedMethods)] as [string, ...string[]];
+const families = ["float", ...Object.keys(trainedMethods), ...Object.keys(tunedMethods)] as [
+  string,
+  ...string[],
+];
 
 const schema = z.strictObject({
-  /** `float` for plain weights, or a way to train of src/methods, by name. */
+  /** `float` for plain weights, or a way to train or to tune of src/methods, by name. */
   family: z.enum(families),
   /** What the family may be told, as its file says. */
   options: z.record(z.string(), z.unknown()).optional(),
@@ -100,12 +103,22 @@ export interface Recipe extends Omit<Checked, "model" | "microBatch" | "formats"
   readonly formats: { readonly linear: string; readonly other: string };
 }
 
-/** How a recipe's family rounds its weights in training; undefined for `float`. */
+/** What a recipe's family trains of a stored model; undefined for families that train models of floats. */
+export function tuningOf({ family, options }: Pick<Recipe, "family" | "options">): Tuning | undefined {
+  const method = tunedMethodOf(family);
+  return method?.with(method.options.parse(options));
+}
+
+function tunedMethodOf(family: string): TunedMethod | undefined {
+  return Object.hasOwn(tunedMethods, family) ? tunedMethods[family as keyof typeof tunedMethods] : undefined;
+}
+
+/** How a recipe's family rounds its weights in training; undefined for `float`, and for a family that tunes. */
 export function roundingOf({
   family,
   options,
 }: Pick<Recipe, "family" | "options">): TrainedRounding | undefined {
-  if (family === "float") return undefined;
+  if (!Object.hasOwn(trainedMethods, family)) return undefined;
   const method: TrainedMethod = trainedMethods[family as keyof typeof trainedMethods];
   return method.with(method.options.parse(options));
 }
@@ -148,7 +161,39 @@ export function readRecipe(input: unknown, where: string, set: readonly string[]
   );
   needs(batch % microBatch === 0, `microBatch ${microBatch} must divide batch ${batch}`);
 
+  const { train, file } = recipe.data.tokenizer;
+  needs(
+    recipe.data.generate !== undefined || (train ?? file ?? recipe.from) !== undefined,
+    "data.tokenizer: needs either train or file (or from, a model that has one)",
+  );
   checkOnly(recipe, needs);
+  const tuned = tunedMethodOf(family);
+  if (tuned) {
+    const own = checkedBy(tuned.options, recipe.options ?? {}, {
+      where,
+      above: ["options"],
+      after: ` (family ${family})`,
+    });
+    needs(
+      formats.linear === undefined,
+      `formats.linear: family ${family} keeps the formats of the model that it tunes; leave it out`,
+    );
+    needs(
+      !recipe.keepOptimizer,
+      `keepOptimizer: family ${family} begins with states of its own; leave it out`,
+    );
+    needs(
+      recipe.only === undefined || Array.isArray(recipe.only),
+      `only.sensitive: family ${family} needs a list of names`,
+    );
+    return {
+      ...recipe,
+      options: own as Checked["options"],
+      model: { ...model, kvHeads },
+      microBatch,
+      formats: { ...formats, linear: AS_STORED },
+    };
+  }
   const method: TrainedMethod | undefined = trainedMethods[family as keyof typeof trainedMethods];
   // Some options have no default, so that none at all is as wrong as an empty object.
   const options =
@@ -193,6 +238,9 @@ function checkOnly(
   const fits = [model.dim, model.ffn].every((cols) => fillsRow(format, cols));
   needs(fits, `only.format ${name} cannot hold rows of ${model.dim} (dim) and ${model.ffn} (ffn) weights`);
 }
+
+/** In the place of a format, where matrices keep theirs. */
+const AS_STORED = "as stored";
 
 /** What `--set key=value` assignments say, as one object. */
 export function settingsOf(assignments: readonly string[]): { [key: string]: unknown } {

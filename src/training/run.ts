@@ -8,7 +8,7 @@ import type { Job } from "../record/record.ts";
 import type { Weight } from "../tensor/weight.ts";
 import { BatchOrder, spread, windowCount } from "./batches.ts";
 import type { Reached } from "./checkpoint.ts";
-import { storedWeights } from "./finish.ts";
+import { storedWeights, tunedWeights } from "./finish.ts";
 import type { OpenWriter } from "./generated.ts";
 import { learn, type RecordOf } from "./learn.ts";
 import { type Rollback, readEvents, readLog } from "./log.ts";
@@ -18,7 +18,7 @@ import { windowsOf } from "./packing.ts";
 import { type Recipe, roundingOf } from "./recipe.ts";
 import type { RunFolder } from "./run-folder.ts";
 import { type Damage, damages, type LossOf, type Measured, rememberedDamages } from "./sensitive.ts";
-import { checkTokenizer, type Start, startWeights, takeOver } from "./start.ts";
+import { checkTokenizer, type Start, startWeights, type TunedStart, takeOver } from "./start.ts";
 import { openText, type Sources, type TokenizedText } from "./text.ts";
 import type { TokenFile } from "./token-file.ts";
 import { type OptimizerReport, Trainer } from "./trainer.ts";
@@ -69,6 +69,8 @@ export interface RunPlaces {
   readonly sources: Sources;
   readonly folder: RunFolder;
   readonly start?: Start;
+  /** The same start, where it is tuned. */
+  readonly base?: TunedStart;
   readonly teacher?: Teacher;
   /** The model that writes the text, where one does. */
   readonly openWriter?: OpenWriter;
@@ -84,7 +86,7 @@ export interface RunPlaces {
  */
 export async function runTraining(
   recipe: Recipe,
-  { sources, folder, start, teacher, openWriter, recordOf }: RunPlaces,
+  { sources, folder, start, base, teacher, openWriter, recordOf }: RunPlaces,
   backend: Backend,
   job: Job,
   reached: Reached = () => {},
@@ -100,10 +102,10 @@ export async function runTraining(
     }
     const order = new BatchOrder(recipe.seed, windows.count, recipe.batch);
     const steps = recipe.steps ?? order.stepsPerPass;
-    const model = modelOf(recipe, text.vocabulary.tokenizer.vocabulary);
+    const model = base?.model ?? modelOf(recipe, text.vocabulary.tokenizer.vocabulary);
     if (teacher) checkTeacher(teacher, { model, tokenizer: text.vocabulary.tokenizer }, recipe.loss);
     const rounding = roundingOf(recipe);
-    const weightsAtStart = start && (await startWeights(start, model));
+    const weightsAtStart = start && !base ? await startWeights(start, model) : undefined;
     const chosen =
       weightsAtStart &&
       (await chosenLayers(
@@ -122,9 +124,11 @@ export async function runTraining(
       start: weightsAtStart,
       optimizerSteps: recipe.keepOptimizer ? start?.state?.optimizerSteps : 0,
       teacher: teacher?.running,
+      base,
     });
-    const stored = async (step: number) =>
-      storedWeights(
+    const stored = async (step: number) => {
+      if (base) return tunedWeights(model, await trainer.parameters(), base, recipe.formats.other, backend);
+      return storedWeights(
         model,
         await trainer.parameters(),
         recipe.formats,
@@ -132,8 +136,9 @@ export async function runTraining(
         backend,
         job,
       );
+    };
     try {
-      if (start) takeOver(trainer, start, recipe);
+      if (start && !base) takeOver(trainer, start, recipe);
       await learn({
         recipe,
         steps,
@@ -142,7 +147,7 @@ export async function runTraining(
         text,
         folder,
         backend,
-        model,
+        model: base?.stored ?? model,
         trainer,
         stored,
         chosen,
@@ -168,7 +173,7 @@ export async function runTraining(
       );
       const tokens = Math.round(steps * recipe.batch * context * (1 - windows.padding));
       return {
-        model,
+        model: base?.stored ?? model,
         weights,
         vocabulary: text.vocabulary,
         steps,

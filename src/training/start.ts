@@ -3,19 +3,22 @@ import type { ModelFile } from "../files/index.ts";
 import { openModel, ropeOrder, snapshotOf } from "../files/index.ts";
 import { paths } from "../files/node.ts";
 import { checkFinite, decodeWeight } from "../formats/index.ts";
+import type { Tuned } from "../methods/method.ts";
 import { describe } from "../models/index.ts";
+import { llama } from "../models/llama.ts";
 import type { Model, ModelConfig } from "../models/model.ts";
 import { fingerprint } from "../record/make.ts";
 import type { Fingerprint, Job } from "../record/record.ts";
 import { type HostTensor, hostTensor, InputError, naming, sizeOf } from "../tensor/tensor.ts";
+import type { Weight } from "../tensor/weight.ts";
 import { tokenizerFrom } from "../tokenizers/index.ts";
 import type { Tokenizer } from "../tokenizers/tokenizer.ts";
 import { type Checkpoint, readState, STATE_FILE } from "./checkpoint.ts";
 import { differences } from "./differences.ts";
 import { modelOf } from "./model.ts";
-import type { Recipe } from "./recipe.ts";
+import { type Recipe, tuningOf } from "./recipe.ts";
 import { placed } from "./recipe-file.ts";
-import type { Trainer } from "./trainer.ts";
+import { isChosen, type Trainer, type TunedBase } from "./trainer.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 
 /** The model that a run starts from. */
@@ -39,7 +42,8 @@ export async function openStart(recipe: Recipe, base: string, job: Job): Promise
   const file = await openModel(spec, job);
   try {
     const model = naming(file.name, () => describe(file.config));
-    checkSizes(file.name, model.config, modelOf(recipe, model.config.vocabulary).config);
+    if (tuningOf(recipe)) checkTunable(file.name, model.config, recipe);
+    else checkSizes(file.name, model.config, modelOf(recipe, model.config.vocabulary).config);
     const snapshot = await snapshotOf(spec);
     const path = snapshot && paths().join(snapshot.folder, STATE_FILE);
     const state = path !== undefined && (await whatIs(path)) === "file" ? await readState(path) : undefined;
@@ -67,6 +71,12 @@ async function fingerprintsOf(file: ModelFile, state: Checkpoint | undefined): P
     bytes += data.byteLength;
   }
   return [model, { name: `${file.name} ${STATE_FILE}`, bytes, sha256: hash.digest("hex") }];
+}
+
+/** A tuned model keeps its config; its context may be shorter while it is tuned. */
+function checkTunable(name: string, { context }: ModelConfig, { model }: Recipe): void {
+  if (model.context <= context) return;
+  throw new InputError(`model.context: ${model.context} is more than the ${context} of ${name}; lower it`);
 }
 
 /**
@@ -149,6 +159,40 @@ export async function startWeights(
     }
   }
   return weights;
+}
+
+/**
+ * A start that is tuned: its weights as they are stored, and what its family trains of the linear matrices that the
+ * recipe names, all of them unless told.
+ */
+export async function tunedStart(
+  { file, model }: Start,
+  recipe: Recipe,
+  { signal }: Job,
+): Promise<TunedStart> {
+  const tuning = tuningOf(recipe)!;
+  const weights = new Map<string, Weight>();
+  const tuned = new Map<string, Tuned>();
+  for (const { name, role } of model.tensors) {
+    signal?.throwIfAborted();
+    const weight = await file.source.read(name);
+    checkFinite(file.name, name, weight);
+    weights.set(name, weight);
+    if (role === "linear" && (recipe.only === undefined || isChosen(name, recipe)))
+      tuned.set(
+        name,
+        naming(file.name, () => tuning.tuned(weight, name)),
+      );
+  }
+  return { model: llama({ ...model.config, context: recipe.model.context }), stored: model, weights, tuned };
+}
+
+/** A stored model in its tuning. */
+export interface TunedStart extends TunedBase {
+  /** As it is trained, with the recipe's context. */
+  readonly model: Model;
+  /** As it is stored. */
+  readonly stored: Model;
 }
 
 function reordered(data: Float32Array, [rows, cols]: readonly number[], headDim: number): Float32Array {

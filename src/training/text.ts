@@ -1,5 +1,7 @@
 import { makeFolder } from "../files/disk.ts";
+import { openModel } from "../files/index.ts";
 import { paths } from "../files/node.ts";
+import { fingerprint } from "../record/make.ts";
 import type { Fingerprint, Job } from "../record/record.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { trainerCuts } from "../tokenizers/cuts.ts";
@@ -16,9 +18,10 @@ import { documents, type Reading } from "./documents.ts";
 import { findWriter, generatedFrom, generateTokens, type OpenWriter, type Writer } from "./generated.ts";
 import { pieces } from "./pieces.ts";
 import type { Recipe } from "./recipe.ts";
+import { placed } from "./recipe-file.ts";
 import { sample } from "./sample.ts";
 import { openTokens, removeTokens, type StoredTokens, type TokenFile, writeTokens } from "./token-file.ts";
-import { readVocabulary, trainVocabulary, type Vocabulary } from "./vocabulary.ts";
+import { readVocabulary, trainVocabulary, type Vocabulary, vocabularyOfModel } from "./vocabulary.ts";
 
 /** What a recipe's text is made of. */
 export interface Sources {
@@ -28,6 +31,8 @@ export interface Sources {
   readonly tokenizer: string | undefined;
   /** Who writes the text, where it is not read; files are then only held out. */
   readonly writer: Writer | undefined;
+  /** That of the model that the run starts from, where the recipe names no other. */
+  readonly own: Vocabulary | undefined;
   /** Where tokenized text is kept for other runs. */
   readonly cache: string | undefined;
   /** Bytes of the files, less what is held out. */
@@ -47,7 +52,9 @@ export async function findSources(recipe: Recipe, base: string, job: Job = {}): 
     "text" in heldOut ? { text: at(heldOut.text) } : heldOut,
     job,
   );
-  const { file } = recipe.data.tokenizer;
+  const { file, train } = recipe.data.tokenizer;
+  const isOwn = !writer && file === undefined && train === undefined;
+  const own = isOwn ? await startVocabulary(placed(recipe.from!, base), job) : undefined;
   const tokenizer = file === undefined ? undefined : resolve(base, file);
   const prints = await fingerprints(corpus.files, job);
   const printOf = new Map(corpus.files.map((source, f) => [source, prints[f]]));
@@ -62,19 +69,31 @@ export async function findSources(recipe: Recipe, base: string, job: Job = {}): 
         ? Math.ceil(bytes(prints) * (1 - heldOut.share))
         : bytes(prints.filter((_, f) => !held(f, 0))),
     tokenizer,
+    own,
     writer,
     cache: cache === undefined ? undefined : resolve(base, cache),
     data: [
       ...(writer ? [writer.print] : []),
       ...trainingFirst(corpus).map((source) => printOf.get(source)!),
       ...(await fingerprints(others, job)),
+      ...(await Promise.all((own?.files ?? []).map(({ name, bytes }) => fingerprint(name, bytes.slice())))),
     ],
   };
 }
 
+async function startVocabulary(spec: string, job: Job): Promise<Vocabulary> {
+  const file = await openModel(spec, { ...job, onWarning: undefined });
+  try {
+    return await vocabularyOfModel(file);
+  } finally {
+    await file.close();
+  }
+}
+
 /** Ids that the recipe's tokenizer will have: those of its file, or as many as are trained. */
-export async function vocabularyOf({ data }: Recipe, { tokenizer, writer }: Sources): Promise<number> {
-  if (writer) return writer.vocabulary.tokenizer.vocabulary;
+export async function vocabularyOf({ data }: Recipe, { tokenizer, own, writer }: Sources): Promise<number> {
+  const given = writer?.vocabulary ?? own;
+  if (given) return given.tokenizer.vocabulary;
   return data.tokenizer.train ?? (await readVocabulary(tokenizer!)).tokenizer.vocabulary;
 }
 
@@ -109,9 +128,10 @@ export async function openText(
   await makeFolder(cache);
   if (writer) return openGenerated({ data }, sources, writer, cache, job, openWriter!);
   const vocabulary =
-    sources.tokenizer === undefined
+    sources.own ??
+    (sources.tokenizer === undefined
       ? await trainedVocabulary({ data }, sources, folder, job)
-      : await readVocabulary(sources.tokenizer);
+      : await readVocabulary(sources.tokenizer));
   const stored = await tokenized(cache, { corpus, prints, reading, vocabulary }, job);
   try {
     const holds = isHeldOut(corpus);

@@ -1,11 +1,16 @@
 import { Tape } from "../autograd/tape.ts";
 import type { Backend } from "../backends/backend.ts";
+import { decodeWeight } from "../formats/index.ts";
+import { tensorsOf } from "../kernels/compound.ts";
 import { bf16Operations, type Operations } from "../kernels/index.ts";
-import type { Moment, TrainedRounding } from "../methods/method.ts";
+import type { Moment, TrainedRounding, Tuned } from "../methods/method.ts";
+import type { OpenTunable } from "../methods/tunable.ts";
 import { initialize } from "../models/initialize.ts";
-import type { Model, Role } from "../models/model.ts";
+import type { Model, Role, TensorSpec } from "../models/model.ts";
 import { ropeTable } from "../models/rope-table.ts";
 import type { Running } from "../models/run.ts";
+import { forKernels } from "../models/stored.ts";
+import { paceOf } from "../optimization/fit.ts";
 import { openOptimizer } from "../optimization/index.ts";
 import type { Optimizer } from "../optimization/optimizer.ts";
 import { matchesPattern } from "../tensor/pattern.ts";
@@ -19,6 +24,7 @@ import {
   sizeOf,
   type Tensor,
 } from "../tensor/tensor.ts";
+import type { Weight } from "../tensor/weight.ts";
 import { type Batch, predicted } from "./batches.ts";
 import { tokenLosses } from "./loss.ts";
 import type { Recipe } from "./recipe.ts";
@@ -51,6 +57,14 @@ export interface TrainerOptions {
   readonly optimizerSteps?: number;
   /** Whom the recipe's loss asks, on the same backend. */
   readonly teacher?: Running;
+  /** A stored model of which something is trained, in place of `rounding` and `start`. */
+  readonly base?: TunedBase;
+}
+
+/** A model as it is stored, and what of its matrices is trained; matrices that are not among these stay as they are. */
+export interface TunedBase {
+  readonly weights: ReadonlyMap<string, Weight>;
+  readonly tuned: ReadonlyMap<string, Tuned>;
 }
 
 /**
@@ -87,6 +101,8 @@ interface Trained {
   readonly role: Role;
   /** Whether gradients move it. */
   readonly learns: boolean;
+  /** What its rate is multiplied by. */
+  readonly pace?: number;
 }
 
 /** A model in training: its parameters and moments on a backend, and one step of learning. */
@@ -99,6 +115,9 @@ export class Trainer {
   readonly #teacher: Running | undefined;
   /** The model's tensors by name, and what a rounding trains beside a matrix as `MATRIX.NAME`. */
   readonly #trained = new Map<string, Trained>();
+  /** Of a stored model: what stays as it is stored, and the matrices of which something is trained. */
+  readonly #kept = new Map<string, Tensor>();
+  readonly #tuned = new Map<string, OpenTunable>();
   readonly #optimizer: Optimizer;
   readonly #optimizerSteps: number;
   readonly #tape: Tape;
@@ -111,7 +130,7 @@ export class Trainer {
     backend: Backend,
     model: Model,
     recipe: Recipe,
-    { steps, rounding, start, teacher, optimizerSteps = 0 }: TrainerOptions,
+    { steps, rounding, start, teacher, base, optimizerSteps = 0 }: TrainerOptions,
   ) {
     this.#backend = backend;
     this.#model = model;
@@ -121,8 +140,12 @@ export class Trainer {
     this.#teacher = teacher;
     this.#optimizerSteps = optimizerSteps;
     checkOnly(model, recipe);
-    const values = start ?? new Map(initialize(model, generator(recipe.seed)));
-    for (const { name, role } of model.tensors) this.#add(name, role, values.get(name)!);
+    if (base) {
+      for (const spec of model.tensors) this.#addStored(spec, base);
+    } else {
+      const values = start ?? new Map(initialize(model, generator(recipe.seed)));
+      for (const { name, role } of model.tensors) this.#add(name, role, values.get(name)!);
+    }
     const learning = this.#learning().map(([, trained]) => trained);
     if (learning.length === 0) {
       throw new InputError(
@@ -131,7 +154,7 @@ export class Trainer {
     }
     this.#optimizer = openOptimizer(
       backend,
-      learning.map(({ tensor, role }) => ({ tensor, decays: role !== "norm", role })),
+      learning.map(({ tensor, role, pace }) => ({ tensor, decays: role !== "norm", role, pace })),
       recipe.optimizer,
     );
     this.#tape = new Tape(
@@ -144,7 +167,7 @@ export class Trainer {
 
   #add(name: string, role: Role, value: HostTensor): void {
     const { only } = this.#recipe;
-    const chosen = !Array.isArray(only) || only.some((pattern) => matchesPattern(name, pattern));
+    const chosen = only === undefined || isChosen(name, this.#recipe);
     const keep = (t: HostTensor) => this.#backend.keep(this.#backend.upload(t));
     if (role !== "linear" || !this.#rounding) {
       this.#trained.set(name, { tensor: keep(value), role, learns: chosen });
@@ -158,6 +181,24 @@ export class Trainer {
     this.#trained.set(name, { tensor: keep(hostTensor([rows, cols], started.W.data)), role, learns });
     for (const [parameter, data] of Object.entries(started.parameters)) {
       this.#trained.set(`${name}.${parameter}`, { tensor: keep(data), role: "norm", learns });
+    }
+  }
+
+  /** A tensor of a stored model: whole where the recipe names it and it is no matrix of a layer, else as it is stored. */
+  #addStored(spec: TensorSpec, { weights, tuned }: TunedBase): void {
+    const { name, shape, role } = spec;
+    const keep = (t: HostTensor | Weight) => this.#backend.keep(this.#backend.upload(t));
+    const train = (path: string, value: HostTensor, as: Role) =>
+      this.#trained.set(path, { tensor: keep(value), role: as, learns: true, pace: paceOf(value) });
+    const weight = weights.get(name)!;
+    const own = tuned.get(name);
+    if (own) {
+      this.#tuned.set(name, own.open(this.#backend));
+      for (const [path, value] of own.parameters) train(`${name}.${path}`, value, "norm");
+    } else if (role !== "linear" && isChosen(name, this.#recipe)) {
+      train(name, hostTensor(shape, decodeWeight(weight).data), role);
+    } else {
+      this.#kept.set(name, keep(forKernels(spec, weight)));
     }
   }
 
@@ -211,7 +252,10 @@ export class Trainer {
     for (const [name, { tensor }] of this.#trained) if (await bad(tensor)) return `weight ${name}`;
     const running = this.running({ step: step - 1, steps: this.#steps });
     try {
-      for (const [name, t] of running.weights) if (await bad(t)) return `rounded weight ${name}`;
+      for (const [name, t] of running.weights) {
+        for (const part of tensorsOf(t))
+          if (part.format === "f32" && (await bad(part))) return `rounded weight ${name}`;
+      }
       for (const part of split(batch, this.#recipe.microBatch)) {
         const name = await this.#badInput(running, part, bad);
         if (name !== undefined) return `input of ${name}`;
@@ -315,6 +359,10 @@ export class Trainer {
 
   /** What a layer computes with: the parameter, a linear one rounded where the family asks for it. */
   #effective(ops: Operations, name: string, at: Moment): Tensor {
+    const tuned = this.#tuned.get(name);
+    if (tuned) return tuned.tensor(ops, new Map(Object.entries(this.#beside(name))));
+    const kept = this.#kept.get(name);
+    if (kept) return kept;
     const { tensor, role } = this.#trained.get(name)!;
     const rounded = role === "linear" && this.#rounding;
     return rounded ? rounded.forward(ops, tensor, this.#beside(name), at) : tensor;
@@ -332,11 +380,17 @@ export class Trainer {
   /** The model as its forward pass sees it at a moment; call `free` before the next step. */
   running(at: Moment): Running & { free(): void } {
     const backend = this.#backend;
-    const own = new Set([...this.#trained.values()].map(({ tensor }) => tensor));
+    const own = new Set<Tensor>();
+    for (const { tensor } of this.#trained.values()) own.add(tensor);
+    for (const t of this.#kept.values()) tensorsOf(t, own);
+    for (const { kept } of this.#tuned.values()) for (const t of kept) own.add(t);
+    const made = new Set<Tensor>();
     const weights = backend.scope(() => {
       const effective = new Map<string, Tensor>();
       for (const { name } of this.#model.tensors) effective.set(name, this.#effective(backend, name, at));
-      for (const t of effective.values()) if (!own.has(t)) backend.keep(t);
+      for (const t of effective.values()) {
+        for (const part of tensorsOf(t)) if (!own.has(part)) made.add(backend.keep(part));
+      }
       return effective;
     });
     return {
@@ -345,7 +399,7 @@ export class Trainer {
       weights,
       rope: this.#rope,
       free: () => {
-        for (const t of weights.values()) if (!own.has(t)) backend.free(t);
+        for (const t of made) backend.free(t);
       },
     };
   }
@@ -372,12 +426,16 @@ export class Trainer {
     return this.bytes().states;
   }
 
-  /** The linear matrices one after another: as they are trained, and as their layers see them at a moment. */
+  /** The linear matrices that are whole: none of a stored model. */
+  get wholeMatrices(): readonly TensorSpec[] {
+    return this.#model.tensors.filter(({ name, role }) => role === "linear" && this.#trained.has(name));
+  }
+
+  /** `wholeMatrices` one after another: as they are trained, and as their layers see them at a moment. */
   async *matrices(at: Moment): AsyncGenerator<SeenMatrix> {
     const backend = this.#backend;
     const read = async (t: Tensor) => (await backend.read(t)) as Float32Array;
-    for (const { name, role } of this.#model.tensors) {
-      if (role !== "linear") continue;
+    for (const { name } of this.wholeMatrices) {
       const { tensor } = this.#trained.get(name)!;
       const [rows, cols] = tensor.shape;
       const W = await read(tensor);
@@ -444,8 +502,15 @@ export class Trainer {
     this.#tape.clear();
     this.#optimizer.dispose();
     for (const { tensor } of this.#trained.values()) this.#backend.free(tensor);
+    for (const t of this.#kept.values()) this.#backend.free(t);
+    for (const tuned of this.#tuned.values()) tuned.free();
     this.#backend.free(this.#rope);
   }
+}
+
+/** Whether a recipe names a tensor among those that learn. */
+export function isChosen(name: string, { only }: Pick<Recipe, "only">): boolean {
+  return Array.isArray(only) && only.some((pattern) => matchesPattern(name, pattern));
 }
 
 /** Throws an InputError for a pattern of `only` that no tensor is called by. */

@@ -199,19 +199,17 @@ export class WeightsWatch {
   }
 
   async #writeHeader(family: string): Promise<void> {
-    const { tensors } = this.#trainer.model;
+    const { model, wholeMatrices } = this.#trainer;
     const header: WeightsHeader = {
       lowbit: "weights",
       version: 1,
       family,
       steps: this.#steps,
       every: this.#every,
-      parameters: tensors.reduce((sum, { shape }) => sum + sizeOf(shape), 0),
+      parameters: model.tensors.reduce((sum, { shape }) => sum + sizeOf(shape), 0),
       stateBytes: this.#trainer.stateBytes,
       range: RANGE,
-      matrices: tensors
-        .filter(({ role }) => role === "linear")
-        .map(({ name, shape: [rows, cols] }) => ({ name, rows, cols })),
+      matrices: wholeMatrices.map(({ name, shape: [rows, cols] }) => ({ name, rows, cols })),
     };
     await this.#append(header);
   }
