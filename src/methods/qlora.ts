@@ -63,8 +63,13 @@ const options = z
     /** What moves, where a matrix has it. */
     parts: z.array(z.enum(tunedParts)).min(1).default(["lowRank", "magnitudes"]),
     ...adapterKeys,
+    /** Of a low-rank part that is added to every matrix; 0 moves what is there alone. Default: 16 where `lowRank` moves. */
+    rank: z.int().min(0).optional(),
   })
   .prefault({});
+
+/** As one adapter of a matrix, when nothing else is told. */
+const RANK = 16;
 
 /**
  * Adapters over a base that stays packed and frozen, whatever it is stored as.
@@ -84,14 +89,14 @@ export const qlora: TunedMethod<z.infer<typeof options>> = {
   name: "qlora",
   paper,
   options,
-  with: ({ parts, ...adapter }) => ({
+  with: ({ parts, rank = parts.includes("lowRank") ? RANK : 0, ...adapter }) => ({
     kind: "tuning",
     name: "qlora",
     paper,
     tuned(weight, name) {
-      checkRank(adapter.rank, weight.shape);
+      checkRank(rank, weight.shape);
       const seed = seedOf(name, adapter.seed); // each matrix draws its own
-      return tunable(withAdapter(weight, { ...adapter, seed }), new Set(parts));
+      return tunable(withAdapter(weight, { ...adapter, rank, seed }), new Set(parts));
     },
   }),
 };

@@ -184,6 +184,11 @@ export async function tunedStart(
         naming(file.name, () => tuning.tuned(weight, name)),
       );
   }
+  if (recipe.only === undefined && [...tuned.values()].every(({ parameters }) => parameters.size === 0)) {
+    throw new InputError(
+      `${file.name}: its matrices have none of the parts that move (family ${recipe.family}); name other parts, or give a rank`,
+    );
+  }
   return { model: llama({ ...model.config, context: recipe.model.context }), stored: model, weights, tuned };
 }
 

@@ -184,7 +184,9 @@ test("what cannot be tuned is refused by name, and nothing is left behind", asyn
   expect(await refused({ family: "sqft", options: {} }, { model: at("float") })).toMatch(
     /sqft: model\.layers\.0\.\S+ is stored as f32/,
   );
-  expect(await refused({ options: { parts: ["codebooks"] } })).toContain("nothing");
+  expect(await refused({ options: { parts: ["codebooks"] } })).toContain(
+    "int4: its matrices have none of the parts that move",
+  );
   await writeTinyModel(
     at("nan"),
     (name, data) => name.includes("1.mlp.up_proj") && data.fill(Number.NaN, 3, 4),
