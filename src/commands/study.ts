@@ -1,8 +1,8 @@
 import type { Command } from "commander";
-import { differenceText } from "../evaluation/words.ts";
 import type { Record } from "../record/record.ts";
 import { type CompressionResult, compressionStudy, isCompressionStudy } from "../study/compression.ts";
 import { resultsOf } from "../study/compression-answers.ts";
+import { answerLine, compressionHeader, compressionRow } from "../study/compression-report.ts";
 import { study as runStudy, type StudyOptions, type StudyResult } from "../study/spectra.ts";
 import { sections } from "../study/suite-report.ts";
 import { execute, type SharedOptions, sharedOptions } from "./command.ts";
@@ -61,44 +61,11 @@ function showFindings(record: Record<StudyResult>): string {
 }
 
 function showCompression({ runs, failed, answers, note }: Record<CompressionResult>): string {
-  const header = [
-    "candidate",
-    "bits",
-    "seeds",
-    "Δ loss, choosing",
-    "Δ loss [95 %]",
-    "seeds ±",
-    "KL",
-    "same top",
-    "seconds",
-    "split",
-  ];
-  const rows = resultsOf(runs).map((one) => [
-    one.candidate,
-    one.bits.toFixed(3),
-    String(one.seeds),
-    one.choose.mean.toFixed(4),
-    differenceText(one.report.mean, one.report.low, one.report.high),
-    one.amongSeeds?.toFixed(4) ?? "",
-    one.klMean.toPrecision(3),
-    `${(100 * one.sameTop1).toFixed(1)} %`,
-    one.seconds.toFixed(0),
-    Object.entries(one.split)
-      .map(([use, bits]) => `${use} ${bits.toFixed(3)}`)
-      .join(", "),
-  ]);
-  const said = answers.map(({ ask, best, rival, share, difference, verdict }) => {
-    if (!best || !rival || !difference) return `${ask} ${verdict}`;
-    const against = share === 1 ? rival.candidate : `${share} of ${rival.candidate}`;
-    const { mean, low, high } = difference;
-    const sizes = `${best.report.mean.toFixed(4)} at ${best.bits.toFixed(3)} bits, ${rival.report.mean.toFixed(4)} at ${rival.bits.toFixed(3)}`;
-    return `${ask} ${verdict}: ${best.candidate} against ${against}, ${differenceText(mean, low, high)} (${sizes})`;
-  });
   return [
     ...(note ? [note, ""] : []),
-    table(header, rows),
+    table([...compressionHeader], resultsOf(runs).map(compressionRow)),
     "",
-    ...said,
+    ...answers.map(answerLine),
     ...failed.map(({ candidate, why }) => `failed: ${candidate}: ${why}`),
   ].join("\n");
 }

@@ -18,6 +18,7 @@ import { readJson } from "../training/run-folder.ts";
 import { compress, compressChoices } from "../verbs/compress.ts";
 import { type BackendChoice, backendFor, type Loaded, load } from "../verbs/load.ts";
 import { type Answer, answersOf } from "./compression-answers.ts";
+import { compressionMarkdown } from "./compression-report.ts";
 import { chosen } from "./grid.ts";
 
 const text = z.strictObject({
@@ -194,6 +195,8 @@ export async function compressionStudy(
         { runs, failed, answers: answersOf(study.questions, runs), note: study.note },
       );
       await writeFileAtomic(join(options.out, "record.json"), json(record));
+      const report = new TextEncoder().encode(compressionMarkdown(record));
+      await writeFileAtomic(join(options.out, "report.md"), report);
       return record;
     } finally {
       await float.free();
