@@ -129,8 +129,9 @@ export interface DryRunResult {
     /** To compress one of them. */
     readonly seconds: number;
   }[];
+  /** As of `bytes`, at most: signs and books that matrices have in common are counted for each, though stored once. */
   readonly bitsPerWeight: StoredBits;
-  /** Of the weights' files; signs and books that matrices have in common are counted for each, though stored once. */
+  /** Of the weights' files. */
   readonly bytes: { readonly before: number; readonly after: number };
   /** To compress all matrices; passes over calibration text and tuning come on top. */
   readonly compressionSeconds: number;

@@ -257,14 +257,21 @@ describe("a dry run", () => {
       );
       if (name === "lq-lora's mixture")
         return expect(said.bitsPerWeight.linear).toBeCloseTo(done.bitsPerWeight.linear, 0);
-      expect(said.bitsPerWeight).toEqual(done.bitsPerWeight);
+      // Signs and books that matrices share are stored and counted once; the dry run counts them for each.
+      const linearWeights = said.shapes.reduce(
+        (sum, { shape: [r, c], matrices }) => sum + r * c * matrices,
+        0,
+      );
+      const over = (8 * (said.bytes.after - done.bytes.after)) / linearWeights;
+      expect(said.bitsPerWeight.linear - done.bitsPerWeight.linear).toBeGreaterThanOrEqual(0);
+      expect(said.bitsPerWeight.linear - done.bitsPerWeight.linear).toBeLessThanOrEqual(over + 1e-9);
+      if (done.format !== "parts") expect(said.bitsPerWeight).toEqual(done.bitsPerWeight);
       for (const { format, bits, split } of said.shapes) {
         const same = done.layers.filter((layer) => layer.format === format && layer.bits === bits);
         expect(same.length).toBeGreaterThan(0);
         expect(Object.values(split).reduce((a, b) => a + b, 0)).toBeCloseTo(bits, 9);
       }
       expect(said.bytes.before).toBe(done.bytes.before);
-      // Signs that matrices share are stored once; the dry run counts them for each.
       expect(said.bytes.after).toBeGreaterThanOrEqual(done.bytes.after);
       expect(said.bytes.after).toBeLessThan(1.1 * done.bytes.after);
       if (done.format !== "parts") expect(said.bytes.after).toBe(done.bytes.after);
