@@ -38,6 +38,7 @@ import { checkedBy } from "../tensor/schema-words.ts";
 import { InputError, sizeOf } from "../tensor/tensor.ts";
 import { bitsByUse, bytesOf, describeWeight, type Part, type Use, type Weight } from "../tensor/weight.ts";
 import { parseYaml } from "../training/recipe.ts";
+import { type CalibrationText, calibrationText } from "./calibration-text.ts";
 import { type BackendChoice, backendFor, type Opened, openChecked, tokenizerOf } from "./load.ts";
 import { stackLosses } from "./stack-losses.ts";
 
@@ -90,7 +91,7 @@ export interface CompressOptions extends CompressChoices, BackendChoice {
   /** A YAML file of `CompressChoices`, instead of giving them here. */
   readonly recipe?: string;
   /** A text file, or a text and what to call it. */
-  readonly calibration?: string | { readonly name: string; readonly text: string };
+  readonly calibration?: CalibrationText;
   readonly tokenizer?: string;
   readonly dryRun?: false;
 }
@@ -169,7 +170,7 @@ export async function compress(
   const opened = await openChecked(spec, { tokenizer }, job);
   try {
     const { file, model } = opened;
-    const text = calibration && (await textOf(calibration, data));
+    const text = calibration && (await calibrationText(calibration, data));
     const settings = settle(opened, chosen, text !== undefined);
     const finish = startRecord("compress", {
       ...(dryRun ? { dryRun } : {}),
@@ -470,18 +471,6 @@ function warn({ file, model }: Opened, { linear, calibration }: RoundingPlan, jo
       `calibration: ${tokens} tokens are fewer than the ${widest} inputs of the widest layer; give more text`,
     );
   }
-}
-
-async function textOf(
-  calibration: NonNullable<CompressOptions["calibration"]>,
-  data: Fingerprint[],
-): Promise<string> {
-  const [name, bytes] =
-    typeof calibration === "string"
-      ? [baseName(calibration), await readText(calibration)]
-      : [calibration.name, new TextEncoder().encode(calibration.text)];
-  data.push(await fingerprint(name, bytes));
-  return decodeText(name, bytes);
 }
 
 async function readChoices(path: string, given: CompressChoices, data: Fingerprint[]): Promise<Chosen> {

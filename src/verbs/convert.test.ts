@@ -9,7 +9,6 @@ import { openModel, writeModel } from "../files/index.ts";
 import { encodeWeight, formatByName } from "../formats/index.ts";
 import { configJson } from "../models/index.ts";
 import { initialize } from "../models/initialize.ts";
-import { llama } from "../models/llama.ts";
 import type { Role } from "../models/model.ts";
 import { hiddenStates, logits } from "../models/run.ts";
 import { generator } from "../tensor/random.ts";
@@ -19,23 +18,8 @@ import { trainByteLevelBpe } from "../tokenizers/bpe-trainer.ts";
 import { type ConvertOptions, convert } from "./convert.ts";
 import { inspect } from "./inspect.ts";
 import { load } from "./load.ts";
+import { model, text } from "./tiny-model.suite.ts";
 
-const model = llama({
-  architecture: "llama",
-  vocabulary: 260,
-  context: 32,
-  dim: 64,
-  layers: 2,
-  heads: 4,
-  kvHeads: 2,
-  headDim: 16,
-  ffn: 96,
-  normEpsilon: 1e-5,
-  ropeBase: 10000,
-  ropePairing: "halves",
-  tiedHead: false,
-});
-const text = "It was the best of times, it was the worst of times, it was the age of wisdom. ".repeat(40);
 const ids = Int32Array.of(3, 77, 14, 159, 26, 53, 58, 97, 93, 238);
 
 let folder: string;

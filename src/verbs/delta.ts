@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { DELTA_KEY, decodeText, holdingWriter, readText } from "../files/index.ts";
+import { DELTA_KEY, holdingWriter } from "../files/index.ts";
 import { decodeWeight, formatByName } from "../formats/index.ts";
 import { calibrationWindows } from "../methods/calibration.ts";
 import { type Compressor, decomposition, rounding } from "../methods/compressor.ts";
@@ -7,12 +7,13 @@ import { type DistilOptions, distilScales } from "../methods/distil-scales.ts";
 import { compressionByName } from "../methods/index.ts";
 import type { Context } from "../methods/method.ts";
 import { roundModel } from "../methods/round-model.ts";
-import { baseName, fingerprint, startRecord } from "../record/make.ts";
+import { baseName, startRecord } from "../record/make.ts";
 import type { Fingerprint, Job, Record } from "../record/record.ts";
 import { checkedBy } from "../tensor/schema-words.ts";
 import { InputError, type Matrix, matrix, type Tensor } from "../tensor/tensor.ts";
 import { bytesOf, describeWeight, type Weight } from "../tensor/weight.ts";
 import { differences } from "../training/differences.ts";
+import { type CalibrationText, calibrationText } from "./calibration-text.ts";
 import { type BackendChoice, backendFor, loadWeights, openChecked, tokenizerOf } from "./load.ts";
 
 const choices = z.strictObject({
@@ -45,7 +46,7 @@ export interface DeltaOptions extends DeltaChoices, BackendChoice {
   /** Folder to write. */
   readonly output: string;
   /** A text file, or a text and what to call it. */
-  readonly calibration?: string | { readonly name: string; readonly text: string };
+  readonly calibration?: CalibrationText;
 }
 
 export interface DeltaMatrix {
@@ -94,7 +95,7 @@ export async function delta(options: DeltaOptions, job: Job = {}): Promise<Recor
     try {
       const met = differences(base.model.config, model.config);
       if (met !== "") throw new InputError(`delta: ${file.name} is another model than its base: ${met}`);
-      const text = calibration && (await textOf(calibration, data));
+      const text = calibration && (await calibrationText(calibration, data));
       const tunes = chosen.method === "bitdelta" ? (chosen.steps ?? (text === undefined ? 0 : 200)) : 0;
       if (chosen.method !== "bitdelta" && chosen.steps !== undefined)
         throw new InputError(`delta: steps tune the scales of bitdelta, ${chosen.method} has none`);
@@ -246,16 +247,4 @@ function same(a: Weight, b: Weight): boolean {
 
 async function printOf(file: { name: string; fingerprint(): Promise<{ bytes: number; sha256: string }> }) {
   return { name: file.name, ...(await file.fingerprint()) };
-}
-
-async function textOf(
-  calibration: NonNullable<DeltaOptions["calibration"]>,
-  data: Fingerprint[],
-): Promise<string> {
-  const [name, bytes] =
-    typeof calibration === "string"
-      ? [baseName(calibration), await readText(calibration)]
-      : [calibration.name, new TextEncoder().encode(calibration.text)];
-  data.push(await fingerprint(name, bytes));
-  return decodeText(name, bytes);
 }
