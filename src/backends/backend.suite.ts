@@ -71,7 +71,12 @@ export function backendSuite(name: string, open: (options: BackendOptions) => Pr
     }
 
     test("matrices of codes with a book", async () => {
-      for (const one of codebookCases()) await checkKernel(backend, one);
+      const tables = await open({ integerKernel: "table", threads: 2 });
+      for (const one of codebookCases()) {
+        await checkKernel(backend, one);
+        await checkKernel(tables, one);
+      }
+      tables.dispose();
     });
 
     compounds(() => backend);
@@ -247,6 +252,31 @@ export function backendSuite(name: string, open: (options: BackendOptions) => Pr
       }
     }
     for (const backend of backends) backend.dispose();
+  });
+
+  test(`backend ${name} looks up sums for codes with a book: the same bits for any number of rows and threads`, async () => {
+    const [dot, table, alone] = await Promise.all(
+      (["dot", "table", "table"] as const).map((integerKernel, i) =>
+        open({ integerKernel, threads: i < 2 ? 2 : 1 }),
+      ),
+    );
+    const looked = [0, 0];
+    for (const { args, label } of codebookCases().filter((one) => one.name === "linear")) {
+      const w = args[1] as Weight;
+      const x = normalTensor(generator(26), [8, w.shape[1]], 1);
+      const [decoded, two, one] = await Promise.all(
+        [dot, table, alone].map(async (backend) => {
+          const [X, W] = [x, w].map((t) => backend.upload(t));
+          await sameRows(backend, X, W, [1, 2, 3, 4, 5, 6, 7]);
+          return backend.read(backend.linear(X, W));
+        }),
+      );
+      expect(sameBits(one, two), label).toBe(true);
+      looked[sameBits(decoded, two) ? 0 : 1]++;
+    }
+    // Rows of whole bytes, and the others, which are decoded everywhere.
+    if ("integerKernel" in dot) expect(looked).toEqual([11, 16]);
+    for (const backend of [dot, table, alone]) backend.dispose();
   });
 
   test(`backend ${name} gives the same bits on one, two, three and five threads`, async () => {

@@ -69,6 +69,9 @@ export interface BackendOptions {
   readonly body?: "avx512" | "avx2" | "neon" | "portable";
   /** WebAssembly: false forces plain SIMD128 where relaxed SIMD would be present. */
   readonly relaxed?: boolean;
-  /** How matrices are multiplied by int8 activations, where their format can be; default: what is fastest. Same bits. */
+  /**
+   * How matrices are multiplied by int8 activations, where their format can be; default: what is fastest. Same bits.
+   * Codes with a book and a few rows of floats: by "table" where their layout can be, else decoded. Not the same bits.
+   */
   readonly integerKernel?: IntegerKernel;
 }

@@ -15,7 +15,13 @@ import {
 import { onlyPart, type Weight } from "../tensor/weight.ts";
 import type { Backend, UploadOptions } from "./backend.ts";
 import { type Handle, isElements, needCache, Tensors, takesPacked, withOperations } from "./facade.ts";
-import { choicesFor, fastestKernel, type IntegerKernel, integerKernels } from "./kernel-choice.ts";
+import {
+  bookKernel,
+  choicesFor,
+  fastestKernel,
+  type IntegerKernel,
+  integerKernels,
+} from "./kernel-choice.ts";
 import type { BookOfCodes } from "./parts.ts";
 
 /** A view of memory that can be copied from or into. */
@@ -202,13 +208,15 @@ class HeapCore extends Tensors<Place> {
     const [rows, cols] = shape;
     const group = scales ? groupWidth(scales, rows, cols) : cols;
     const head = [this.#formats.get("codebook")!, rows, cols, group];
-    const layout = Int32Array.of(codeBits, book.cols, codes.shape[1], down ? 1 : 0);
+    const layout = Int32Array.of(codeBits, book.cols, codes.shape[1], down ? 1 : 0, book.rows);
+    const coded = { rows, cols, rowBytes: codes.shape[1], group, codeBits, book, down };
     return this.#placePacked(
       shape,
       "codebook",
       head,
       [codes.bytes, scales?.data ?? null, book.data, layout],
       0,
+      bookKernel(coded, this.#integerKernel),
     );
   }
 
@@ -225,7 +233,7 @@ class HeapCore extends Tensors<Place> {
       const arrays = format.parts(rows, cols).map((part) => parts[part.name].bytes);
       const head = [number, rows, cols, groupSize(format, rows, cols)];
       const kernel =
-        group === 0 || rows * cols < SMALL ? (this.#integerKernel ?? "dot") : this.integerKernel(name);
+        group === 0 ? "dot" : rows * cols < SMALL ? (this.#integerKernel ?? "dot") : this.integerKernel(name);
       return this.#placePacked(value.shape, name, head, arrays, group, kernel);
     }
     const levels = levelBytes(format, parts, rows, cols);
@@ -259,6 +267,7 @@ class HeapCore extends Tensors<Place> {
     try {
       const descriptor = new Float64Array(DESCRIPTOR);
       descriptor.set(head);
+      descriptor[KERNEL] = integerKernels.indexOf(kernel);
       for (const [i, array] of arrays.entries()) {
         if (array === null) continue;
         const bytes = typeof array === "number" ? array : array.byteLength;

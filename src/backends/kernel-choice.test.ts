@@ -2,7 +2,8 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { choicesFor, fastestKernel, forgetChoices, type IntegerKernel } from "./kernel-choice.ts";
+import { matrix } from "../tensor/tensor.ts";
+import { bookKernel, choicesFor, fastestKernel, forgetChoices, type IntegerKernel } from "./kernel-choice.ts";
 
 let folder: string;
 beforeEach(() => {
@@ -81,4 +82,23 @@ test("a folder that cannot be written is not missed", () => {
   choices.set("tq2_0", "table");
   expect(choices.get("tq2_0")).toBe("table");
   expect(existsSync(join(file, "inside"))).toBe(false);
+});
+
+test("codes with a book look up sums where rows and groups are whole bytes and W has as many rows as the book entries", () => {
+  const coded = { rows: 256, cols: 96, rowBytes: 24, group: 32, codeBits: 8, book: matrix(256, 4) };
+  const four = { ...coded, codeBits: 4, rowBytes: 12, book: matrix(16, 4) };
+  expect(bookKernel(coded)).toBe("table");
+  expect(bookKernel(four)).toBe("table");
+  expect(bookKernel(coded, "dot")).toBe("dot");
+  expect(bookKernel({ ...coded, rows: 255 })).toBe("dot");
+  expect(bookKernel({ ...coded, rows: 1 }, "table")).toBe("table");
+  for (const other of [
+    { ...coded, down: true },
+    { ...coded, codeBits: 7, rowBytes: 21 },
+    { ...coded, codeBits: 16, rowBytes: 48 },
+    { ...four, cols: 92, group: 92 },
+    { ...four, group: 12 },
+    { ...coded, cols: 0, rowBytes: 0, group: 0 },
+  ])
+    expect(bookKernel(other, "table")).toBe("dot");
 });

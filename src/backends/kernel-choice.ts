@@ -1,7 +1,8 @@
 import { lowbitVersion } from "../record/version.ts";
+import type { Matrix } from "../tensor/tensor.ts";
 import { isNode } from "./node.ts";
 
-/** Ways to multiply a packed matrix by int8 activations, by their numbers in abi.h. All give the same bits. */
+/** Ways to multiply a packed matrix by int8 activations, by their numbers in abi.h. All give the same bits there. */
 export const integerKernels = ["dot", "table", "planes"] as const;
 export type IntegerKernel = (typeof integerKernels)[number];
 
@@ -12,6 +13,9 @@ const HOPELESS = 2;
 const ROUNDS = 7;
 /** Calls of a round: some timers tick in steps of 0.1 ms. */
 const CALLS = 3;
+/** Fewest rows of a matrix of codes for which tables pay, and most numbers of its book for each row. */
+const LEAST_ROWS = 32;
+const NUMBERS_BY_ROW = 8;
 
 /** Which kernel is fastest by a clock, by a few milliseconds of each in turns; `candidates` begins with the default. */
 export function fastestKernel(
@@ -37,6 +41,36 @@ export function fastestKernel(
     if (median(more) < least) [best, least] = [name, median(more)];
   }
   return best;
+}
+
+/** Codes with a book, as kernels see them. */
+interface Coded {
+  readonly rows: number;
+  readonly cols: number;
+  /** Of a row of codes. */
+  readonly rowBytes: number;
+  /** Columns that share a scale. */
+  readonly group: number;
+  readonly codeBits: number;
+  readonly book: Matrix;
+  readonly down?: boolean;
+}
+
+/**
+ * How a few rows of x are multiplied by codes with a book: `table` looks up sums of x over each byte of codes
+ * (book-linear.h), `dot` decodes. Tables need rows and groups of whole bytes. They pay where W has rows enough to look up
+ * what is made for each byte: as many as the book has entries, more where those are long (bench/books.ts). A rule on the
+ * matrix alone: a row of x gets the same bits among others as by itself.
+ */
+export function bookKernel(
+  { rows, cols, rowBytes, group, codeBits, book, down }: Coded,
+  wanted?: IntegerKernel,
+): IntegerKernel {
+  const weights = (8 / codeBits) * book.cols; // of a byte
+  const fits =
+    !down && cols > 0 && 8 % codeBits === 0 && cols === rowBytes * weights && group % weights === 0;
+  const pays = rows >= Math.max(LEAST_ROWS, book.rows, (book.rows * book.cols) / NUMBERS_BY_ROW);
+  return fits && (wanted ?? (pays ? "table" : "dot")) === "table" ? "table" : "dot";
 }
 
 function median(numbers: readonly number[]): number {

@@ -11,6 +11,7 @@ namespace lowbit::LOWBIT_BODY {
 struct Codebook : Floats {
   struct Head {
     int32_t bits, length, bytesPerRow, down;  // down: vectors run down a column, and rows of codes are as many fewer
+    int32_t entries;
   };
 
   static void decode(const Packed& w, int64_t row, int64_t from, int64_t n, float* out) {

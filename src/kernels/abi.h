@@ -25,7 +25,7 @@ struct Packed {
   // that one was there is all that parts[i] says then. Otherwise both are 0.
   double panels, activations;
   // How those panels are multiplied: 0 by dot products; 1 by tables and 2 by counting bits, after they were turned into
-  // planes of bits (bit-planes.h).
+  // planes of bits (bit-planes.h). Of codes with a book, whether a few rows of x look sums up (1, book-linear.h).
   double kernel;
 
   template <typename T> const T* part(int i) const { return reinterpret_cast<const T*>(static_cast<uintptr_t>(parts[i])); }

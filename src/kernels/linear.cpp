@@ -2,7 +2,9 @@
 // packed panels (gemm.h), which decodes a packed weight once. A few rows, as in
 // generation, read the weight where it lies: each piece of a row of W is
 // decoded into the first-level cache and used for all rows of x; what a row of x
-// gets does not depend on the others. Weights for int8 activations: int-linear.h.
+// gets does not depend on the others. Weights for int8 activations: int-linear.h;
+// few rows of x and codes with a book: book-linear.h.
+#include "book-linear.h"
 #include "gemm-bf16.h"
 #include "int-linear.h"
 
@@ -80,6 +82,7 @@ void linear(Arguments a) {
   a.size();  // the group of activations: panels know it
   const Precision precision = static_cast<Precision>(a.size());
   if (w.packed && w.packed->panels != 0 && in > 0) return linearInt8(x, *w.packed, y, rows);
+  if (rows <= FEW_ROWS && w.packed && w.packed->kernel == 1) return books::linear(x, *w.packed, y, static_cast<int>(rows));
   if (rows <= FEW_ROWS) linearFewRows(x, operand(w, in), y, static_cast<int>(rows), out, in);
   else gemm(rows, out, in, plain(x, in), transpose(operand(w, in)), y, out, Into::set, precision);
 }

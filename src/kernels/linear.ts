@@ -66,6 +66,12 @@ export const linear: Kernel<[x: Tensor, w: Tensor, precision?: number]> = {
 
   // A sum of `cols` products, and roundings where group scales and offsets are applied. Of int8 activations a sum of one
   // term for each group, and in a term the conversion of a whole number and a factor beside them.
+  //
+  // Codes of b bits with a book of entries of d weights may be looked up in tables of sums (book-linear.h). A product is
+  // then on the way of d roundings in its entry's sum, log₂(8/b) in that of its byte, one for each further byte and group
+  // at most, one of the scale, and one of the decoded weight, which this is compared with: d + log₂(8/b) + bytes + 1. A
+  // byte being d·8/b columns, that is at most cols + SCALING. The scale comes last: what a product of x and an entry
+  // loses below 2⁻¹²⁶ counts so many times, and the bound holds where scales are at most 1 or nothing is lost there.
   bound([x, w], _outputs, [rows, out, cols, group, precision]) {
     const weights = w.magnitudes();
     const most = largest(x.data, weights);
