@@ -224,10 +224,10 @@ async function runAll(
   const failed = new Map<string, string>();
   for (const [done, item] of items.entries()) {
     const { candidate, seed, known, place } = item;
-    const note = `${candidate}, seed ${seed}`;
-    job.onProgress?.({ task: "study", done, total: items.length, unit: "models", note });
     if (known) runs.push(known);
     if (known || failed.has(candidate) || !chosen(candidate, only)) continue;
+    const note = `${candidate}, seed ${seed}`;
+    job.onProgress?.({ task: "study", done, total: items.length, unit: "models", note });
     try {
       const run = await runOne(item, setting, job);
       runs.push(run);
