@@ -7,7 +7,7 @@ export interface Choice {
 }
 
 /** Bytes of the smallest choices. */
-export function leastBytes(parts: readonly (readonly Choice[])[]): number {
+function leastBytes(parts: readonly (readonly Choice[])[]): number {
   return parts.reduce((sum, choices) => sum + Math.min(...choices.map(({ bytes }) => bytes)), 0);
 }
 

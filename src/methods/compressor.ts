@@ -3,7 +3,7 @@ import { encode } from "../formats/index.ts";
 import { checkedBy } from "../tensor/schema-words.ts";
 import { InputError, type Matrix } from "../tensor/tensor.ts";
 import { packedWeight, type Weight } from "../tensor/weight.ts";
-import { allocate, leastBytes } from "./allocate.ts";
+import { allocate } from "./allocate.ts";
 import type { Candidate, Context, Decomposition, Mixture, Rounding, Shared, StackMeasure } from "./method.ts";
 import { type AdapterOptions, checkRank, withAdapter } from "./tunable.ts";
 
@@ -19,6 +19,8 @@ export interface Compressor {
   /** Throws an InputError where a matrix of this size cannot be made smaller so. */
   check(size: { readonly rows: number; readonly cols: number }): void;
   compress(W: Matrix, context: Context): Promise<Weight>;
+  /** Throws an InputError where all matrices together cannot be made as small as they are to be. */
+  checkAll?(sizes: readonly { readonly rows: number; readonly cols: number }[]): void;
   /** Whether it needs the Fisher information of every weight. */
   readonly fisher?: boolean;
   /** Where what becomes of a matrix depends on all of them: sees them in float before the first is compressed. */
@@ -70,7 +72,18 @@ export function decomposition(method: Decomposition<object>, options: object): C
   });
   if (shared?.wanted(chosen)) return { ...over(() => chosen), survey: () => sharing(shared, chosen, over) };
   if (!mixture || bits === undefined) return over(() => chosen);
-  return { ...over(() => chosen), survey: () => surveyOf({ name, mixture, chosen, bits, over }) };
+  return {
+    ...over(() => chosen),
+    checkAll(sizes) {
+      const bytes = sizes.reduce((sum, size) => sum + mixture.least(size, chosen), 0);
+      const least = (8 * bytes) / sizes.reduce((sum, { rows, cols }) => sum + rows * cols, 0);
+      if (least <= bits) return;
+      throw new InputError(
+        `${name}: no mixture of its candidates takes ${bits} bits a weight or fewer; the smallest takes ${Math.ceil(1000 * least) / 1000}`,
+      );
+    },
+    survey: () => surveyOf({ mixture, chosen, bits, over }),
+  };
 }
 
 /** Gathers samples of all matrices, and learns what they share. */
@@ -95,13 +108,11 @@ function sharing(
 
 /** Gathers what may become of each matrix, and chooses when it has seen them all. */
 function surveyOf({
-  name: method,
   mixture,
   chosen,
   bits,
   over,
 }: {
-  readonly name: string;
   readonly mixture: Mixture<object>;
   readonly chosen: object;
   readonly bits: number;
@@ -118,12 +129,6 @@ function surveyOf({
       weights += alike.length * W.data.length;
     },
     async choose() {
-      const least = (8 * leastBytes(candidates)) / weights;
-      if (least > bits) {
-        throw new InputError(
-          `${method}: no mixture of its candidates takes ${bits} bits a weight or fewer; the smallest takes ${Math.ceil(1000 * least) / 1000}`,
-        );
-      }
       const picked = await allocate(candidates, Math.floor((bits * weights) / 8));
       const own = new Map(names.map((name, n) => [name, candidates[n][picked[n]].options]));
       return over(({ name }) => own.get(name!)!);

@@ -263,11 +263,17 @@ describe("lq-lora under a budget", () => {
     expect(await rounded({ bits: 20, formats: ["int4-offset"], ...options })).toEqual(one);
   });
 
-  it("names the smallest budget that can be met", async () => {
-    const work = rounded({ bits: 2 });
-    await expect(work).rejects.toThrow(
+  it("names the smallest budget that can be met, before anything is read", async () => {
+    let reads = 0;
+    const model = tinyModel(2);
+    const source = sourceOf(model, () => reads++);
+    const linear = decomposition(lqLora, { rank: 1, clip: false, bits: 2 });
+    await expect(roundedModel({ ...input(), source }, { linear, calibration })).rejects.toThrow(
       /lq-lora: no mixture .* takes 2 bits a weight or fewer; the smallest takes 3\.9$/,
     );
+    expect(reads).toBe(0);
+    const { layers } = await rounded({ bits: 3.91 });
+    expect(new Set(layers.map(({ format }) => format)).size).toBe(1);
   });
 
   it("needs calibration text for Fisher weights, and says so before anything is read", async () => {

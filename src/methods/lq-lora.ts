@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { bytesPerMatrix, formatByName } from "../formats/index.ts";
 import { InputError } from "../tensor/tensor.ts";
 import { bytesOf, sumOf } from "../tensor/weight.ts";
 import { alternate, type Round } from "./alternate.ts";
@@ -12,6 +13,7 @@ import {
   plusLowRank,
 } from "./codes-plus-low-rank.ts";
 import { weigh } from "./error-weights.ts";
+import { defaultRank } from "./low-rank.ts";
 import type { Candidate, Decomposition } from "./method.ts";
 
 const integers = ["int2-offset", "int3-offset", "int4-offset"] as const;
@@ -70,6 +72,13 @@ export const lqLora: Decomposition<LqLoraOptions> = {
 
   mixture: {
     budget: ({ bits }) => bits,
+    least({ rows, cols }, chosen) {
+      const { rank = defaultRank({ rows, cols }), factors } = chosen;
+      const codes = formatsFor(cols, chosen).map((name) => bytesPerMatrix(formatByName(name), rows, cols));
+      const factor = formatByName(factors);
+      const low = rank === 0 ? 0 : bytesPerMatrix(factor, rows, rank) + bytesPerMatrix(factor, rank, cols);
+      return Math.min(...codes) + low;
+    },
     async candidates(W, context, chosen) {
       const weighed = await weigh("lq-lora", W, context, chosen);
       const found: Candidate<LqLoraOptions>[] = [];

@@ -99,6 +99,8 @@ export type StackMeasure = "error" | "loss";
 export interface Mixture<Options> {
   /** Bits per weight that all matrices together may take; undefined where options leave nothing to choose. */
   budget(options: Options): number | undefined;
+  /** Bytes of the smallest that a matrix of this size may become, known before any work. */
+  least(size: { readonly rows: number; readonly cols: number }, options: Options): number;
   /** What may become of one matrix. Its H, with calibration, is that of the float model. */
   candidates(W: Matrix, context: Context, options: Options): Promise<readonly Candidate<Options>[]>;
 }

@@ -86,6 +86,7 @@ export function checkPlan({ model, source, name }: Rounded, plan: RoundingPlan):
       else formatOf(spec, source, plan).parts(rows, cols);
     });
   }
+  linear.checkAll?.(model.tensors.filter(isLinear).map(({ shape: [rows, cols] }) => ({ rows, cols })));
   for (const ids of calibration ?? []) {
     if (ids.length === 0 || ids.length > model.config.context) {
       throw new InputError(
