@@ -122,7 +122,7 @@ export function stateAt(code: (t: number) => number, t: number, bits: number): n
 }
 
 /** Places on either side of a stream's ends that decide where they meet. */
-export const MEETING = 48;
+const MEETING = 48;
 
 /**
  * Codes (n) of k bits whose values are near x (n) in Σ (x − value)²: the

@@ -2,7 +2,7 @@ import type { Backend } from "../backends/backend.ts";
 import { codeBitsFor, packCodes } from "../formats/codebook.ts";
 import { partOf } from "../formats/format.ts";
 import { encodeWeight, formatByName } from "../formats/index.ts";
-import { hostTensor, type Matrix } from "../tensor/tensor.ts";
+import { hostTensor } from "../tensor/tensor.ts";
 import type { Weight } from "../tensor/weight.ts";
 
 /** Vectors of weights of a row as scale·Σ_m books_m[code_m]. */
@@ -123,16 +123,4 @@ export function openBeams(
       for (const t of Object.values(tensors)) backend.free(t);
     },
   };
-}
-
-/** D·H for D (rows, cols) and a symmetric H (cols, cols) on the backend. */
-export async function timesHessian(
-  backend: Backend,
-  { rows, cols, data }: Matrix,
-  H: Parameters<Backend["linear"]>[1],
-): Promise<Float32Array> {
-  const product = backend.scope(() => backend.linear(backend.upload(hostTensor([rows, cols], data)), H));
-  const values = (await backend.read(product)) as Float32Array;
-  backend.free(product);
-  return values;
 }

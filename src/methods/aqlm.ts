@@ -2,18 +2,20 @@ import { z } from "zod";
 import type { Backend } from "../backends/backend.ts";
 import { pauses } from "../record/pause.ts";
 import type { Job } from "../record/record.ts";
-import { hostTensor, InputError, type Matrix, matrix, type Tensor, transposed } from "../tensor/tensor.ts";
 import {
-  type Additive,
-  additiveMatrix,
-  additiveSums,
-  additiveWeight,
-  openBeams,
-  timesHessian,
-} from "./additive.ts";
+  hostTensor,
+  InputError,
+  identity,
+  type Matrix,
+  matrix,
+  type Tensor,
+  transposed,
+} from "../tensor/tensor.ts";
+import { type Additive, additiveMatrix, additiveSums, additiveWeight, openBeams } from "./additive.ts";
 import { conjugateGradients } from "./conjugate-gradients.ts";
 import { kMeans } from "./k-means.ts";
 import type { Decomposition } from "./method.ts";
+import { rowProducts } from "./row-products.ts";
 import { damp, prepare, spreadFactor } from "./spread-errors.ts";
 import { checkVectorOptions, storedScales, sweepVectors, times } from "./vector-codes.ts";
 
@@ -81,7 +83,7 @@ export const aqlm: Decomposition<AqlmOptions> = {
     const { backend, signal } = context;
     const { W, H } = context.H
       ? await prepare("aqlm", source, context.H, backend)
-      : { W: source, H: identity(source.cols) };
+      : { W: source, H: identity(source.cols).data };
     const { damping, seed, beam, rounds, tolerance } = chosen;
     const U = context.H && (await spreadFactor(backend, H, { damping, signal }));
     if (context.H) damp(H, W.cols, damping);
@@ -93,7 +95,7 @@ export const aqlm: Decomposition<AqlmOptions> = {
       let before = Number.POSITIVE_INFINITY;
       for (let round = 0; round < rounds; round++) {
         state = await fitBooks(backend, W, hessian, H, state, job);
-        state = await fitScales(backend, W, hessian, state);
+        state = await fitScales(backend, W, hessian, state, job);
         const { codes, error } = await searchCodes(backend, W, hessian, H, state, beam, job);
         state = { ...state, codes };
         if (!(error < (1 - tolerance) * before)) break;
@@ -202,7 +204,7 @@ async function fitBooks(
   const { rows, cols, scales } = state;
   /** Aᵀ·H·y of y (rows, cols). */
   const back = async (y: Float32Array) =>
-    additiveSums(state, await timesHessian(backend, matrix(rows, cols, y), hessian));
+    additiveSums(state, (await rowProducts(backend, matrix(rows, cols, y), hessian, job)).data);
   const own = new Float32Array(rows * cols);
   for (let i = 0; i < own.length; i++) own[i] = scales[Math.floor(i / cols)] * H[(i % cols) * (cols + 1)];
   const diagonal = additiveSums(state, own);
@@ -213,10 +215,16 @@ async function fitBooks(
 }
 
 /** s_r = w·H·uᵀ/(u·H·uᵀ), u the row before it is scaled. */
-async function fitScales(backend: Backend, W: Matrix, hessian: Tensor, state: Additive): Promise<Additive> {
+async function fitScales(
+  backend: Backend,
+  W: Matrix,
+  hessian: Tensor,
+  state: Additive,
+  job: Job,
+): Promise<Additive> {
   const { rows, cols } = state;
   const u = additiveMatrix(state, state.books, true);
-  const uH = await timesHessian(backend, matrix(rows, cols, u), hessian);
+  const { data: uH } = await rowProducts(backend, matrix(rows, cols, u), hessian, job);
   const scales = state.scales.map((s, r) => {
     let [all, own] = [0, 0];
     for (let i = r * cols; i < (r + 1) * cols; i++) {
@@ -249,8 +257,8 @@ async function searchCodes(
   const pause = pauses(job);
   const codes = state.codes.slice();
   const D = difference(W.data, additiveMatrix(state, books));
-  const start = await timesHessian(backend, matrix(rows, cols, D), hessian);
-  const slopes = backend.upload(hostTensor([cols, rows], transposed(matrix(rows, cols, start)).data));
+  const start = await rowProducts(backend, matrix(rows, cols, D), hessian, job);
+  const slopes = backend.upload(hostTensor([cols, rows], transposed(start).data));
   const changes = backend.zeros([cols, rows]);
   const beams = openBeams(backend, rows, state, beam);
   try {
@@ -289,7 +297,7 @@ async function searchCodes(
       backend.gptqUpdate(slopes, changes, hessian, first, first + length, 0, cols);
       await pause();
     }
-    const DH = await timesHessian(backend, matrix(rows, cols, D), hessian);
+    const { data: DH } = await rowProducts(backend, matrix(rows, cols, D), hessian, job);
     return { codes, error: dot(D, DH) };
   } finally {
     beams.free();
@@ -311,12 +319,6 @@ function lowerOf(H: Float32Array, cols: number, first: number, n: number): Float
     }
   }
   return L;
-}
-
-function identity(n: number): Float32Array {
-  const I = new Float32Array(n * n);
-  for (let i = 0; i < n; i++) I[i * n + i] = 1;
-  return I;
 }
 
 function halves(x: Float32Array): Float32Array {

@@ -4,8 +4,9 @@ import { checkedBy } from "../tensor/schema-words.ts";
 import { InputError, type Matrix } from "../tensor/tensor.ts";
 import { packedWeight, type Weight } from "../tensor/weight.ts";
 import { allocate } from "./allocate.ts";
+import { checkRank } from "./low-rank.ts";
 import type { Candidate, Context, Decomposition, Mixture, Rounding, Shared, StackMeasure } from "./method.ts";
-import { type AdapterOptions, checkRank, withAdapter } from "./tunable.ts";
+import { type AdapterOptions, withAdapter } from "./tunable.ts";
 
 /** A method with all that was chosen for it: what makes the matrices of linear layers smaller. */
 export interface Compressor {
@@ -145,7 +146,7 @@ export function adapted(compressor: Compressor, options: AdapterOptions): Compre
     format: undefined,
     stacked: undefined,
     check({ rows, cols }) {
-      checkRank(options.rank, [rows, cols]);
+      checkRank("tuning", { rows, cols }, options.rank);
       compressor.check({ rows, cols });
     },
     compress: async (W, context) => withAdapter(await compressor.compress(W, context), options),

@@ -1,7 +1,7 @@
 import { checkFinite, decodeWeight } from "../formats/index.ts";
 import type { TensorSpec } from "../models/model.ts";
 import type { Job } from "../record/record.ts";
-import { hostTensor, type Matrix } from "../tensor/tensor.ts";
+import { hostTensor, identity, type Matrix } from "../tensor/tensor.ts";
 import type { Weight } from "../tensor/weight.ts";
 import type { Context } from "./method.ts";
 import { checkPlan, type Rounded, type RoundingPlan } from "./round-model.ts";
@@ -43,7 +43,9 @@ export async function tryShapes(input: Rounded, plan: RoundingPlan, job: Job = {
       });
       job.signal?.throwIfAborted();
       const W = await floatsOf(spec);
-      const H = plan.calibration?.length ? backend.upload(identity(W.cols)) : undefined;
+      const H = plan.calibration?.length
+        ? backend.upload(hostTensor([W.cols, W.cols], identity(W.cols).data))
+        : undefined;
       const fisher = plan.linear.fisher ? new Float32Array(W.data.length).fill(1) : undefined;
       const started = performance.now();
       try {
@@ -77,10 +79,4 @@ export async function tryShapes(input: Rounded, plan: RoundingPlan, job: Job = {
 
 function namesOf(specs: readonly TensorSpec[]): string[] {
   return specs.map(({ name }) => name);
-}
-
-function identity(n: number) {
-  const data = new Float32Array(n * n);
-  for (let i = 0; i < n; i++) data[i * (n + 1)] = 1;
-  return hostTensor([n, n], data);
 }

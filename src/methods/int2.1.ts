@@ -1,10 +1,8 @@
 import { z } from "zod";
 import { bytesPerMatrix, decodeWeight, formatByName } from "../formats/index.ts";
-import { generator, normals } from "../tensor/random.ts";
-import { matrix } from "../tensor/tensor.ts";
 import { sumOf } from "../tensor/weight.ts";
 import { checkPlusLowRank, codesAndLowRank, plusLowRank } from "./codes-plus-low-rank.ts";
-import { lowRankWeight } from "./low-rank.ts";
+import { lowRankOfZeros } from "./low-rank.ts";
 import type { Decomposition } from "./method.ts";
 import { difference } from "./vector-codes.ts";
 
@@ -57,8 +55,7 @@ export const int21: Decomposition<Int21Options> = {
     return codesAndLowRank("int2.1", source, context, settings, async ({ W, codes, low }) => {
       const Ŵ = await codes(W);
       if (start === "svd") return sumOf(Ŵ, await low(difference(W, decodeWeight(Ŵ))));
-      const b = matrix(rank, cols, normals(generator(seed), rank * cols, 1 / Math.sqrt(cols)));
-      return sumOf(Ŵ, lowRankWeight({ a: matrix(rows, rank), b }, chosen.factors));
+      return sumOf(Ŵ, lowRankOfZeros(source, { rank, factors: chosen.factors, seed }));
     });
   },
 };

@@ -1,6 +1,5 @@
 import type { Backend } from "../backends/backend.ts";
 import { encodeWeight, formatByName } from "../formats/index.ts";
-import { pauses } from "../record/pause.ts";
 import type { Job } from "../record/record.ts";
 import { generator, normals } from "../tensor/random.ts";
 import {
@@ -13,7 +12,7 @@ import {
   transposed,
 } from "../tensor/tensor.ts";
 import type { Weight } from "../tensor/weight.ts";
-import { slices } from "./slices.ts";
+import { rowProducts } from "./row-products.ts";
 
 /**
  * What an error E (rows, cols) counts: ‖diag(rows)·E·R‖², where R is L, or
@@ -47,6 +46,18 @@ export const factorFormats = ["f16", "bf16", "int8", "int4"] as const;
 export function lowRankWeight({ a, b }: LowRank, format: string): Weight {
   const part = ({ rows, cols, data }: Matrix) => encodeWeight(formatByName(format), [rows, cols], data);
   return { shape: [a.rows, b.cols], expression: { kind: "lowRank", a: part(a), b: part(b) } };
+}
+
+/**
+ * A low-rank part that changes nothing yet: A zeros, B normal with deviation
+ * 1/√cols (Hu et al., 2021, LoRA, https://arxiv.org/abs/2106.09685, section 4.1).
+ */
+export function lowRankOfZeros(
+  { rows, cols }: { readonly rows: number; readonly cols: number },
+  { rank, factors, seed }: { readonly rank: number; readonly factors: string; readonly seed: number },
+): Weight {
+  const b = normals(generator(seed), rank * cols).map((x) => x / Math.sqrt(cols));
+  return lowRankWeight({ a: matrix(rows, rank), b: matrix(rank, cols, b) }, factors);
 }
 
 /** Where nobody says: a 64th of the narrower side, at least 1. */
@@ -91,22 +102,11 @@ export async function lowRankOf(
       `low rank: a rank of ${rank} is not in 1 … ${Math.min(rows, cols)} of ${rows}×${cols}`,
     );
   }
-  const pause = pauses({ signal });
   const width = Math.min(rank + BEYOND, rows, cols);
   const M = await weighted(backend, A, weights, { signal });
   const forward = backend.upload(hostTensor([rows, cols], M.data));
   const backward = backend.upload(hostTensor([cols, rows], transposed(M).data));
-  /** (n, width) rows of vectors times a matrix: x·Wᵀ. */
-  const times = async (x: Matrix, w: Tensor): Promise<Matrix> => {
-    const y = matrix(x.rows, w.shape[0]);
-    const product = backend.scope(() =>
-      backend.linear(backend.upload(hostTensor([x.rows, x.cols], x.data)), w),
-    );
-    y.data.set(await backend.read(product));
-    backend.free(product);
-    await pause();
-    return y;
-  };
+  const times = (x: Matrix, w: Tensor) => rowProducts(backend, x, w, { signal });
   try {
     // Rows of Q are directions of the rows' space, orthonormal.
     let Q = orthonormal(await times(matrix(width, cols, normals(generator(seed), width * cols)), forward));
@@ -178,28 +178,19 @@ async function timesLower(backend: Backend, A: Matrix, L: Tensor, job: Job = {})
   return timesTransposed(backend, A, transposed(lower), job);
 }
 
-/** A·Bᵀ (rows of A, rows of B), in slices. */
+/** A·Bᵀ (rows of A, rows of B). */
 export async function timesTransposed(
   backend: Backend,
-  { rows, cols, data }: Matrix,
+  A: Matrix,
   B: Matrix,
   job: Job = {},
 ): Promise<Matrix> {
-  const pause = pauses(job);
-  const product = matrix(rows, B.rows);
-  const w = backend.upload(hostTensor([B.rows, cols], B.data));
+  const w = backend.upload(hostTensor([B.rows, B.cols], B.data));
   try {
-    for (const [from, to] of slices(0, rows, B.rows * cols)) {
-      const part = data.subarray(from * cols, to * cols);
-      const y = backend.scope(() => backend.linear(backend.upload(hostTensor([to - from, cols], part)), w));
-      product.data.set(await backend.read(y), from * B.rows);
-      backend.free(y);
-      await pause();
-    }
+    return await rowProducts(backend, A, w, job);
   } finally {
     backend.free(w);
   }
-  return product;
 }
 
 /** Rows made orthonormal in 64 bits, one after the other, twice (modified Gram–Schmidt); a row of nothing else becomes 0. */

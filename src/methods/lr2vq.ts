@@ -71,7 +71,7 @@ function settle({ cols }: { readonly cols: number }, chosen: Lr2vqOptions) {
 const TURNS = [30, 2] as const;
 
 /** Books z·B, z (entries, latent), B (latent, length), both in fp16. */
-export function latentBook(entries: number, length: number, latent: number, seed: number): BookForm {
+function latentBook(entries: number, length: number, latent: number, seed: number): BookForm {
   const z = new Float64Array(entries * latent);
   const B = Float64Array.from(normals(generator(seed), latent * length));
   let turns: number = TURNS[0];

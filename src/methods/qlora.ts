@@ -4,8 +4,9 @@ import { checkGroup } from "../formats/format.ts";
 import { decodeWeight, encodeWeight, formatByName } from "../formats/index.ts";
 import { type NormalFloatBits, nearestLevel, normalFloatLevels } from "../formats/normal-float.ts";
 import { seedOf } from "../tensor/random.ts";
+import { checkRank } from "./low-rank.ts";
 import type { Decomposition, TunedMethod } from "./method.ts";
-import { adapterKeys, checkRank, tunable, tunedParts, withAdapter } from "./tunable.ts";
+import { adapterKeys, tunable, tunedParts, withAdapter } from "./tunable.ts";
 
 const paper = "Dettmers et al., 2023 (https://arxiv.org/abs/2305.14314)";
 
@@ -94,7 +95,8 @@ export const qlora: TunedMethod<z.infer<typeof options>> = {
     name: "qlora",
     paper,
     tuned(weight, name) {
-      checkRank(rank, weight.shape);
+      const [rows, cols] = weight.shape;
+      checkRank("tuning", { rows, cols }, rank);
       const seed = seedOf(name, adapter.seed); // each matrix draws its own
       return tunable(withAdapter(weight, { ...adapter, rank, seed }), new Set(parts));
     },

@@ -232,7 +232,7 @@ function stepsOf(
       const W = decodeWeight(stored);
       const weight = within(`${name}: ${spec.name}`, () => encodeWeight(format, spec.shape, W.data));
       if (!rounded) return { name: spec.name, weight };
-      const layer = await roundedLayer(backend, { name: spec.name, W, weight, method: "rtn" }, pause);
+      const layer = await roundedLayer(backend, { name: spec.name, W, weight, method: "rtn" }, job);
       return { name: spec.name, weight, layer };
     },
 
@@ -265,7 +265,7 @@ function stepsOf(
         H,
       };
       const layer = {
-        ...(await roundedLayer(backend, described, pause)),
+        ...(await roundedLayer(backend, described, job)),
         ...compared.get(spec.name),
         ...(tuned === undefined ? {} : { tuned }),
       };

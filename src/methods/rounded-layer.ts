@@ -1,9 +1,11 @@
 import { z } from "zod";
 import type { Backend } from "../backends/backend.ts";
 import { decodeWeight } from "../formats/index.ts";
-import { hostTensor, type Matrix, type Tensor } from "../tensor/tensor.ts";
+import type { Job } from "../record/record.ts";
+import { type Matrix, matrix, type Tensor } from "../tensor/tensor.ts";
 import { bitsByUse, bytesOf, describeWeight, type Weight } from "../tensor/weight.ts";
-import { slices } from "./slices.ts";
+import { rowProducts } from "./row-products.ts";
+import { difference } from "./vector-codes.ts";
 
 /** One rounded matrix, for the record; as a schema, because what an interrupted run has kept is read again. */
 export const roundedLayerSchema = z.strictObject({
@@ -64,9 +66,9 @@ export interface Described {
 export async function roundedLayer(
   backend: Backend,
   { name, W, weight, method, stacked, H }: Described,
-  pause: () => Promise<void>,
+  job: Job = {},
 ): Promise<RoundedLayer> {
-  const errorOf = async (Ŵ: Float32Array) => (H ? outputError(backend, W, Ŵ, H, pause) : weightError(W, Ŵ));
+  const errorOf = async (Ŵ: Float32Array) => (H ? outputError(backend, W, Ŵ, H, job) : weightError(W, Ŵ));
   const { expression: e } = weight;
   return {
     ...storedLayer(name, weight, method),
@@ -105,25 +107,17 @@ async function outputError(
   W: Matrix,
   Ŵ: Float32Array,
   H: Tensor,
-  pause: () => Promise<void>,
+  job: Job,
 ): Promise<number> {
-  const D = new Float32Array(Ŵ.length);
-  for (let i = 0; i < D.length; i++) D[i] = W.data[i] - Ŵ[i];
-  const all = await energy(W.data);
+  const D = difference(W, matrix(W.rows, W.cols, Ŵ));
+  if (D.data.every((d) => d === 0)) return 0;
+  const all = await energy(W);
   return all === 0 ? 0 : (await energy(D)) / all;
 
-  async function energy(data: Float32Array): Promise<number> {
+  async function energy(A: Matrix): Promise<number> {
+    const { data } = await rowProducts(backend, A, H, job);
     let sum = 0;
-    for (const [from, to] of slices(0, W.rows, W.cols * W.cols)) {
-      const rows = data.subarray(from * W.cols, to * W.cols);
-      const product = backend.scope(() =>
-        backend.linear(backend.upload(hostTensor([to - from, W.cols], rows)), H),
-      );
-      const values = await backend.read(product);
-      backend.free(product);
-      for (let i = 0; i < rows.length; i++) sum += rows[i] * values[i];
-      await pause();
-    }
+    for (let i = 0; i < data.length; i++) sum += A.data[i] * data[i];
     return sum;
   }
 }

@@ -5,7 +5,7 @@ import type { Part, Weight } from "../tensor/weight.ts";
 import type { LowRank } from "./low-rank.ts";
 
 /** A bit for each weight, set where it is not negative: rows (rows, ⌈cols/8⌉), weight c at bit c mod 8 of byte ⌊c/8⌋. */
-export function signBits({ rows, cols, data }: Matrix): Part {
+function signBits({ rows, cols, data }: Matrix): Part {
   const width = Math.ceil(cols / 8);
   const bits = new Uint8Array(rows * width);
   for (let r = 0; r < rows; r++) {

@@ -5,8 +5,8 @@ import { formatByName } from "../formats/index.ts";
 import { generator, normals, seedOf } from "../tensor/random.ts";
 import { hostTensor, InputError } from "../tensor/tensor.ts";
 import { describeWeight, packedWeight, type Weight } from "../tensor/weight.ts";
+import { checkRank } from "./low-rank.ts";
 import type { Decomposition, Tuned, TunedMethod } from "./method.ts";
-import { checkRank } from "./tunable.ts";
 
 const paper = "Munoz et al., 2024 (https://arxiv.org/abs/2410.03750)";
 
@@ -43,9 +43,9 @@ export const sqft: TunedMethod<z.infer<typeof options>> = {
 };
 
 function merged(weight: Weight, name: string, { rank, sparse, seed }: z.infer<typeof options>): Tuned {
-  checkRank(rank, weight.shape);
-  const { format, scales, codes, parameters } = gridOf(weight, name);
   const [rows, cols] = weight.shape;
+  checkRank("tuning", { rows, cols }, rank);
+  const { format, scales, codes, parameters } = gridOf(weight, name);
   const groups = parameters.length / rows;
   const b = normals(generator(seedOf(name, seed)), cols * rank).map((x) => x / Math.sqrt(cols));
   const levels = Float32Array.from({ length: format.codeCount }, (_, code) =>

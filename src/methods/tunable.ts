@@ -3,22 +3,14 @@ import type { Backend } from "../backends/backend.ts";
 import { unpackCodes } from "../formats/codebook.ts";
 import { numbersOf } from "../formats/compose-weight.ts";
 import { type GroupFormat, partOf } from "../formats/format.ts";
-import { decodeWeight, encodeWeight, formatByName } from "../formats/index.ts";
+import { decodeWeight, formatByName } from "../formats/index.ts";
 import { compound, tensorsOf } from "../kernels/compound.ts";
 import type { Operations } from "../kernels/index.ts";
 import { roundingRules, storedScale } from "../kernels/round-rows.ts";
-import { generator, normals } from "../tensor/random.ts";
 import { halfEven } from "../tensor/rounding.ts";
-import {
-  type HostTensor,
-  hostTensor,
-  InputError,
-  type Matrix,
-  matrix,
-  sizeOf,
-  type Tensor,
-} from "../tensor/tensor.ts";
+import { type HostTensor, hostTensor, type Matrix, matrix, type Tensor } from "../tensor/tensor.ts";
 import { type Expression, type Part, packedWeight, type Weight } from "../tensor/weight.ts";
+import { lowRankOfZeros } from "./low-rank.ts";
 
 /** The parts of a weight that tuning may move; codes, orders and rotations stay. */
 export const tunedParts = ["lowRank", "magnitudes", "scales", "codebooks"] as const;
@@ -383,33 +375,15 @@ export const adapterKeys = {
 
 export type AdapterOptions = z.output<z.ZodObject<typeof adapterKeys>>;
 
-/** Throws an InputError for a rank that a matrix (rows, cols) cannot have. */
-export function checkRank(rank: number, [rows, cols]: readonly number[]): void {
-  const most = Math.min(rows, cols);
-  if (rank > most)
-    throw new InputError(`tuning: a rank of ${rank} is more than ${most}, the most of ${rows}×${cols}`);
-}
-
 /**
- * The same function with more to tune: a low-rank part A·B of zeros, B random
- * and A 0 (Hu et al., 2021, LoRA, https://arxiv.org/abs/2106.09685, section 4.1), and a
+ * The same function with more to tune: a low-rank part of zeros, and a
  * magnitude of 1 for each row.
  */
 export function withAdapter(weight: Weight, { rank, factors, magnitudes, seed }: AdapterOptions): Weight {
   const [rows, cols] = weight.shape;
   let result = weight;
   if (rank > 0) {
-    const format = formatByName(factors);
-    const random = normals(generator(seed), rank * cols);
-    const b = Float32Array.from(random, (x) => x / Math.sqrt(cols));
-    const low: Weight = {
-      shape: [rows, cols],
-      expression: {
-        kind: "lowRank",
-        a: encodeWeight(format, [rows, rank], new Float32Array(rows * rank)),
-        b: encodeWeight(format, [rank, cols], b),
-      },
-    };
+    const low = lowRankOfZeros({ rows, cols }, { rank, factors, seed });
     result = { shape: [rows, cols], expression: { kind: "sum", terms: [result, low] } };
   }
   if (magnitudes) {
@@ -417,9 +391,4 @@ export function withAdapter(weight: Weight, { rank, factors, magnitudes, seed }:
     result = { shape: [rows, cols], expression: { kind: "scaleRows", scales, of: result } };
   }
   return result;
-}
-
-/** Numbers that are trained. */
-export function sizeOfParameters({ parameters }: Tunable): number {
-  return [...parameters.values()].reduce((sum, { shape }) => sum + sizeOf(shape), 0);
 }

@@ -1,7 +1,7 @@
 import type { Backend } from "../backends/backend.ts";
 import { pauses } from "../record/pause.ts";
 import type { Job } from "../record/record.ts";
-import { hostTensor } from "../tensor/tensor.ts";
+import { hostTensor, identity } from "../tensor/tensor.ts";
 import { choleskyOf } from "./cholesky.ts";
 import { slices } from "./slices.ts";
 
@@ -20,7 +20,7 @@ export async function upperInverse(backend: Backend, H: Float32Array, job: Job =
   const n = Math.sqrt(H.length);
   const pause = pauses(job);
   const L = await choleskyOf(backend, H.toReversed(), job, (row) => n - 1 - row);
-  const inverse = backend.upload(hostTensor([n, n], identity(n)));
+  const inverse = backend.upload(hostTensor([n, n], identity(n).data));
   try {
     for (const [from, to] of slices(0, n, (n * n) / 2)) {
       backend.triangularSolve(L, inverse, 0, from, to);
@@ -30,10 +30,4 @@ export async function upperInverse(backend: Backend, H: Float32Array, job: Job =
   } finally {
     for (const t of [L, inverse]) backend.free(t);
   }
-}
-
-function identity(n: number): Float32Array {
-  const I = new Float32Array(n * n);
-  for (let i = 0; i < n; i++) I[i * n + i] = 1;
-  return I;
 }

@@ -7,10 +7,10 @@ import type { Job } from "../record/record.ts";
 import { halfAway } from "../tensor/rounding.ts";
 import { hostTensor, InputError, type Matrix, matrix, transposed } from "../tensor/tensor.ts";
 import type { Weight } from "../tensor/weight.ts";
-import { timesHessian } from "./additive.ts";
 import { conjugateGradients } from "./conjugate-gradients.ts";
 import { kMeans } from "./k-means.ts";
 import type { Decomposition } from "./method.ts";
+import { rowProducts } from "./row-products.ts";
 import { damp, descending, diagonal, prepare, spreadErrors, spreadFactor } from "./spread-errors.ts";
 import { storedScales } from "./vector-codes.ts";
 
@@ -274,7 +274,7 @@ async function fitBooks(
   const hessian = backend.upload(hostTensor([cols, cols], H));
   try {
     const times = async (y: Float32Array) =>
-      back(await timesHessian(backend, matrix(rows, cols, y), hessian));
+      back((await rowProducts(backend, matrix(rows, cols, y), hessian, job)).data);
     const start = new Float32Array(total);
     let from = 0;
     for (const { book } of stages) {

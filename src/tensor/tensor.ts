@@ -59,6 +59,13 @@ export function transposed({ rows, cols, data }: Matrix): Matrix {
   return result;
 }
 
+/** (n, n) */
+export function identity(n: number): Matrix {
+  const I = matrix(n, n);
+  for (let i = 0; i < n; i++) I.data[i * n + i] = 1;
+  return I;
+}
+
 export function hostTensor(shape: readonly number[], data: Elements): HostTensor {
   if (data.length !== sizeOf(shape)) {
     throw new ShapeError(`tensor: ${shape.join("×")} needs ${sizeOf(shape)} values, got ${data.length}`);
