@@ -52,22 +52,28 @@ export function compress(program: Command): void {
     .option("--true-sequential", "within a block, too, later layers see earlier ones rounded")
     .option("--set <key=value...>", "a method's own options: --method reallm --set rank=8 length=4")
     .option(
+      "--mix <key=value...>",
+      "each matrix in one of several ways under one budget: --mix bits=3.25 of=[{bits: 2},{bits: 3},{bits: 4}]",
+    )
+    .option(
       "--tune [key=value...]",
       "tune each block after it was compressed: --tune epochs=8 rank=4 parts=[scales]",
     )
     .option("--tokenizer <file>", TOKENIZER)
     .option("--dry-run", "write nothing: compress one matrix of each shape, and say what all would take");
   type Given = SharedOptions &
-    Omit<CompressOptions, "model" | "dryRun"> & {
+    Omit<CompressOptions, "model" | "dryRun" | "mix"> & {
       readonly dryRun?: boolean;
       readonly set?: readonly string[];
+      readonly mix?: readonly string[];
       readonly tune?: true | readonly string[];
     };
   sharedOptions(command).action((model: string, options: Given) => {
-    const { json, quiet, set, tune, dryRun, ...settings } = options;
+    const { json, quiet, set, mix, tune, dryRun, ...settings } = options;
     const own = () => (set === undefined ? {} : { options: settingsOf(set) });
+    const mixed = () => (mix === undefined ? {} : { mix: settingsOf(mix) as CompressOptions["mix"] });
     const tuning = () => (tune === undefined ? {} : { tuning: tune === true ? {} : settingsOf(tune) });
-    const chosen = () => ({ ...settings, ...own(), ...tuning(), model });
+    const chosen = () => ({ ...settings, ...own(), ...mixed(), ...tuning(), model });
     return dryRun
       ? execute(options, (job) => compressModel({ ...chosen(), dryRun }, job), showDryRun)
       : execute(options, (job) => compressModel(chosen(), job), show);

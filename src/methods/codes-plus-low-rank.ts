@@ -1,6 +1,5 @@
 import { z } from "zod";
-import { fillsRow } from "../formats/format.ts";
-import { clipped, decodeWeight, formatByName } from "../formats/index.ts";
+import { bytesPerMatrix, clipped, decodeWeight, formatByName } from "../formats/index.ts";
 import { InputError, type Matrix } from "../tensor/tensor.ts";
 import { sumOf, type Weight } from "../tensor/weight.ts";
 import { needsOf, type Weighed, weigh, weightings } from "./error-weights.ts";
@@ -46,6 +45,16 @@ export function checkPlusLowRank(
   checkRank(method, size, rank);
 }
 
+/** What both parts take together; all of it is known before any work. */
+export function bytesPlusLowRank(
+  { rows, cols }: { readonly rows: number; readonly cols: number },
+  { format, rank = defaultRank({ rows, cols }), factors }: PlusLowRank,
+): number {
+  const factor = formatByName(factors);
+  const low = bytesPerMatrix(factor, rows, rank) + bytesPerMatrix(factor, rank, cols);
+  return bytesPerMatrix(formatByName(format), rows, cols) + low;
+}
+
 /** The two parts, as functions of what they are to stand for. */
 export interface CodesAndLowRank {
   readonly W: Matrix;
@@ -83,8 +92,7 @@ export async function codesAndLowRank(
   }
 }
 
-/** Both parts of a matrix whose errors have their measure already. */
-export function bothParts(
+function bothParts(
   { W, H, weights, importance, errorOf }: Weighed,
   { backend, signal }: Context,
   options: PlusLowRank,
@@ -108,9 +116,4 @@ export function bothParts(
     return keeps ? sumOf(Q, AB) : sumOf(again, refitted);
   };
   return { W, nearest, codes, low, errorOf, finished };
-}
-
-/** Whether whole groups of a format fill rows of a matrix; an InputError where no format has this name. */
-export function fits(format: string, cols: number): boolean {
-  return fillsRow(formatByName(format), cols);
 }

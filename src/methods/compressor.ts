@@ -1,11 +1,10 @@
 import type { Format } from "../formats/format.ts";
-import { encode } from "../formats/index.ts";
+import { bytesPerMatrix, encode } from "../formats/index.ts";
 import { checkedBy } from "../tensor/schema-words.ts";
 import { InputError, type Matrix } from "../tensor/tensor.ts";
 import { packedWeight, type Weight } from "../tensor/weight.ts";
-import { allocate } from "./allocate.ts";
 import { checkRank } from "./low-rank.ts";
-import type { Candidate, Context, Decomposition, Mixture, Rounding, Shared, StackMeasure } from "./method.ts";
+import type { Context, Decomposition, Rounding, Shared, StackMeasure } from "./method.ts";
 import { type AdapterOptions, withAdapter } from "./tunable.ts";
 
 /** A method with all that was chosen for it: what makes the matrices of linear layers smaller. */
@@ -20,6 +19,8 @@ export interface Compressor {
   /** Throws an InputError where a matrix of this size cannot be made smaller so. */
   check(size: { readonly rows: number; readonly cols: number }): void;
   compress(W: Matrix, context: Context): Promise<Weight>;
+  /** Bytes of a matrix of this size at the least, where they are known before any work. */
+  least?(size: { readonly rows: number; readonly cols: number }): number;
   /** Throws an InputError where all matrices together cannot be made as small as they are to be. */
   checkAll?(sizes: readonly { readonly rows: number; readonly cols: number }[]): void;
   /** Whether it needs the Fisher information of every weight. */
@@ -46,6 +47,7 @@ export function rounding(method: Rounding, format: Format, options?: object): Co
     calibrated,
     format,
     check: ({ rows, cols }) => void format.parts(rows, cols),
+    least: ({ rows, cols }) => bytesPerMatrix(format, rows, cols),
     async compress(W, context) {
       const { rows, cols } = W;
       const parts =
@@ -59,40 +61,24 @@ export function rounding(method: Rounding, format: Format, options?: object): Co
 
 /** Parts that a method puts together; `options` are checked, and an InputError names the first wrong one. */
 export function decomposition(method: Decomposition<object>, options: object): Compressor {
-  const { name, mixture, shared } = method;
+  const { name, shared } = method;
   const chosen = checkedBy(method.options, options, { where: name });
   const needs = method.needs?.(chosen) ?? [];
-  const bits = mixture?.budget(chosen);
-  const over = (optionsOf: (context: Context) => object): Compressor => ({
+  const over = (own: object): Compressor => ({
     name,
     calibrated: method.calibrated || needs.length > 0,
     fisher: needs.includes("fisher"),
     stacked: method.stacked?.(chosen),
     check: (size) => method.check(size, chosen),
-    compress: (W, context) => method.decompose(W, context, optionsOf(context)),
+    least: (size) => method.least?.(size, chosen) ?? 0,
+    compress: (W, context) => method.decompose(W, context, own),
   });
-  if (shared?.wanted(chosen)) return { ...over(() => chosen), survey: () => sharing(shared, chosen, over) };
-  if (!mixture || bits === undefined) return over(() => chosen);
-  return {
-    ...over(() => chosen),
-    checkAll(sizes) {
-      const bytes = sizes.reduce((sum, size) => sum + mixture.least(size, chosen), 0);
-      const least = (8 * bytes) / sizes.reduce((sum, { rows, cols }) => sum + rows * cols, 0);
-      if (least <= bits) return;
-      throw new InputError(
-        `${name}: no mixture of its candidates takes ${bits} bits a weight or fewer; the smallest takes ${Math.ceil(1000 * least) / 1000}`,
-      );
-    },
-    survey: () => surveyOf({ mixture, chosen, bits, over }),
-  };
+  if (!shared?.wanted(chosen)) return over(chosen);
+  return { ...over(chosen), survey: () => sharing(shared, chosen, over) };
 }
 
 /** Gathers samples of all matrices, and learns what they share. */
-function sharing(
-  shared: Shared<object>,
-  chosen: object,
-  over: (optionsOf: (context: Context) => object) => Compressor,
-): Survey {
+function sharing(shared: Shared<object>, chosen: object, over: (learned: object) => Compressor): Survey {
   const samples: unknown[] = [];
   let context: Context | undefined;
   return {
@@ -101,38 +87,7 @@ function sharing(
       samples.push(await shared.sample(W, its, chosen));
     },
     async choose() {
-      const learned = await shared.learn(samples, context!, chosen);
-      return over(() => learned);
-    },
-  };
-}
-
-/** Gathers what may become of each matrix, and chooses when it has seen them all. */
-function surveyOf({
-  mixture,
-  chosen,
-  bits,
-  over,
-}: {
-  readonly mixture: Mixture<object>;
-  readonly chosen: object;
-  readonly bits: number;
-  readonly over: (optionsOf: (context: Context) => object) => Compressor;
-}): Survey {
-  const names: string[] = [];
-  const candidates: (readonly Candidate<object>[])[] = [];
-  let weights = 0;
-  return {
-    async see(W, context, alike = [context.name!]) {
-      const own = await mixture.candidates(W, context, chosen);
-      names.push(...alike);
-      candidates.push(...alike.map(() => own));
-      weights += alike.length * W.data.length;
-    },
-    async choose() {
-      const picked = await allocate(candidates, Math.floor((bits * weights) / 8));
-      const own = new Map(names.map((name, n) => [name, candidates[n][picked[n]].options]));
-      return over(({ name }) => own.get(name!)!);
+      return over(await shared.learn(samples, context!, chosen));
     },
   };
 }

@@ -65,15 +65,20 @@ export async function tryShapes(input: Rounded, plan: RoundingPlan, job: Job = {
     return decodeWeight(weight);
   }
 
-  const survey = plan.linear.survey?.();
-  const seen = survey && (await each("survey", (W, context, names) => survey.see(W, context, names)));
-  const linear = survey ? await survey.choose() : plan.linear;
+  let { linear } = plan;
+  const seen = [...shapes.values()].map(() => 0);
+  while (linear.survey) {
+    const survey = linear.survey();
+    const found = await each("survey", (W, context, names) => survey.see(W, context, names));
+    for (const [n, { seconds }] of found.entries()) seen[n] += seconds;
+    linear = await survey.choose();
+  }
   const tried = await each("try", (W, context) => linear.compress(W, context));
   return [...shapes.values()].map((specs, n) => ({
     shape: specs[0].shape,
     names: namesOf(specs),
     weight: tried[n].result,
-    seconds: tried[n].seconds + (seen?.[n].seconds ?? 0),
+    seconds: tried[n].seconds + seen[n],
   }));
 }
 

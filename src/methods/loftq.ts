@@ -1,6 +1,12 @@
 import { z } from "zod";
 import { alternate } from "./alternate.ts";
-import { checkPlusLowRank, codesAndLowRank, needsPlusLowRank, plusLowRank } from "./codes-plus-low-rank.ts";
+import {
+  bytesPlusLowRank,
+  checkPlusLowRank,
+  codesAndLowRank,
+  needsPlusLowRank,
+  plusLowRank,
+} from "./codes-plus-low-rank.ts";
 import type { Decomposition } from "./method.ts";
 
 const options = z.strictObject({
@@ -30,6 +36,7 @@ export const loftq: Decomposition<LoftqOptions> = {
   options,
   needs: needsPlusLowRank,
   check: (size, chosen) => checkPlusLowRank("loftq", size, chosen),
+  least: bytesPlusLowRank,
 
   decompose(source, context, chosen) {
     const { rounds } = chosen;

@@ -1,7 +1,13 @@
 import { z } from "zod";
 import { decodeWeight } from "../formats/index.ts";
 import { sumOf } from "../tensor/weight.ts";
-import { checkPlusLowRank, codesAndLowRank, needsPlusLowRank, plusLowRank } from "./codes-plus-low-rank.ts";
+import {
+  bytesPlusLowRank,
+  checkPlusLowRank,
+  codesAndLowRank,
+  needsPlusLowRank,
+  plusLowRank,
+} from "./codes-plus-low-rank.ts";
 import type { Decomposition } from "./method.ts";
 import { difference } from "./vector-codes.ts";
 
@@ -32,6 +38,7 @@ export const lorc: Decomposition<LorcOptions> = {
   options,
   needs: needsPlusLowRank,
   check: (size, chosen) => checkPlusLowRank("lorc", size, chosen),
+  least: bytesPlusLowRank,
 
   decompose(source, context, chosen) {
     return codesAndLowRank("lorc", source, context, chosen, async ({ W, codes, low }) => {

@@ -18,8 +18,6 @@ import { lplr } from "./lplr.ts";
 import { lqLora } from "./lq-lora.ts";
 import type { Decomposition } from "./method.ts";
 import { reallm } from "./reallm.ts";
-import { roundedModel } from "./round-model.ts";
-import { sourceOf, tinyModel } from "./tiny-model.suite.ts";
 import { outputError, planted, toy } from "./toy.suite.ts";
 import { difference } from "./vector-codes.ts";
 
@@ -232,56 +230,6 @@ describe("loftq and lq-lora", () => {
   );
 });
 
-describe("lq-lora under a budget", () => {
-  const calibration = [Int32Array.from({ length: 32 }, (_, i) => (7 * i) % 50), Int32Array.of(1, 2, 3)];
-  const input = () => {
-    const model = tinyModel(2);
-    return { model, source: sourceOf(model), name: "tiny", backend: openReference() };
-  };
-  const rounded = (options: object) =>
-    roundedModel(input(), {
-      linear: decomposition(lqLora, { rank: 1, clip: false, ...options }),
-      calibration,
-    });
-  const names = tinyModel(2).tensors.filter(({ role }) => role === "linear");
-
-  it.each(["fisher", "H", "none"])(
-    "weighting %s: gives each matrix a format, all within the bits",
-    async (weighting) => {
-      const { weights, layers } = await rounded({ bits: 6.5, weighting, base: "rtn" });
-      const bytes = names.reduce((sum, { name }) => sum + bytesOf(weights.get(name)!), 0);
-      const size = names.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
-      expect((8 * bytes) / size).toBeLessThanOrEqual(6.5);
-      expect((8 * bytes) / size).toBeGreaterThan(6);
-      expect(new Set(layers.map(({ format }) => format)).size).toBeGreaterThan(1);
-    },
-  );
-
-  it("a single format is used as it is, and a budget that fits only it gives the same", async () => {
-    const options = { weighting: "fisher", base: "rtn", rounds: 1 };
-    const one = await rounded({ format: "int4-offset", ...options });
-    expect(await rounded({ bits: 20, formats: ["int4-offset"], ...options })).toEqual(one);
-  });
-
-  it("names the smallest budget that can be met, before anything is read", async () => {
-    let reads = 0;
-    const model = tinyModel(2);
-    const source = sourceOf(model, () => reads++);
-    const linear = decomposition(lqLora, { rank: 1, clip: false, bits: 2 });
-    await expect(roundedModel({ ...input(), source }, { linear, calibration })).rejects.toThrow(
-      /lq-lora: no mixture .* takes 2 bits a weight or fewer; the smallest takes 3\.9$/,
-    );
-    expect(reads).toBe(0);
-    const { layers } = await rounded({ bits: 3.91 });
-    expect(new Set(layers.map(({ format }) => format)).size).toBe(1);
-  });
-
-  it("needs calibration text for Fisher weights, and says so before anything is read", async () => {
-    const linear = decomposition(lqLora, { bits: 3, weighting: "fisher" });
-    await expect(roundedModel(input(), { linear })).rejects.toThrow("lq-lora: needs calibration text");
-  });
-});
-
 describe("lplr", () => {
   /** Singular values that fall as 0.9^k. */
   const decaying = (rows: number, cols: number) => {
@@ -389,10 +337,8 @@ it.each([
     "lorc: gptq needs a format of codes and scales, got trellis2",
   ],
   ["lorc", { weighting: "Fisher" }, "lorc: weighting: there is no Fisher; did you mean fisher?"],
-  ["lq-lora", {}, "one of format and bits is needed"],
-  ["lq-lora", { bits: 3, format: "int4" }, "one of format and bits is needed"],
-  ["lq-lora", { bits: 3, formats: ["int3-g64"] }, "lq-lora: none of int3-g64 fills rows of 96"],
-  ["lq-lora", { bits: 3, formats: ["int5"] }, 'format: no format is called "int5"'],
+  ["lq-lora", {}, "lq-lora: format"],
+  ["lq-lora", { format: "int3-g64" }, "rows of 96"],
   ["lplr", { bits: 0.1 }, "lplr: 0.1 bits a weight of 64×96 hold no factors of int4 and int4; give more"],
   ["lplr", { rank: 65 }, "lplr: a rank of 65 is more than 64"],
   ["lplr", { rank: 8, left: "int4-g32" }, "rows of 8"],

@@ -74,12 +74,12 @@ export interface Decomposition<Options = unknown> extends Named {
   stacked?(options: Options): StackMeasure;
   /** Throws an InputError where a matrix of this size cannot be put together so. */
   check(size: { readonly rows: number; readonly cols: number }, options: Options): void;
+  /** Bytes of a matrix of this size at the least, where they are known before any work. */
+  least?(size: { readonly rows: number; readonly cols: number }, options: Options): number;
   /** W (rows, cols) -> parts that stand for it. W stays as it is. */
   decompose(W: Matrix, context: Context, options: Options): Promise<Weight>;
   /** For methods whose matrices share something that is learned of them all. */
   readonly shared?: Shared<Options>;
-  /** For methods that give every matrix options of its own under one budget: what is chosen from. */
-  readonly mixture?: Mixture<Options>;
 }
 
 /** All matrices are seen once, in float, before the first is put together, and what they share is learned of samples. */
@@ -94,24 +94,6 @@ export interface Shared<Options, Sample = unknown> {
 
 /** What is known of a block when all are put into one order: the error of its layer, or the loss of the model. */
 export type StackMeasure = "error" | "loss";
-
-/** All matrices are seen once, in float, before the first is put together; the choice is that of `allocate`. */
-export interface Mixture<Options> {
-  /** Bits per weight that all matrices together may take; undefined where options leave nothing to choose. */
-  budget(options: Options): number | undefined;
-  /** Bytes of the smallest that a matrix of this size may become, known before any work. */
-  least(size: { readonly rows: number; readonly cols: number }, options: Options): number;
-  /** What may become of one matrix. Its H, with calibration, is that of the float model. */
-  candidates(W: Matrix, context: Context, options: Options): Promise<readonly Candidate<Options>[]>;
-}
-
-/** One way to store one matrix. */
-export interface Candidate<Options> {
-  readonly options: Options;
-  readonly bytes: number;
-  /** What is lost by it, in units that are the same for all matrices. */
-  readonly error: number;
-}
 
 /** Where a run stands. */
 export interface Moment {

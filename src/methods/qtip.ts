@@ -1,7 +1,7 @@
 import { z } from "zod";
 import type { Backend } from "../backends/backend.ts";
 import { rowScales } from "../formats/format.ts";
-import { decodeWeight } from "../formats/index.ts";
+import { bytesPerMatrix, decodeWeight } from "../formats/index.ts";
 import { packTrellis, streamsOf, streamsOfColumn, trellis } from "../formats/trellis.ts";
 import { hostTensor, type Matrix, transposed } from "../tensor/tensor.ts";
 import { packedWeight, type Weight } from "../tensor/weight.ts";
@@ -48,6 +48,7 @@ export const qtip: Decomposition<QtipOptions> = {
   options,
 
   check() {},
+  least: ({ rows, cols }, { bits }) => bytesPerMatrix(trellis(bits), rows, cols),
 
   async decompose(source, { backend, H: hessian, signal }, options) {
     const { W, H } = hessian ? await prepare("qtip", source, hessian, backend) : { W: source, H: undefined };

@@ -91,6 +91,9 @@ export const reallm: Decomposition<ReallmOptions> = {
     checkRank("reallm", size, settings.rank);
   },
 
+  least: ({ rows, cols }, { shape, path, bits }) =>
+    shape === "given" && path === "codes" ? (rows * cols * bits) / 8 : 0,
+
   needs: ({ weighting }) => needsOf(weighting),
 
   async decompose(source, context, chosen) {

@@ -124,31 +124,34 @@ function limitOf({ activationBytes = 2 ** 30 }: RoundingPlan): number {
   return activationBytes;
 }
 
-/** What compresses each matrix. Where that depends on them all, they are seen in float first, on a way of their own. */
+/** What compresses each matrix. Where that depends on them all, they are seen in float first, on ways of their own. */
 async function surveyed(
   input: Rounded,
   plan: RoundingPlan,
   fisher: Fisher | undefined,
   job: Job,
 ): Promise<Compressor> {
-  const survey = plan.linear.survey?.();
-  if (!survey) return plan.linear;
-  const observer: Compressor = {
-    ...plan.linear,
-    async compress(W, context) {
-      await survey.see(W, context);
-      return encodeWeight(formatByName("f32"), [W.rows, W.cols], W.data);
-    },
-  };
-  const asSurvey: Job = { ...job, onProgress: (at) => job.onProgress?.({ ...at, task: "survey" }) };
-  const way = blockByBlock(
-    input,
-    { ...plan, linear: observer, others: undefined, tuning: undefined, kept: undefined },
-    fisher,
-    asSurvey,
-  );
-  while (!(await way.next()).done);
-  return survey.choose();
+  let { linear } = plan;
+  while (linear.survey) {
+    const survey = linear.survey();
+    const observer: Compressor = {
+      ...linear,
+      async compress(W, context) {
+        await survey.see(W, context);
+        return encodeWeight(formatByName("f32"), [W.rows, W.cols], W.data);
+      },
+    };
+    const asSurvey: Job = { ...job, onProgress: (at) => job.onProgress?.({ ...at, task: "survey" }) };
+    const way = blockByBlock(
+      input,
+      { ...plan, linear: observer, others: undefined, tuning: undefined, kept: undefined },
+      fisher,
+      asSurvey,
+    );
+    while (!(await way.next()).done);
+    linear = await survey.choose();
+  }
+  return linear;
 }
 
 async function* blockByBlock(

@@ -129,19 +129,26 @@ describe("compress", () => {
     expect(await failure({ bits: 5 })).toBe("compress: --bits must be one of 8, 6, 4, 3, 2, got 5");
   });
 
-  it("a method of parts takes the format among its own options, or one budget for all layers", async () => {
+  it("a method of parts takes the format among its own options", async () => {
     expect(await failure({ method: "reallm", format: "int4" })).toContain("reallm: unknown key format");
-    const formats = ["int2-offset", "int4-offset"];
-    const fisher = { rank: 1, weighting: "fisher", formats, clip: false, rounds: 1 };
-    expect(await failure({ method: "lq-lora", bits: 4.5, options: fisher })).toContain(
-      "needs calibration text",
-    );
-    const mixed = await run({ method: "lq-lora", bits: 4.5, options: fisher, calibration });
-    expect(mixed.bitsPerWeight.linear).toBeLessThanOrEqual(4.5);
-    expect(new Set(mixed.layers.map(({ format }) => format)).size).toBeGreaterThan(1);
-    expect((await inspect({ model: out() })).bitsPerWeight).toEqual(mixed.bitsPerWeight);
     const one = await run({ method: "lorc", format: "int4-g32", clip: true, options: { rank: 1 } });
     for (const { format } of one.layers) expect(format).toBe("sum(int4-g32, lowRank(f16, f16))");
+  });
+
+  it("a mix gives each matrix one of several ways within its bits, by Fisher weights where there is text", async () => {
+    const mixed = await run({ method: "rtn", mix: { bits: 3.5 }, calibration });
+    expect(mixed.method).toBe("rtn");
+    expect(mixed.bitsPerWeight.linear).toBeLessThanOrEqual(3.5);
+    expect(mixed.bitsPerWeight.linear).toBeGreaterThan(3);
+    expect(new Set(mixed.layers.map(({ format }) => format)).size).toBeGreaterThan(1);
+    expect((await inspect({ model: out() })).bitsPerWeight).toEqual(mixed.bitsPerWeight);
+    const of = [{ format: "int3" }, { method: "reallm", options: { bits: 2, rank: 1 } }];
+    const several = await run({ mix: { bits: 4, of, weighting: "none" }, calibration });
+    expect(several.method).toBe("mix");
+    rmSync(out(), { recursive: true });
+    expect(await failure({ method: "rtn", mix: { bits: 1 } })).toMatch(/mix: .* the smallest takes 2\.\d+$/);
+    expect(await failure({ format: "int4", mix: { bits: 4 } })).toContain("needs one of --format, --bits");
+    expect(await failure({ mix: { bits: 4, of: [] } })).toContain("mix.of");
   });
 
   it("reads a recipe, and names an unknown key with the nearest known one", async () => {

@@ -13,11 +13,14 @@ import {
   readText,
   weightsBytes,
 } from "../files/index.ts";
+import type { Format } from "../formats/format.ts";
 import { bytesPerMatrix, clipped, formatByName } from "../formats/index.ts";
 import { calibrationWindows } from "../methods/calibration.ts";
-import { adapted, decomposition, rounding } from "../methods/compressor.ts";
+import { adapted, type Compressor, decomposition, rounding } from "../methods/compressor.ts";
 import { tryShapes } from "../methods/dry-run.ts";
+import { weightings } from "../methods/error-weights.ts";
 import { compressionByName } from "../methods/index.ts";
+import { type MixOptions, mix } from "../methods/mix.ts";
 import {
   checkPlan,
   formatOf,
@@ -42,8 +45,8 @@ import { type CalibrationText, calibrationText } from "./calibration-text.ts";
 import { type BackendChoice, backendFor, type Opened, openChecked, tokenizerOf } from "./load.ts";
 import { stackLosses } from "./stack-losses.ts";
 
-/** How to compress: the options of the command line, and the keys of a recipe. */
-export const compressChoices = z.strictObject({
+/** How one matrix is compressed. */
+const wayChoices = z.strictObject({
   /** rtn, gptq, trilm or reallm. Default: gptq with calibration text, rtn without. */
   method: z.string().optional(),
   /** Format of the linear layers: `int4-g64`, `tq2_0`. */
@@ -52,10 +55,6 @@ export const compressChoices = z.strictObject({
   group: z.int().optional(),
   /** Bits of a code, instead of a format: intB in the largest groups that fit, with a clip search. */
   bits: z.number().optional(),
-  /** Most bytes of the weights, instead of a format: the most bits of `bits` that fit. */
-  size: z.int().positive().optional(),
-  /** Format of embedding and head, which otherwise keep 16 bits. */
-  others: z.string().optional(),
   /** Search for the range of each group that has the least error. */
   clip: z.boolean().optional(),
   /** Of gptq, added to the diagonal of H as a share of its mean. Default 0.01. */
@@ -64,14 +63,36 @@ export const compressChoices = z.strictObject({
   actOrder: z.boolean().optional(),
   /** Of gptq: groups fitted to the weights as they were. Default: as actOrder. */
   staticGroups: z.boolean().optional(),
-  /** Inputs of a layer come through the layers before it in its block already rounded. */
-  trueSequential: z.boolean().optional(),
   /** Of a method that puts matrices together from parts (reallm): its own options; `format`, `bits`, `group`, `clip` and `damping` join them. */
   options: z.record(z.string(), z.unknown()).optional(),
-  /** Tunes the parts of each block after it was compressed; what is not said has its default. */
-  tuning: tuningSchema.optional(),
   /** Of trilm: scales of a matrix, as it was trained on several devices. */
   shards: z.strictObject({ count: z.int().min(1), along: z.enum(["rows", "cols"]) }).optional(),
+});
+
+/** How to compress: the options of the command line, and the keys of a recipe. */
+export const compressChoices = wayChoices.extend({
+  /** Most bytes of the weights, instead of a format: the most bits of `bits` that fit. */
+  size: z.int().positive().optional(),
+  /** Each matrix in one of several ways, so that all together take so many bits and lose the least (methods/mix.ts). */
+  mix: z
+    .strictObject({
+      /** Bits per weight that all linear layers together may take, everything that is stored counted. */
+      bits: z.number().positive(),
+      /** The ways: what each has that differs from the choices beside `mix`. */
+      of: z
+        .array(wayChoices)
+        .min(1)
+        .default([{ bits: 2 }, { bits: 3 }, { bits: 4 }]),
+      /** By what errors of different matrices are compared. Default: fisher with calibration text, else none. */
+      weighting: z.enum(weightings).optional(),
+    })
+    .optional(),
+  /** Format of embedding and head, which otherwise keep 16 bits. */
+  others: z.string().optional(),
+  /** Inputs of a layer come through the layers before it in its block already rounded. */
+  trueSequential: z.boolean().optional(),
+  /** Tunes the parts of each block after it was compressed; what is not said has its default. */
+  tuning: tuningSchema.optional(),
   /** Windows of calibration text. Default 128. */
   samples: z.int().min(1).optional(),
   /** Tokens of a window. Default: the model's context, 2048 at most. */
@@ -273,9 +294,14 @@ async function write(work: Work, job: Job): Promise<Record<CompressResult>> {
 }
 
 /** Rounding to nearest is quicker than the disk. */
-function needsKeeping({ method, tuning }: Settings): boolean {
-  const { kind, calibrated } = compressionByName(method);
-  return calibrated || kind === "decomposition" || tuning !== undefined;
+function needsKeeping(settings: Settings): boolean {
+  return (
+    settings.tuning !== undefined ||
+    waysOf(settings).some(({ method }) => {
+      const { kind, calibrated } = compressionByName(method);
+      return calibrated || kind === "decomposition";
+    })
+  );
 }
 
 /** The matrices that an interrupted run of the same work has finished. */
@@ -357,33 +383,60 @@ async function tryOut(work: Work, job: Job): Promise<Record<DryRunResult>> {
   );
 }
 
-/** Choices with every default filled in, as the record keeps them. */
-interface Settings {
+/** How one matrix is compressed, with every default filled in. */
+interface Way {
   readonly method: string;
   readonly format?: string;
-  readonly others?: string;
   readonly clip: boolean;
+  readonly methodOptions: object;
+}
+
+/** Choices with every default filled in, as the record keeps them. */
+type Settings = (Way | { readonly mix: MixOptions & { readonly of: readonly Way[] } }) & {
+  readonly others?: string;
   readonly trueSequential: boolean;
   readonly tuning?: TuningOptions;
-  readonly methodOptions: object;
   readonly windows: { readonly length: number; readonly count: number; readonly seed: number };
+};
+
+function waysOf(settings: Settings): readonly Way[] {
+  return "mix" in settings ? settings.mix.of : [settings];
 }
 
 function settle(opened: Opened, chosen: Chosen, hasText: boolean): Settings {
-  const { method = hasText ? "gptq" : "rtn", others, trueSequential = false, tuning } = chosen;
-  const { kind } = compressionByName(method);
+  const { others, trueSequential = false, tuning, mix } = chosen;
   const { context } = opened.model.config;
   const length = chosen.context ?? Math.min(context, 2048);
   if (length > context) {
     throw new InputError(`compress: a context of ${length} is more than the model's ${context}; lower it`);
   }
+  const wayOf = (own: z.output<typeof wayChoices>) => {
+    const options = chosen.options && own.options ? { ...chosen.options, ...own.options } : undefined;
+    return settleWay(opened, { ...chosen, ...own, ...(options ? { options } : {}) }, hasText);
+  };
   return {
-    method,
-    ...(kind === "rounding" ? ofRounding(opened, chosen, method) : ofDecomposition(chosen, method)),
+    ...(mix === undefined
+      ? wayOf({})
+      : {
+          mix: {
+            bits: mix.bits,
+            weighting: mix.weighting ?? (hasText ? "fisher" : "none"),
+            of: mix.of.map(wayOf),
+          },
+        }),
     ...(others === undefined ? {} : { others: formatByName(others).name }),
     trueSequential,
     ...(tuning === undefined ? {} : { tuning: { ...tuning, seed: chosen.seed ?? tuning.seed } }),
     windows: { length, count: chosen.samples ?? 128, seed: chosen.seed ?? 0 },
+  };
+}
+
+function settleWay(opened: Opened, chosen: Chosen, hasText: boolean): Way {
+  const { method = hasText ? "gptq" : "rtn" } = chosen;
+  const { kind } = compressionByName(method);
+  return {
+    method,
+    ...(kind === "rounding" ? ofRounding(opened, chosen, method) : ofDecomposition(chosen, method)),
   };
 }
 
@@ -427,20 +480,28 @@ function given(wanted: object): object {
 }
 
 function planOf(settings: Settings, calibration: readonly Int32Array[] | undefined): RoundingPlan {
-  const format = (name: string) => (settings.clip ? clipped(formatByName(name)) : formatByName(name));
-  const method = compressionByName(settings.method);
-  const { tuning } = settings;
-  const linear =
-    method.kind === "rounding"
-      ? rounding(method, format(settings.format!), settings.methodOptions)
-      : decomposition(method, settings.methodOptions);
+  const { tuning, others, trueSequential } = settings;
+  const ways = waysOf(settings);
+  const compressors = ways.map(compressorOf);
+  const linear = "mix" in settings ? mix(compressors, settings.mix) : compressors[0];
+  const clip = ways.every((way) => way.clip);
   return {
     linear: tuning ? adapted(linear, tuning) : linear,
     tuning,
-    ...(settings.others === undefined ? {} : { others: format(settings.others) }),
+    ...(others === undefined ? {} : { others: formatFrom(others, clip) }),
     calibration,
-    trueSequential: settings.trueSequential,
+    trueSequential,
   };
+}
+
+function compressorOf({ method: name, format, clip, methodOptions }: Way): Compressor {
+  const method = compressionByName(name);
+  if (method.kind === "decomposition") return decomposition(method, methodOptions);
+  return rounding(method, formatFrom(format!, clip), methodOptions);
+}
+
+function formatFrom(name: string, clip: boolean): Format {
+  return clip ? clipped(formatByName(name)) : formatByName(name);
 }
 
 /** Name of the linear layers' format: as given, or by the rules of `bits` and `size`. */

@@ -233,11 +233,11 @@ describe("a dry run", () => {
     ["reallm with tuning", plans["reallm with tuning"]],
     ["qtip", { method: "qtip", bits: 2, calibration }],
     [
-      "lq-lora's mixture",
+      "a mix",
       {
         method: "lq-lora",
-        bits: 6,
-        options: { rank: 1, formats: ["int2-offset", "int4-offset"], rounds: 1 },
+        options: { rank: 1, rounds: 1 },
+        mix: { bits: 6, of: [{ format: "int2-offset" }, { format: "int4-offset" }] },
       },
     ],
     ["gptq", { ...gptq, others: "int8" }],
@@ -255,7 +255,7 @@ describe("a dry run", () => {
         said.shapes.reduce((sum, { matrices, seconds }) => sum + matrices * seconds, 0),
         9,
       );
-      if (name === "lq-lora's mixture")
+      if (name === "a mix")
         return expect(said.bitsPerWeight.linear).toBeCloseTo(done.bitsPerWeight.linear, 0);
       // Signs and books that matrices share are stored and counted once; the dry run counts them for each.
       const linearWeights = said.shapes.reduce(
