@@ -42,6 +42,7 @@
       "sources": [
         "src/kernels/napi.cpp",
         "src/kernels/memory-native.cpp",
+        "src/kernels/paged-native.cpp",
         "src/kernels/threads-native.cpp"
       ],
       "cflags_cc!": ["-fno-exceptions"],

@@ -28,7 +28,7 @@ export interface Backend extends Operations, Procedures {
   /** Copies a host tensor, or the parts of a packed weight, to where the kernels are. */
   upload(value: HostTensor | Weight, options?: UploadOptions): Tensor;
   /** A new tensor; of a cache (`isCacheFormat`), which only `cacheAppend` writes into, values are 0 until written. */
-  zeros(shape: readonly number[], format?: string): Tensor;
+  zeros(shape: readonly number[], format?: string, options?: ZerosOptions): Tensor;
   /** A view of rows `from … to−1` of an f32 or i32 tensor: same storage, no copy. */
   rows(t: Tensor, from: number, to: number): Tensor;
   /** The same storage seen in another shape of the same size. */
@@ -51,6 +51,14 @@ export interface Backend extends Operations, Procedures {
   /** The most memory that tensors took since the last call, bytes, where the backend counts it. */
   takePeakBytes?(): number;
   dispose(): void;
+}
+
+export interface ZerosOptions {
+  /**
+   * In memory that the system may write out to a temporary file, page by page, and bring back when it is touched; it does
+   * not count as taken. f32 and i32. An UnsupportedError where the backend has none: only native has, not on Windows.
+   */
+  readonly paged?: boolean;
 }
 
 export interface UploadOptions {

@@ -2,7 +2,7 @@ import { type KernelName, kernels, type ProcedureName, procedures } from "../ker
 import type { Kernel, Procedure } from "../kernels/kernel.ts";
 import { type Elements, type HostTensor, sizeOf, type Tensor, UnsupportedError } from "../tensor/tensor.ts";
 import { bytesOf, onlyPart, type Weight } from "../tensor/weight.ts";
-import type { Backend } from "./backend.ts";
+import type { Backend, ZerosOptions } from "./backend.ts";
 import { type Handle, Tensors, withOperations } from "./facade.ts";
 import type { BookOfCodes } from "./parts.ts";
 
@@ -84,7 +84,8 @@ class Counting extends Tensors<number> {
     return this.#take(shape, "codebook", codes.bytes.byteLength + floats);
   }
 
-  zeros(shape: readonly number[], format = "f32"): Tensor {
+  zeros(shape: readonly number[], format = "f32", { paged = false }: ZerosOptions = {}): Tensor {
+    if (paged) return this.make(shape, format, 0, null);
     if (format !== "f32" && format !== "i32") {
       throw new UnsupportedError(`zeros: the memory of a cache in ${format} is not counted; use f32`);
     }

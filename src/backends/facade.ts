@@ -71,6 +71,18 @@ export function isElements(format: string): format is "f32" | "i32" {
   return format === "f32" || format === "i32";
 }
 
+/** Throws unless `zeros` can make a tensor of this shape and format in paged memory. */
+export function needElements(shape: readonly number[], format: string): void {
+  if (!isElements(format) || !Number.isSafeInteger(4 * sizeOf(shape)))
+    throw new UnsupportedError(`zeros: paged memory holds f32 and i32, got ${format} ${shape.join("×")}`);
+}
+
+export function notPaged(backend: string): UnsupportedError {
+  return new UnsupportedError(
+    `${backend}: has no memory that can be written out to a file; use native, or leave paged out`,
+  );
+}
+
 /** Throws unless `zeros` can make a cache of this shape and format. */
 export function needCache(shape: readonly number[], format: string): void {
   matrixShape(`zeros: ${format}`, { shape, format });

@@ -1,3 +1,5 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { describe, expect, test } from "vitest";
 import { encode, formatByName } from "../formats/index.ts";
 import { generator, normals } from "../tensor/random.ts";
@@ -177,3 +179,47 @@ test.each([1, 2])(
     heap.close();
   },
 );
+
+test.skipIf(process.platform === "win32")(
+  "paged memory of native is a file's that nobody sees, and is not counted",
+  async () => {
+    const backend = native({ threads: 1 });
+    const before = backend.bytesInUse();
+    const t = backend.zeros([1000, 70], "i32", { paged: true });
+    expect(backend.bytesInUse()).toBe(before);
+    expect(await backend.read(t)).toEqual(new Int32Array(70000));
+    const values = Int32Array.from({ length: 70000 }, (_, i) => i);
+    backend.write(t, values);
+    const view = backend.rows(t, 999, 1000);
+    expect(await backend.read(view)).toEqual(values.subarray(69930));
+    backend.free(view);
+    const mapped = () => readFileSync("/proc/self/maps", "utf8").includes("lowbit-pages");
+    if (process.platform === "linux") expect(mapped()).toBe(true);
+    expect(readdirSync(tmpdir()).filter((name) => name.startsWith("lowbit-pages"))).toEqual([]);
+    backend.free(t);
+    if (process.platform === "linux") expect(mapped()).toBe(false);
+    backend.zeros([0], "f32", { paged: true });
+    backend.zeros([5], "f32", { paged: true });
+    backend.dispose();
+    if (process.platform === "linux") expect(mapped()).toBe(false);
+  },
+);
+
+test("paged memory that there is not is a clear error", async () => {
+  const backend = native({ threads: 1 });
+  expect(() => backend.zeros([4, 32], "int4-g32", { paged: true })).toThrow("paged memory holds f32 and i32");
+  const folder = process.env.TMPDIR;
+  process.env.TMPDIR = "/nowhere";
+  try {
+    expect(() => backend.zeros([4], "f32", { paged: true })).toThrow(/no room for 16 bytes.*set TMPDIR/);
+  } finally {
+    if (folder === undefined) delete process.env.TMPDIR;
+    else process.env.TMPDIR = folder;
+  }
+  backend.dispose();
+  const other = await wasm({ threads: 1 });
+  expect(() => other.zeros([4], "f32", { paged: true })).toThrow(
+    "wasm: has no memory that can be written out",
+  );
+  other.dispose();
+});

@@ -13,8 +13,17 @@ import {
   UnsupportedError,
 } from "../tensor/tensor.ts";
 import { onlyPart, type Weight } from "../tensor/weight.ts";
-import type { Backend, UploadOptions } from "./backend.ts";
-import { type Handle, isElements, needCache, Tensors, takesPacked, withOperations } from "./facade.ts";
+import type { Backend, UploadOptions, ZerosOptions } from "./backend.ts";
+import {
+  type Handle,
+  isElements,
+  needCache,
+  needElements,
+  notPaged,
+  Tensors,
+  takesPacked,
+  withOperations,
+} from "./facade.ts";
 import {
   bookKernel,
   choicesFor,
@@ -32,6 +41,9 @@ export interface Heap {
   /** Address of `bytes` bytes aligned to 64; 0 when there are none. */
   allocate(bytes: number): number;
   release(address: number, bytes: number): void;
+  /** Zeros that the system may write out to a file; 0 where it does not. */
+  allocatePaged?(bytes: number): number;
+  releasePaged?(address: number, bytes: number): void;
   clear(address: number, bytes: number): void;
   copyIn(address: number, from: Bytes): void;
   copyOut(address: number, into: Bytes): void;
@@ -75,6 +87,8 @@ export function heapBackend(heap: Heap, description: HeapDescription): HeapBacke
 
 /** The block of a tensor, what the kernels read there, and other blocks to give back with it. */
 interface Place extends Block {
+  /** Of `allocatePaged`. */
+  readonly paged?: boolean;
   /** Number of the format in formats.h. */
   readonly format: number;
   readonly others: readonly Block[];
@@ -354,7 +368,8 @@ class HeapCore extends Tensors<Place> {
     return integerKernels[descriptor[KERNEL]];
   }
 
-  zeros(shape: readonly number[], format = "f32"): Tensor {
+  zeros(shape: readonly number[], format = "f32", { paged = false }: ZerosOptions = {}): Tensor {
+    if (paged) return this.#paged(shape, format);
     if (!isElements(format)) {
       needCache(shape, format);
       const [rows, cols] = shape;
@@ -436,8 +451,10 @@ class HeapCore extends Tensors<Place> {
   }
 
   #release(t: Handle<Place>): void {
-    this.#heap.release(t.memory.address, t.memory.bytes);
-    for (const { address, bytes } of t.memory.others) this.#heap.release(address, bytes);
+    const { address, bytes, paged } = t.memory;
+    if (paged) this.#heap.releasePaged!(address, bytes);
+    else this.#heap.release(address, bytes);
+    for (const other of t.memory.others) this.#heap.release(other.address, other.bytes);
   }
 
   #own(shape: readonly number[], format: string, place: Place, activations?: "int8"): Handle<Place> {
@@ -450,6 +467,21 @@ class HeapCore extends Tensors<Place> {
     const bytes = 4 * sizeOf(shape);
     const address = this.#allocate(bytes);
     return this.#own(shape, format, { address, bytes, format: format === "f32" ? 0 : 1, others: NO_BLOCKS });
+  }
+
+  #paged(shape: readonly number[], format: string): Tensor {
+    this.#needOpen();
+    needElements(shape, format);
+    if (!this.#heap.allocatePaged) throw notPaged(this.name);
+    const bytes = 4 * sizeOf(shape);
+    const address = bytes === 0 ? 0 : this.#heap.allocatePaged(bytes);
+    if (address === 0 && bytes > 0) {
+      throw new UnsupportedError(
+        `${this.name}: no room for ${bytes} bytes in a temporary file; make some, or set TMPDIR to a disk that has it`,
+      );
+    }
+    const number = format === "f32" ? 0 : 1;
+    return this.#own(shape, format, { address, bytes, format: number, paged: bytes > 0, others: NO_BLOCKS });
   }
 
   #allocate(bytes: number): number {

@@ -13,6 +13,8 @@ interface Addon {
   run(entry: number, body: number, threads: number): void;
   allocate(bytes: number): number;
   release(address: number, bytes: number): void;
+  allocatePaged(folder: string, bytes: number): number;
+  releasePaged(address: number, bytes: number): void;
   clear(address: number, bytes: number): void;
   copyIn(address: number, from: ArrayBufferView): void;
   copyOut(address: number, into: ArrayBufferView): void;
@@ -61,6 +63,8 @@ export function native(options: BackendOptions = {}): HeapBackend {
     {
       allocate: addon.allocate,
       release: addon.release,
+      allocatePaged: (bytes) => addon.allocatePaged(os.tmpdir(), bytes),
+      releasePaged: addon.releasePaged,
       clear: addon.clear,
       copyIn: addon.copyIn,
       copyOut: addon.copyOut,

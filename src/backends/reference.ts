@@ -16,8 +16,16 @@ import {
   UnsupportedError,
 } from "../tensor/tensor.ts";
 import { onlyPart, type Parts, type Weight } from "../tensor/weight.ts";
-import type { Backend, UploadOptions } from "./backend.ts";
-import { type Handle, isElements, needCache, Tensors, takesPacked, withOperations } from "./facade.ts";
+import type { Backend, UploadOptions, ZerosOptions } from "./backend.ts";
+import {
+  type Handle,
+  isElements,
+  needCache,
+  notPaged,
+  Tensors,
+  takesPacked,
+  withOperations,
+} from "./facade.ts";
 import type { BookOfCodes } from "./parts.ts";
 
 /** A packed matrix: as it was uploaded, with the view that keeps its floats; or a cache, whose parts change. */
@@ -121,7 +129,8 @@ class Reference extends Tensors<Memory> {
     return this.#keepBytes(this.make(value.shape, name, memory, null, rounds ? "int8" : undefined));
   }
 
-  zeros(shape: readonly number[], format = "f32"): Tensor {
+  zeros(shape: readonly number[], format = "f32", { paged = false }: ZerosOptions = {}): Tensor {
+    if (paged) throw notPaged("reference");
     if (isElements(format)) return this.#make(shape, format);
     needCache(shape, format);
     const parts = formatByName(format)

@@ -58,7 +58,7 @@ function showPlan(record: Record<PlanResult>): string {
     `parameters  ${count(total)}: ${parts.map(([role, some]) => `${count(some)} ${role}`).join(", ")}`,
     `stored      ${size(storedBytes)}, ${bits.linear.toFixed(3)} bits per linear weight, ${bits.total.toFixed(3)} per weight`,
     `memory      ${size(memory.total)} at most of ${size(memory.available)}: weights ${size(memory.weights)}, gradients ${size(memory.gradients)}, ` +
-      `optimizer ${size(memory.optimizerStates)}, ${memory.teacher === undefined ? "" : `teacher ${size(memory.teacher)}, `}activations ${size(memory.activations)} (a block ${size(memory.block)}), ` +
+      `optimizer ${size(memory.optimizerStates)}${memory.paged === undefined ? "" : ` and ${size(memory.paged)} paged`}, ${memory.teacher === undefined ? "" : `teacher ${size(memory.teacher)}, `}activations ${size(memory.activations)} (a block ${size(memory.block)}), ` +
       `scratch ${size(memory.scratch)}, checkpoint ${size(memory.checkpoint)}`,
     `training    ${count(steps)} steps, ${count(tokens)} tokens`,
     `time        ${time}`,

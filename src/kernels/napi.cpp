@@ -8,6 +8,7 @@
 //   attach(ArrayBuffer)             the commands of this environment: doubles that TypeScript writes, abi.h reads
 //   run(entry, body, threads)       runs one operation on those commands
 //   allocate(bytes) -> address      0 when there is no memory
+//   allocatePaged(folder, bytes) -> address, releasePaged(address, bytes)      as of paged.h
 //   release(address, bytes)
 //   clear(address, bytes)           writes zeros
 //   copyIn(address, view)           Electron forbids buffers over outside memory: tensors are copied
@@ -21,6 +22,7 @@
 
 #include "abi.h"
 #include "memory.h"
+#include "paged.h"
 #include "pool.h"
 #include "table.h"
 
@@ -195,6 +197,28 @@ napi_value release_block(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+napi_value allocate_paged_block(napi_env env, napi_callback_info info) {
+  napi_value values[2], result;
+  arguments(env, info, values);
+  char folder[4096];
+  size_t length = 0;
+  double bytes = -1;
+  napi_get_value_string_utf8(env, values[0], folder, sizeof folder, &length);
+  napi_get_value_double(env, values[1], &bytes);
+  void* address = allocate_paged(folder, static_cast<int64_t>(bytes));
+  napi_create_double(env, static_cast<double>(reinterpret_cast<uintptr_t>(address)), &result);
+  return result;
+}
+
+napi_value release_paged_block(napi_env env, napi_callback_info info) {
+  napi_value values[2];
+  arguments(env, info, values);
+  double bytes = 0;
+  napi_get_value_double(env, values[1], &bytes);
+  release_paged(address_of(env, values[0]), static_cast<int64_t>(bytes));
+  return nullptr;
+}
+
 napi_value clear(napi_env env, napi_callback_info info) {
   napi_value values[2];
   arguments(env, info, values);
@@ -293,7 +317,9 @@ napi_value initialize(napi_env env, napi_value exports) {
   } functions[] = {{"attach", attach},         {"run", run},       {"allocate", allocate_block},
                    {"release", release_block}, {"clear", clear},   {"copyIn", copy_in},
                    {"copyOut", copy_out},      {"bytesInUse", count_bytes},
-                   {"takePeakBytes", take_peak}};
+                   {"takePeakBytes", take_peak},
+                   {"allocatePaged", allocate_paged_block},
+                   {"releasePaged", release_paged_block}};
   for (const auto& f : functions) {
     napi_value value;
     napi_create_function(env, f.name, NAPI_AUTO_LENGTH, f.call, nullptr, &value);

@@ -28,5 +28,6 @@ export function adamw(
     backend,
     parameters,
     parameters.map(() => rule),
+    options,
   );
 }

@@ -43,5 +43,5 @@ export function adamw4(
   options: QuantizedOptions,
 ): RuleOptimizer {
   const by = { small: adamwRule(options), large: adamw4Rule(options) };
-  return new RuleOptimizer(backend, parameters, quantizedRules(parameters, by, options));
+  return new RuleOptimizer(backend, parameters, quantizedRules(parameters, by, options), options);
 }

@@ -44,5 +44,5 @@ export function adamw8(
   options: QuantizedOptions,
 ): RuleOptimizer {
   const by = { small: adamwRule(options), large: adamw8Rule(options) };
-  return new RuleOptimizer(backend, parameters, quantizedRules(parameters, by, options));
+  return new RuleOptimizer(backend, parameters, quantizedRules(parameters, by, options), options);
 }

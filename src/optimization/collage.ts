@@ -45,6 +45,7 @@ export class Collage extends RuleOptimizer {
       backend,
       parameters,
       parameters.map(() => rule),
+      options,
     );
     this.#none = none;
     this.#lost = parameters.map((_, i) => new Map(this.state(i)).get("lost")!);

@@ -53,5 +53,5 @@ export function muon(
   const rules = parameters.map(({ tensor, role }) =>
     role === "linear" && tensor.shape.length === 2 ? hidden : others,
   );
-  return new RuleOptimizer(backend, parameters, rules);
+  return new RuleOptimizer(backend, parameters, rules, options);
 }

@@ -18,6 +18,8 @@ export interface CommonOptions {
   readonly epsilon: number;
   /** Gradients are scaled down to this norm, all parameters together; 0 for never. */
   readonly clip: number;
+  /** Keeps what is remembered in memory that the system may write out to a file: `ZerosOptions` of backends. */
+  readonly paged?: boolean;
 }
 
 /** Moves parameters against their gradients, and remembers what it needs for the next step. */
@@ -104,7 +106,12 @@ export class RuleOptimizer implements Optimizer {
   readonly #states: readonly (readonly { readonly name: string; readonly tensor: Tensor }[])[];
 
   /** `rules` in the order of the parameters. */
-  constructor(backend: Backend, parameters: readonly Parameter[], rules: readonly Rule[]) {
+  constructor(
+    backend: Backend,
+    parameters: readonly Parameter[],
+    rules: readonly Rule[],
+    { paged }: Pick<CommonOptions, "paged">,
+  ) {
     this.backend = backend;
     this.#parameters = parameters;
     this.#rules = rules;
@@ -113,9 +120,10 @@ export class RuleOptimizer implements Optimizer {
     this.#states = parameters.map(({ tensor }, i) => {
       bytes += stateBytes(rules[i], tensor.shape);
       size += sizeOf(tensor.shape);
-      return rules[i]
-        .states(tensor.shape)
-        .map(({ name, shape, format }) => ({ name, tensor: backend.keep(backend.zeros(shape, format)) }));
+      return rules[i].states(tensor.shape).map(({ name, shape, format }) => ({
+        name,
+        tensor: backend.keep(backend.zeros(shape, format, { paged })),
+      }));
     });
     this.bytesPerParameter = bytes / size;
     this.#begin();

@@ -14,6 +14,8 @@ const common = {
   weightDecay: z.number().min(0).default(0.1),
   /** Largest norm of a step's gradient; 0 for no limit. */
   clip: z.number().min(0).default(1),
+  /** States in memory that the system may write out to a temporary file where it gets short. */
+  paged: z.boolean().optional(),
 };
 
 /** What a recipe says of its optimizer: its name, and options of its own. Without a name it is AdamW. */

@@ -88,14 +88,26 @@ describe.each(["float", "trilm"])("%s", (family) => {
   });
 });
 
-test.skipIf(!native).each([
-  { family: "onebit", optimizer: { name: "adamw8" } },
-  { family: "bitnet-b1.58", optimizer: { name: "muon" } },
-  { family: "matquant", precision: "bf16" },
-] as const)("the peak of other ways to train is as predicted: $family", async (change) => {
+test
+  .skipIf(!native)
+  .each([
+    { family: "onebit", optimizer: { name: "adamw8" } },
+    { family: "bitnet-b1.58", optimizer: { name: "muon" } },
+    { family: "matquant", precision: "bf16" },
+    ...(process.platform === "win32" ? [] : [{ family: "float", optimizer: { paged: true } } as const]),
+  ] as const)("the peak of other ways to train is as predicted: $family", async (change) => {
   const recipe = recipeOf(shapes[0], change as Partial<RecipeInput>);
   const { peak } = await planMemory(recipe, VOCABULARY);
   expect(Math.abs(peak / (await measured(native!, recipe)) - 1)).toBeLessThan(0.02);
+});
+
+test("paged states take no memory, and are told apart", async () => {
+  const plain = await planMemory(recipeOf(shapes[0]), VOCABULARY);
+  const paged = await planMemory(recipeOf(shapes[0], { optimizer: { paged: true } }), VOCABULARY);
+  expect([paged.paged, paged.optimizerStates]).toEqual([plain.optimizerStates, 0]);
+  expect(plain.paged).toBeUndefined();
+  expect(paged.activations / plain.activations).toBeCloseTo(1, 2);
+  expect((plain.peak - paged.peak) / plain.optimizerStates).toBeCloseTo(1, 2);
 });
 
 test.skipIf(!wasm)("WebAssembly counts the same", async () => {

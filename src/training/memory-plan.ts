@@ -22,6 +22,8 @@ export interface MemoryPlan {
   readonly weights: number;
   readonly gradients: number;
   readonly optimizerStates: number;
+  /** Those that are in paged memory instead, which counts for nothing. */
+  readonly paged?: number;
   /** Weights of the teacher, where the loss asks one. */
   readonly teacher?: number;
   /** All else that is alive at the peak: what the backward pass needs, and rounded weights. */
@@ -70,7 +72,9 @@ export async function planMemory(
     base,
   });
   const { weights: trained, gradients, states } = trainer.bytes();
-  const weights = base ? backend.bytesInUse() - before - states : trained;
+  const paged = recipe.optimizer.paged ? states : 0;
+  const optimizerStates = states - paged;
+  const weights = base ? backend.bytesInUse() - before - optimizerStates : trained;
   const ids = new Int32Array(sequences * sizes.context);
   await trainer.step({ sequences, inputs: ids, targets: ids }, 1, 0, 0);
   const peak = backend.takePeakBytes();
@@ -79,9 +83,10 @@ export async function planMemory(
   return {
     weights,
     gradients,
-    optimizerStates: states,
+    optimizerStates,
+    ...(paged > 0 ? { paged } : {}),
     ...(teacher ? { teacher: before } : {}),
-    activations: peak - before - weights - gradients - states,
+    activations: peak - before - weights - gradients - optimizerStates,
     block: blockBytes(model, microBatch),
     peak,
     scratch: SCRATCH,
