@@ -34,7 +34,7 @@ export const decoderSettings = z.strictObject({
   /** How the decoder's weights are stored. */
   weights: z.enum(["int8", "int6", "int4", "f16"]).default("int8"),
   /** Steps of training. */
-  steps: z.int().min(20).default(1000),
+  steps: z.int().min(20).default(500),
   /** Learning rate at its peak. */
   rate: z.number().positive().default(0.01),
   /** Patches of a step. */
