@@ -4,9 +4,10 @@ import { openBackend } from "../backends/index.ts";
 import { openReference } from "../backends/reference.ts";
 import { partOf } from "../formats/format.ts";
 import { decodeWeight, encodeWeight, formatByName } from "../formats/index.ts";
-import { generator, normals } from "../tensor/random.ts";
+import { generator, normals, permutation } from "../tensor/random.ts";
 import { type Matrix, matrix } from "../tensor/tensor.ts";
 import type { Weight } from "../tensor/weight.ts";
+import { putBack } from "./column-orders.ts";
 import { recode } from "./pv-tuning.ts";
 
 const backend = await openBackend("native", {}).catch(() => openReference());
@@ -21,6 +22,7 @@ const scales = () =>
 const coded = (down?: boolean) => codedTensor(random, shape, { length: 4, entries: 16, groups: 0, down });
 const plain = (format: string, [r, c] = shape) =>
   encodeWeight(formatByName(format), [r, c], normals(random, r * c));
+const orders = [permutation(random, 32), permutation(random, 32)].map((order) => Uint32Array.from(order));
 const lowRank: Weight = {
   shape,
   expression: { kind: "lowRank", a: plain("f16", [24, 2]), b: plain("f16", [2, 32]) },
@@ -37,6 +39,17 @@ const weights: Record<string, [Weight, of: number]> = {
         kind: "scaleRows",
         scales: scales(),
         of: { shape, expression: { kind: "sum", terms: [coded(), coded()] } },
+      },
+    },
+    24 * 8,
+  ],
+  "columns in orders of their own for each block of rows, under scales": [
+    {
+      shape,
+      expression: {
+        kind: "scaleGroups",
+        scales: plain("f16", [24, 8]),
+        of: putBack(codedTensor(random, shape, { length: 4, entries: 16, groups: 8 }), orders),
       },
     },
     24 * 8,

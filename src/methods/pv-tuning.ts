@@ -1,6 +1,6 @@
 import type { Backend } from "../backends/backend.ts";
 import { codesShape, packCodes, unpackCodes } from "../formats/codebook.ts";
-import { numbersOf } from "../formats/compose-weight.ts";
+import { blockHeight, numbersOf } from "../formats/compose-weight.ts";
 import { decodeWeight, formatByName } from "../formats/index.ts";
 import {
   hostTensor,
@@ -42,8 +42,8 @@ type Scales = (r: number, c: number) => number;
  * is added to the codes stay: moving them is the V step (tune-block.ts).
  *
  * Malinovskii et al., 2024 (https://arxiv.org/abs/2405.14852), section 3.3 and algorithm 2. Codes are those of a
- * codebook, of a sum of codebooks of one size (by beam search), or of a packed format, under scales of any kind; in a
- * sum with other parts, those of its first coded part.
+ * codebook, of a sum of codebooks of one size (by beam search), or of a packed format, under scales and orders of columns
+ * of any kind; in a sum with other parts, those of its first coded part.
  */
 export async function recode(
   backend: Backend,
@@ -81,6 +81,15 @@ export async function recode(
         const own = decodeWeight(e.scales);
         const width = shape[1] / own.cols;
         return inside(e.of, (r, c) => own.data[r * own.cols + Math.floor(c / width)]);
+      }
+      case "permuteColumns": {
+        const place = inverseOf(numbersOf(e.order), rows, cols);
+        if (e.of.shape[1] !== cols || !place) break;
+        const data = goal.data.map(
+          (_, i) => goal.data[i - (i % cols) + place(Math.floor(i / cols), i % cols)],
+        );
+        const found = await step(e.of, matrix(rows, cols, data), (r, c) => scale(r, place(r, c)));
+        return { ...found, weight: { shape, expression: { ...e, of: found.weight } } };
       }
       case "codebook":
         return await books([at as Codebook], goal, scale, ([only]) => only);
@@ -190,6 +199,19 @@ export async function recode(
   }
 }
 
+/** The column at which column c of row r stands afterwards; undefined where an order leaves a column out. */
+function inverseOf(
+  order: ArrayLike<number>,
+  rows: number,
+  cols: number,
+): ((r: number, c: number) => number) | undefined {
+  const height = blockHeight(order.length, rows, cols);
+  const places = new Int32Array(order.length).fill(-1);
+  for (let i = 0; i < order.length; i++) places[i - (i % cols) + order[i]] = i % cols;
+  if (places.includes(-1)) return undefined;
+  return (r, c) => places[Math.floor(r / height) * cols + c];
+}
+
 /** The numbers of the ⌊share·n⌋ largest that are above 0. */
 function farthest(moved: Float64Array, share: number): Uint32Array {
   return Uint32Array.from(moved.keys())
@@ -225,8 +247,15 @@ async function search(
 }
 
 function isCoded({ expression: e }: Weight): boolean {
-  if (e.kind === "scaleRows" || e.kind === "scaleColumns" || e.kind === "scaleGroups") return isCoded(e.of);
-  return e.kind === "codebook" || (e.kind === "packed" && formatByName(e.format).kind !== "opaque");
+  switch (e.kind) {
+    case "scaleRows":
+    case "scaleColumns":
+    case "scaleGroups":
+    case "permuteColumns":
+      return isCoded(e.of);
+    default:
+      return e.kind === "codebook" || (e.kind === "packed" && formatByName(e.format).kind !== "opaque");
+  }
 }
 
 /** Whether both are codebooks with vectors and books of one size. */
