@@ -1,8 +1,13 @@
 import type { Command } from "commander";
 import type { Record } from "../record/record.ts";
-import { type CompressionResult, compressionStudy, isCompressionStudy } from "../study/compression.ts";
+import { compressionStudy, isCompressionStudy } from "../study/compression.ts";
 import { resultsOf } from "../study/compression-answers.ts";
-import { answerLine, compressionHeader, compressionRow } from "../study/compression-report.ts";
+import {
+  answerLine,
+  type CompressionResult,
+  compressionHeader,
+  compressionRow,
+} from "../study/compression-report.ts";
 import { study as runStudy, type StudyOptions, type StudyResult } from "../study/spectra.ts";
 import { sections } from "../study/suite-report.ts";
 import { execute, type SharedOptions, sharedOptions } from "./command.ts";

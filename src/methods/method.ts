@@ -159,6 +159,12 @@ export interface Tuned extends Pick<Tunable, "parameters" | "open"> {
   stored(values: ReadonlyMap<string, Float32Array>, backend: Backend): Weight | Promise<Weight>;
 }
 
+/** A model as it is stored, and what of its matrices is trained; matrices that are not among these stay as they are. */
+export interface TunedBase {
+  readonly weights: ReadonlyMap<string, Weight>;
+  readonly tuned: ReadonlyMap<string, Tuned>;
+}
+
 /** What is trained of the matrices of a model that is stored already; no matrix of floats is kept. */
 export interface Tuning extends Named {
   readonly kind: "tuning";

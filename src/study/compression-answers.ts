@@ -1,5 +1,5 @@
 import { type Cluster, type Interval, pairedDifference } from "../evaluation/statistics.ts";
-import type { CompressionQuestion, CompressionRun } from "./compression.ts";
+import type { CompressionQuestion, CompressionRun } from "./compression-run.ts";
 import { chosen } from "./grid.ts";
 
 /** A candidate over all its seeds. */

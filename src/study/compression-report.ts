@@ -1,6 +1,14 @@
 import { differenceText } from "../evaluation/words.ts";
-import type { CompressionResult } from "./compression.ts";
 import { type Answer, type CandidateResult, resultsOf } from "./compression-answers.ts";
+import type { CompressionRun } from "./compression-run.ts";
+
+export interface CompressionResult {
+  readonly runs: readonly CompressionRun[];
+  /** Candidates whose options this version refuses, or that fail, with the reason. */
+  readonly failed: readonly { readonly candidate: string; readonly why: string }[];
+  readonly answers: readonly Answer[];
+  readonly note?: string;
+}
 
 /** Columns of the comparison, the same on the terminal and in the report. */
 export const compressionHeader = [

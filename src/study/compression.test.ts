@@ -2,8 +2,9 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, it } from "vitest";
-import { type CompressionRun, compressionStudy, isCompressionStudy } from "./compression.ts";
+import { compressionStudy, isCompressionStudy } from "./compression.ts";
 import { answersOf, resultsOf } from "./compression-answers.ts";
+import type { CompressionRun } from "./compression-run.ts";
 
 /** A run whose windows of 10 tokens lose so much each. */
 function run(

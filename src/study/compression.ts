@@ -17,8 +17,9 @@ import { readYaml } from "../training/recipe-file.ts";
 import { readJson } from "../training/run-folder.ts";
 import { compress, compressChoices } from "../verbs/compress.ts";
 import { type BackendChoice, backendFor, type Loaded, load } from "../verbs/load.ts";
-import { type Answer, answersOf } from "./compression-answers.ts";
-import { compressionMarkdown } from "./compression-report.ts";
+import { answersOf } from "./compression-answers.ts";
+import { type CompressionResult, compressionMarkdown } from "./compression-report.ts";
+import { type CompressionRun, questionSchema, type SplitResult } from "./compression-run.ts";
 import { chosen } from "./grid.ts";
 
 const text = z.strictObject({
@@ -30,18 +31,6 @@ const text = z.strictObject({
   bytes: z.int().min(1).optional(),
   /** So many windows of it, evenly spread. Default: all. */
   windows: z.int().min(2).optional(),
-});
-
-const question = z.strictObject({
-  ask: z.string(),
-  /** Bits per weight of the linear layers, from and to. */
-  bits: z.tuple([z.number(), z.number()]),
-  /** Names of the candidates meant, `*` for any text, several with commas. */
-  of: z.string(),
-  /** And those that they are compared with. */
-  with: z.string(),
-  /** Whether the best of `of` loses at most this share of what the best of `with` loses. Default: less than it. */
-  share: z.number().positive().default(1),
 });
 
 const suite = z.strictObject({
@@ -60,45 +49,10 @@ const suite = z.strictObject({
   seeds: z.array(z.int()).min(1),
   /** Ways to compress, by name: the options of `lowbit compress`. */
   candidates: z.record(z.string(), z.unknown()),
-  questions: z.array(question).default([]),
+  questions: z.array(questionSchema).default([]),
   /** What a reader must know of the texts: `seen in training`. */
   note: z.string().optional(),
 });
-
-export type CompressionQuestion = z.output<typeof question>;
-
-/** Loss above the float model's on one split, and how far the predictions moved. */
-export interface SplitResult {
-  /** Of each window, this model's loss minus the float model's. */
-  readonly clusters: readonly Cluster[];
-  readonly klMean: number;
-  readonly sameTop1: number;
-}
-
-/** One candidate with one seed, as its file keeps it. */
-export interface CompressionRun {
-  readonly candidate: string;
-  readonly seed: number;
-  /** What decides it: its options, the model, the texts, the version. */
-  readonly identity: string;
-  /** Stored bits per weight of the linear layers, and by what they are for. */
-  readonly bits: number;
-  readonly split: Readonly<{ [use: string]: number }>;
-  /** What the matrices are made of, with how many are. */
-  readonly made: Readonly<{ [description: string]: number }>;
-  readonly bytes: number;
-  readonly seconds: number;
-  readonly choose: SplitResult;
-  readonly report: SplitResult;
-}
-
-export interface CompressionResult {
-  readonly runs: readonly CompressionRun[];
-  /** Candidates whose options this version refuses, or that fail, with the reason. */
-  readonly failed: readonly { readonly candidate: string; readonly why: string }[];
-  readonly answers: readonly Answer[];
-  readonly note?: string;
-}
 
 /** Whether a study's recipe is one of these. */
 export async function isCompressionStudy(recipe: string): Promise<boolean> {

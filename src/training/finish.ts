@@ -2,13 +2,12 @@ import type { Backend } from "../backends/backend.ts";
 import type { JsonObject, NamedBytes } from "../files/index.ts";
 import { WIDTHS_KEY } from "../files/widths.ts";
 import { encode, encodeWeight, formatByName } from "../formats/index.ts";
-import type { Moment, TrainedRounding, Width } from "../methods/method.ts";
+import type { Moment, TrainedRounding, TunedBase, Width } from "../methods/method.ts";
 import { configJson } from "../models/index.ts";
 import type { Model } from "../models/model.ts";
 import type { Job } from "../record/record.ts";
 import { type HostTensor, hostTensor, InputError, matrix } from "../tensor/tensor.ts";
 import { packedWeight, type Weight } from "../tensor/weight.ts";
-import type { TunedBase } from "./trainer.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 
 /** What stands beside the weights in a trained model's folder. */

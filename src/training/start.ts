@@ -3,7 +3,7 @@ import type { ModelFile } from "../files/index.ts";
 import { openModel, ropeOrder, snapshotOf } from "../files/index.ts";
 import { paths } from "../files/node.ts";
 import { checkFinite, decodeWeight } from "../formats/index.ts";
-import type { Tuned } from "../methods/method.ts";
+import type { Tuned, TunedBase } from "../methods/method.ts";
 import { describe } from "../models/index.ts";
 import { llama } from "../models/llama.ts";
 import type { Model, ModelConfig } from "../models/model.ts";
@@ -18,7 +18,7 @@ import { differences } from "./differences.ts";
 import { modelOf } from "./model.ts";
 import { type Recipe, tuningOf } from "./recipe.ts";
 import { placed } from "./recipe-file.ts";
-import { isChosen, type Trainer, type TunedBase } from "./trainer.ts";
+import { isChosen, type Trainer } from "./trainer.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 
 /** The model that a run starts from. */

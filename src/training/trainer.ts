@@ -3,7 +3,7 @@ import type { Backend } from "../backends/backend.ts";
 import { decodeWeight } from "../formats/index.ts";
 import { tensorsOf } from "../kernels/compound.ts";
 import { bf16Operations, type Operations } from "../kernels/index.ts";
-import type { Moment, TrainedRounding, Tuned } from "../methods/method.ts";
+import type { Moment, TrainedRounding, TunedBase } from "../methods/method.ts";
 import type { OpenTunable } from "../methods/tunable.ts";
 import { initialize } from "../models/initialize.ts";
 import type { Model, Role, TensorSpec } from "../models/model.ts";
@@ -59,12 +59,6 @@ export interface TrainerOptions {
   readonly teacher?: Running;
   /** A stored model of which something is trained, in place of `rounding` and `start`. */
   readonly base?: TunedBase;
-}
-
-/** A model as it is stored, and what of its matrices is trained; matrices that are not among these stay as they are. */
-export interface TunedBase {
-  readonly weights: ReadonlyMap<string, Weight>;
-  readonly tuned: ReadonlyMap<string, Tuned>;
 }
 
 /**
