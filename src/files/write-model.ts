@@ -1,4 +1,4 @@
-import { fingerprint } from "../record/make.ts";
+import { partKey } from "../record/make.ts";
 import { sizeOf } from "../tensor/tensor.ts";
 import { PART_BYTES, type Part, partsOf, type Weight, withParts } from "../tensor/weight.ts";
 import { type OpenFile, type StageOptions, stageFolder } from "./disk.ts";
@@ -147,8 +147,7 @@ export async function holdingWriter(
   const known = new Map<string, Part>();
   /** The first part of the same content: signs of rotations, and books, that matrices have in common. */
   async function first(part: Part): Promise<Part> {
-    const { sha256 } = await fingerprint("part", part.bytes as Uint8Array<ArrayBuffer>);
-    const key = `${part.dtype} ${part.shape.join()} ${sha256}`;
+    const key = await partKey(part);
     const before = known.get(key) ?? part;
     known.set(key, before);
     return before;

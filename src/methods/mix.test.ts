@@ -2,7 +2,8 @@ import { expect, it } from "vitest";
 import { openBackend } from "../backends/index.ts";
 import { openReference } from "../backends/reference.ts";
 import { decodeWeight, formatByName } from "../formats/index.ts";
-import { bitsByUse, type Part } from "../tensor/weight.ts";
+import { partKey } from "../record/make.ts";
+import { partsOf } from "../tensor/weight.ts";
 import { type Compressor, decomposition, rounding } from "./compressor.ts";
 import { gptq } from "./gptq.ts";
 import { lqLora } from "./lq-lora.ts";
@@ -24,16 +25,19 @@ function rounded(linear: Compressor, onRead?: () => void) {
   return roundedModel({ model, source, name: "tiny", backend }, { linear, calibration });
 }
 
-/** Of the linear layers, what they share counted once; and in how many ways they were made. */
+/** Bits per weight of the linear layers as a file holds them, parts of one content once; and in how many ways they were made. */
 async function made(linear: Compressor): Promise<{ bits: number; ways: number }> {
   const { weights, layers } = await rounded(linear);
-  const counted = new Set<Part>();
-  let bits = 0;
+  const bytes = new Map<string, number>();
   for (const { name } of linears) {
-    for (const stored of Object.values(bitsByUse(weights.get(name)!, counted))) bits += stored;
+    for (const [, part] of partsOf(weights.get(name)!)) bytes.set(await partKey(part), part.bytes.byteLength);
   }
   const size = linears.reduce((sum, { shape: [rows, cols] }) => sum + rows * cols, 0);
-  return { bits: bits / size, ways: new Set(layers.map(({ format, bits }) => `${format} ${bits}`)).size };
+  const stored = [...bytes.values()].reduce((sum, one) => sum + one, 0);
+  return {
+    bits: (8 * stored) / size,
+    ways: new Set(layers.map(({ format, bits }) => `${format} ${bits}`)).size,
+  };
 }
 
 const ints = (...names: string[]) => names.map((name) => rounding(rtn, formatByName(name)));

@@ -1,6 +1,7 @@
 import { decodeWeight } from "../formats/index.ts";
+import { partKey } from "../record/make.ts";
 import { InputError } from "../tensor/tensor.ts";
-import { type Part, partsOf, type Weight } from "../tensor/weight.ts";
+import { partsOf, type Weight } from "../tensor/weight.ts";
 import { allocate, type Choice } from "./allocate.ts";
 import type { Compressor, Survey } from "./compressor.ts";
 import { needsOf, type Weighting, weigh } from "./error-weights.ts";
@@ -25,7 +26,7 @@ const DAMPING = 0.01;
  *
  * Guo, Greengard, Xing and Kim, 2023 (https://arxiv.org/abs/2311.12023), section 3.2, whose ways are NormalFloat
  * formats and whose errors count by the Fisher information; their budget leaves low-rank factors out. What matrices
- * share (a book) is counted once, whether or not it is used in the end.
+ * share (a book, signs of a rotation) is counted once, whether or not it is used in the end.
  */
 export function mix(ways: readonly Compressor[], options: MixOptions): Compressor {
   const names = new Set(ways.map(({ name }) => name));
@@ -110,20 +111,21 @@ function choosing(
 ): Survey {
   const names: string[] = [];
   const choices: (readonly Way[])[] = [];
-  const owners = new WeakMap<Part, Way | "several">();
+  const owners = new Map<string, Way | "several">();
   let sharedBytes = 0;
   let weights = 0;
 
-  /** A part that was met before is shared, and is taken from the one that it was counted for. */
-  function count(way: Way, weight: Weight): void {
+  /** A part whose content was met before is stored once, and is taken from the way that it was counted for. */
+  async function count(way: Way, weight: Weight): Promise<void> {
     for (const part of new Set(Array.from(partsOf(weight), ([, part]) => part))) {
-      const owner = owners.get(part);
+      const key = await partKey(part);
+      const owner = owners.get(key);
       const { byteLength } = part.bytes;
       if (owner === undefined) {
-        owners.set(part, way);
+        owners.set(key, way);
         way.bytes += byteLength;
       } else if (owner !== "several") {
-        owners.set(part, "several");
+        owners.set(key, "several");
         owner.bytes -= byteLength;
         sharedBytes += byteLength;
       }
@@ -140,7 +142,7 @@ function choosing(
           const weight = await compressor.compress(W, context);
           const error = await weighed.errorOf(difference(weighed.W, decodeWeight(weight)));
           const way = { compressor, bytes: 0, error };
-          count(way, weight);
+          await count(way, weight);
           own.push(way);
         }
         names.push(...alike);

@@ -1,3 +1,4 @@
+import type { Part } from "../tensor/weight.ts";
 import type { Environment, Fingerprint, Header, Record } from "./record.ts";
 import { lowbitVersion } from "./version.ts";
 
@@ -60,6 +61,12 @@ export async function fingerprint(name: string, bytes: Uint8Array<ArrayBuffer>):
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
   const sha256 = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
   return { name, bytes: bytes.byteLength, sha256 };
+}
+
+/** The same for parts of the same content alone: two weights may hold one of them. */
+export async function partKey({ dtype, shape, bytes }: Part): Promise<string> {
+  const { sha256 } = await fingerprint("part", bytes as Uint8Array<ArrayBuffer>);
+  return `${dtype} ${shape.join()} ${sha256}`;
 }
 
 /** Last component of a path, as records hold no paths of the machine they were made on; `hf:` and `bundled:` names stay whole. */
