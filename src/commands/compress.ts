@@ -53,7 +53,7 @@ export function compress(program: Command): void {
     .option("--set <key=value...>", "a method's own options: --method reallm --set rank=8 length=4")
     .option(
       "--mix <key=value...>",
-      "each matrix in one of several ways under one budget: --mix bits=3.25 of=[{bits: 2},{bits: 3},{bits: 4}]",
+      "each matrix in one of several ways under one budget: --mix bits=3.25 'of=[{bits: 2},{bits: 3},{bits: 4}]'",
     )
     .option(
       "--tune [key=value...]",

@@ -46,7 +46,6 @@ export function mix(ways: readonly Compressor[], options: MixOptions): Compresso
         const reasons = sizes.map((size) => whyNot(way, size));
         if (reasons.every((reason) => reason !== undefined))
           throw new InputError(`mix: way ${n + 1} fits no matrix; leave it out (${reasons[0]!.message})`);
-        way.checkAll?.(sizes.filter((_, i) => reasons[i] === undefined));
       }
       const least = sizes.map((size) => Math.min(...fitting(size).map((way) => way.least?.(size) ?? 0)));
       refuse(sumOf(least), sumOf(sizes.map(({ rows, cols }) => rows * cols)), options.bits);
