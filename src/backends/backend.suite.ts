@@ -604,6 +604,7 @@ async function largeResults(backend: Backend): Promise<Elements[]> {
     ["matchStates", floats([300, 255]), floats([300, 255])],
     ["gelu", floats([300, 255])],
     ["neighbourhoods", floats([30, 10 * 17, 7]), 10, 17, 7, 3],
+    ["neighbourSums", floats([30, 10 * 17 * 9]), 10, 17, 1, 3],
     ["pixelShuffle", floats([1200, 64]), 30, 40, 64, 2, 1],
     ["binary", floats([513, 257])],
   ];

@@ -250,6 +250,8 @@ function imageCases(
     const label = `${images} of ${height}×${width}×${channels}, ${kernel}`;
     const x = floats([images * height * width, channels]);
     add("neighbourhoods", label, x, height, width, channels, kernel);
+    const parts = floats([images * height * width, channels * kernel ** 2]);
+    add("neighbourSums", label, parts, height, width, channels, kernel);
     for (const back of [0, 1]) {
       const sizes = [kernel * height, kernel * width, channels, kernel, back];
       add("pixelShuffle", `${label}, ${back}`, floats([images, sizes[0] * sizes[1] * channels]), ...sizes);
@@ -923,6 +925,7 @@ export function nonFiniteCases(): Case[] {
     { name: "matchStates", label: "", args: [floats([3, 19]), floats([3, 19])] },
     { name: "gelu", label: "", args: [floats([19])] },
     { name: "neighbourhoods", label: "", args: [floats([12, 2]), 3, 4, 2, 3] },
+    { name: "neighbourSums", label: "", args: [floats([12, 18]), 3, 4, 2, 3] },
     { name: "pixelShuffle", label: "", args: [floats([4, 6]), 4, 6, 1, 2, 0] },
   ];
   return small.flatMap(({ name, label, args }) =>
@@ -1007,6 +1010,9 @@ export function wrongShapes(): Case<KernelName | ProcedureName>[] {
     ["neighbourhoods", t(12, 2), 3, 5, 2, 3],
     ["neighbourhoods", t(12, 2), 3, 4, 0, 3],
     ["neighbourhoods", t(12, 2), 3, 4, 2, 1.5],
+    ["neighbourSums", t(12, 18), 3, 4, 2, 2],
+    ["neighbourSums", t(12, 18), 3, 5, 2, 3],
+    ["neighbourSums", t(12, 18), 3, 4, 0, 3],
     ["pixelShuffle", t(4, 6), 4, 6, 1, 4, 0],
     ["pixelShuffle", t(4, 6), 4, 6, 2, 2, 0],
     ["pixelShuffle", t(4, 6), 4, 6, 1, 0, 0],

@@ -149,9 +149,11 @@ function drawn(
 ): Float32Array {
   const y = new Float32Array((stride * side) ** 2 * out);
   const around = new Float64Array(kernel ** 2 * channels);
+  const sums = new Float64Array(4 * Math.ceil(weights.rows / 4));
   const middle = (kernel - 1) / 2;
   for (let r = 0; r < side; r++) {
     for (let c = 0; c < side; c++) {
+      sums.set(biases.data);
       let to = 0;
       for (let i = r - middle; i <= r + middle; i++) {
         for (let j = c - middle; j <= c + middle; j++) {
@@ -159,17 +161,38 @@ function drawn(
           for (let k = 0; k < channels; k++) around[to++] = inside ? x[(i * side + j) * channels + k] : 0;
         }
       }
+      addProducts(sums, weights, around);
       for (let o = 0; o < weights.rows; o++) {
-        const w = row(weights, o);
-        let sum = biases.data[o];
-        for (let k = 0; k < w.length; k++) sum += w[k] * around[k];
         const square = Math.floor(o / out);
         const [i, j] = [r * stride + Math.floor(square / stride), c * stride + (square % stride)];
-        y[(i * stride * side + j) * out + (o % out)] = sum;
+        y[(i * stride * side + j) * out + (o % out)] = sums[o];
       }
     }
   }
   return y;
+}
+
+/** sums += W·x, four rows at a time: a processor adds these side by side. `sums` has room for the last four. */
+function addProducts(sums: Float64Array, { rows, cols, data }: Matrix, x: Float64Array): void {
+  const last = (rows - 1) * cols;
+  for (let first = 0; first < rows; first += 4) {
+    const wa = first * cols;
+    const wb = Math.min(wa + cols, last);
+    const wc = Math.min(wb + cols, last);
+    const wd = Math.min(wc + cols, last);
+    let [a, b, c, d] = [sums[first], sums[first + 1], sums[first + 2], sums[first + 3]];
+    for (let k = 0; k < cols; k++) {
+      const v = x[k];
+      a += data[wa + k] * v;
+      b += data[wb + k] * v;
+      c += data[wc + k] * v;
+      d += data[wd + k] * v;
+    }
+    sums[first] = a;
+    sums[first + 1] = b;
+    sums[first + 2] = c;
+    sums[first + 3] = d;
+  }
 }
 
 function isSize(n: unknown): n is number {

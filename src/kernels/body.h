@@ -43,6 +43,7 @@
 #include "momentum.cpp"
 #include "nearest-e8p.cpp"
 #include "nearest-entries.cpp"
+#include "neighbour-sums.cpp"
 #include "neighbourhoods.cpp"
 #include "nested.cpp"
 #include "orthogonalize.cpp"

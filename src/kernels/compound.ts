@@ -140,6 +140,7 @@ interface Products {
   addRow(x: Tensor, v: Tensor): Tensor;
   gelu(x: Tensor): Tensor;
   neighbourhoods(x: Tensor, height: number, width: number, channels: number, kernel: number): Tensor;
+  neighbourSums(x: Tensor, height: number, width: number, channels: number, kernel: number): Tensor;
   pixelShuffle(
     x: Tensor,
     height: number,
@@ -157,15 +158,33 @@ export type Segment = (body: () => Tensor) => Tensor;
  * What the layers of a decoder make of images (n, side·side·channels): their n patches one below the other, (n·p, p).
  *
  *   x ← shuffled(neighbourhoods(x)·Wᵀ + b), with a GELU between layers
+ *
+ * Where fewer numbers come out of a place than go in, its product with each part of the kernel comes first, and sums over the
+ * places around follow: k² times as many numbers of the smaller count are written down, not of the larger.
  */
 export function drawn(ops: Products, images: Tensor, layers: Decoder["layers"]): Tensor {
   let x = images;
   for (const [i, { side, channels, kernel, stride, out, weights, biases }] of layers.entries()) {
-    const around = ops.neighbourhoods(i === 0 ? x : ops.gelu(x), side, side, channels, kernel);
-    const made = ops.addRow(ops.linear(around, weights), biases);
+    const input = i === 0 ? x : ops.gelu(x);
+    const made = ops.addRow(convolved(input, side, channels, kernel, stride ** 2 * out, weights), biases);
     x = ops.pixelShuffle(made, stride * side, stride * side, out, stride, 0);
   }
   return x;
+
+  function convolved(
+    x: Tensor,
+    side: number,
+    channels: number,
+    kernel: number,
+    made: number,
+    weights: Tensor,
+  ): Tensor {
+    if (made >= channels || kernel === 1)
+      return ops.linear(ops.neighbourhoods(x, side, side, channels, kernel), weights);
+    const places = ops.pixelShuffle(x, side, side, channels, 1, 1);
+    const parts = ops.pixelShuffle(weights, 1, kernel ** 2, channels, 1, 1);
+    return ops.neighbourSums(ops.linear(places, parts), side, side, made, kernel);
+  }
 }
 
 /** y = x·Wᵀ by operations on the parts of W: x (…, cols) -> y (…, rows). */

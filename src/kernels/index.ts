@@ -33,6 +33,7 @@ import { matchStates } from "./match-states.ts";
 import { momentum } from "./momentum.ts";
 import { nearestE8p } from "./nearest-e8p.ts";
 import { nearestEntries } from "./nearest-entries.ts";
+import { neighbourSums } from "./neighbour-sums.ts";
 import { neighbourhoods } from "./neighbourhoods.ts";
 import { nested } from "./nested.ts";
 import { orthogonalize } from "./orthogonalize.ts";
@@ -86,6 +87,7 @@ export const kernels = {
   learnedStep,
   nested,
   neighbourhoods,
+  neighbourSums,
   pixelShuffle,
   gelu,
 };

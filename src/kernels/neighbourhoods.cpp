@@ -1,5 +1,6 @@
 // y[n, r, c, i, j] = x[n, r + i − m, c + j − m]: see neighbourhoods.ts.
 #include "abi.h"
+#include "around.h"
 #include "means.h"
 #include "simd.h"
 #include "threads.h"
@@ -7,15 +8,6 @@
 namespace lowbit::LOWBIT_BODY {
 
 namespace around {
-
-struct Sizes {
-  int64_t images, height, width, channels, kernel;
-  explicit Sizes(Arguments& a) : images(a.size()), height(a.size()), width(a.size()), channels(a.size()), kernel(a.size()) {}
-  int64_t middle() const { return kernel / 2; }
-  int64_t line() const { return width * channels; }
-  // Floats of y that a place has.
-  int64_t each() const { return kernel * kernel * channels; }
-};
 
 // copy(y's place, x's place, length) for what lies inside of the k places of a row around column c.
 template <typename Copy> LOWBIT_INLINE void inside(const Sizes& s, int64_t c, Copy copy) {

@@ -12,9 +12,7 @@ export const neighbourhoods: Kernel<
   [x: Tensor, height: number, width: number, channels: number, kernel: number]
 > = {
   outputs(x, height, width, channels, kernel) {
-    for (const [name, size] of Object.entries({ height, width, channels, kernel }))
-      needWhole(`neighbourhoods: ${name}`, size, 1);
-    if (kernel % 2 === 0) throw new ShapeError(`neighbourhoods: kernel ${kernel} is not odd`);
+    needAround("neighbourhoods", { height, width, channels, kernel });
     const images = imagesOf("neighbourhoods", x, height * width * channels);
     return [{ shape: [images * height * width, kernel * kernel * channels], format: "f32" }];
   },
@@ -56,6 +54,15 @@ export const neighbourhoods: Kernel<
     return [bounds];
   },
 };
+
+/** Throws a ShapeError unless all are sizes, and the kernel odd. */
+export function needAround(
+  where: string,
+  sizes: { readonly [name: string]: number; readonly kernel: number },
+): void {
+  for (const [name, size] of Object.entries(sizes)) needWhole(`${where}: ${name}`, size, 1);
+  if (sizes.kernel % 2 === 0) throw new ShapeError(`${where}: kernel ${sizes.kernel} is not odd`);
+}
 
 /** Every element of y with the element of x that it is, undefined beyond the edges. */
 function eachNeighbour(

@@ -34,6 +34,7 @@
   each(learnedStep) \
   each(nested) \
   each(neighbourhoods) \
+  each(neighbourSums) \
   each(pixelShuffle) \
   each(gelu)
 

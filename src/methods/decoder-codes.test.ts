@@ -37,6 +37,7 @@ const options: DecoderOptions = {
   length: 4,
   entries: 16,
   decoderBits: 1.2,
+  width: 48,
   format: "int8",
   group: size,
   steps: 150,
@@ -56,7 +57,7 @@ function away(A: Matrix, w: Weight): number {
 const bitsOf = (w: Weight) => (8 * bytesOf(w)) / (w.shape[0] * w.shape[1]);
 
 it("layers begin as the identity where a latent has as many values as there are weights", async () => {
-  const shape = { ...options, strides: [2, 3], patch: 12, codes: 36, length: 1 };
+  const shape = { ...options, strides: [2, 3], patch: 12, codes: 36, length: 1, width: 300 };
   const layers = decoderWithin("decoder", shape, 2.6e6);
   const random = generator(3);
   const quiet = (made: readonly { shape: readonly number[]; data: ArrayLike<number> }[]) =>
@@ -144,6 +145,7 @@ it("an image is smaller as what a decoder draws than as codes, at no more bits; 
   const [drawing] = await decoderCodes(backend, [{ W: smooth }], {
     ...options,
     decoderBits: 1.5,
+    width: 48,
     steps: 700,
   });
   expect(bitsOf(drawing)).toBeLessThan(bitsOf(image));

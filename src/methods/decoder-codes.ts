@@ -31,6 +31,8 @@ export const decoderSettings = z.strictObject({
     .default(256),
   /** Stored bits that the decoder may have for each weight. */
   bits: z.number().positive().max(8).default(0.1),
+  /** Channels of its widest layer, at most: what a decoder of many matrices may store it must also compute. */
+  width: z.int().min(1).max(1024).default(16),
   /** How the decoder's weights are stored. */
   weights: z.enum(["int8", "int6", "int4", "f16"]).default("int8"),
   /** Steps of training. */

@@ -16,6 +16,8 @@ export interface DecoderShape {
   readonly length: number;
   /** Stored bits that the decoder may have for each weight of the matrices that share it. */
   readonly decoderBits: number;
+  /** Channels of its widest layer, at most. */
+  readonly width: number;
   /** How its weights are stored. */
   readonly format: string;
 }
@@ -54,12 +56,12 @@ export function upscaling(strides: readonly number[]): number {
 }
 
 /**
- * The widest decoder that so many bits can store: a convolution 1 × 1, a stage for each stride with kernels 1, 3, 5, 5, …
+ * The widest decoder, of `width` channels at most, that so many bits can store: a convolution 1 × 1, a stage for each stride with kernels 1, 3, 5, 5, …
  * and channels divided by 1.2, and a head 3 × 3.
  */
 export function decoderWithin(
   where: string,
-  { patch, strides, codes, length, format }: DecoderShape,
+  { patch, strides, codes, length, format, width: most }: DecoderShape,
   bits: number,
 ): LayerSizes[] {
   const layersOf = (width: number) => {
@@ -93,7 +95,7 @@ export function decoderWithin(
     );
   }
   let width = 1;
-  while (bitsOf(layersOf(width + 1)) <= bits) width++;
+  while (width < most && bitsOf(layersOf(width + 1)) <= bits) width++;
   return layersOf(width);
 }
 

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { expect, it } from "vitest";
 import { openReference } from "../backends/reference.ts";
 import { decodeWeight, formatByName } from "../formats/index.ts";
+import { partKey } from "../record/make.ts";
 import { onlyPart, partsOf } from "../tensor/weight.ts";
 import { decomposition, rounding } from "./compressor.ts";
 import { gptq } from "./gptq.ts";
@@ -135,6 +136,23 @@ it("tuning the scales lowers what a block loses on windows that it did not learn
     expect(after.codes).toEqual(before.codes);
     expect(after.scales).not.toEqual(before.scales);
   }
+});
+
+it("a book of all matrices becomes one for each block when it is tuned, not one for each matrix", async () => {
+  const model = tinyModel(2);
+  const input = { model, source: sourceOf(model), name: "tiny", backend: openReference() };
+  const linear = decomposition(reallm, { bits: 2, rank: 0, share: true });
+  const booksOf = async (more: object) => {
+    const { weights } = await roundedModel(input, { linear, calibration: sentences, ...more });
+    const books = [...weights.values()].flatMap((w) =>
+      [...partsOf(w)].filter(([path]) => path.includes("book")),
+    );
+    return new Set(await Promise.all(books.map(([, part]) => partKey(part))));
+  };
+  const before = await booksOf({});
+  const after = await booksOf({ tuning });
+  expect([before.size, after.size]).toEqual([1, 2]);
+  expect([...after].filter((book) => before.has(book))).toEqual([]);
 });
 
 it("PV-Tuning moves codes too, and never to a larger held-out error than tuning alone", async () => {

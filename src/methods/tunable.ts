@@ -25,6 +25,8 @@ export type TunedPart = (typeof tunedParts)[number];
 export interface Tunable {
   /** What is trained, by the path of its part. */
   readonly parameters: ReadonlyMap<string, HostTensor>;
+  /** The paths of those that are books, which matrices may share. */
+  readonly books: ReadonlySet<string>;
   /** Puts the parts that stay on a backend. */
   open(backend: Backend): OpenTunable;
   /** The weight with parts of these values. */
@@ -56,9 +58,11 @@ type Build = (ops: Operations, values: ReadonlyMap<string, Tensor>) => Tensor;
  */
 export function tunable(weight: Weight, moves: ReadonlySet<TunedPart>): Tunable {
   const parameters = new Map<string, HostTensor>();
-  const root = node(weight, "", { moves, parameters });
+  const books = new Set<string>();
+  const root = node(weight, "", { moves, parameters, books });
   return {
     parameters,
+    books,
     open(backend) {
       const kept = new Set<Tensor>();
       const build = root.open((value) => {
@@ -81,6 +85,7 @@ export function tunable(weight: Weight, moves: ReadonlySet<TunedPart>): Tunable 
 interface Made {
   readonly moves: ReadonlySet<TunedPart>;
   readonly parameters: Map<string, HostTensor>;
+  readonly books: Set<string>;
 }
 
 function node(weight: Weight, path: string, made: Made): Node {
@@ -257,6 +262,7 @@ function book(of: Weight, scales: Weight | undefined, path: string, made: Made):
   const [rows, cols] = of.shape;
   const at = scales ? `${path}of.` : path;
   const entries = moves.has("codebooks") ? floats(e.book, `${at}book`, made) : undefined;
+  if (entries) made.books.add(`${at}book`);
   const factors = scales && moves.has("scales") ? floats(scales, `${path}scales`, made) : undefined;
   const groups = scales ? scales.shape[1] : 1;
   const vectors = cols / e.book.shape[1];

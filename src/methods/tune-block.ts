@@ -122,7 +122,14 @@ async function tuneParts(run: Run, matrices: ReadonlyMap<string, Weight>): Promi
   const { backend } = block;
   const moves = new Set(options.parts);
   const tunables = new Map([...matrices].map(([name, weight]) => [name, tunable(weight, moves)]));
-  const parameters = new Map([...tunables].flatMap(([name, one]) => prefixed(name, one)));
+  const keys = keysOf(tunables);
+  const parameters = new Map(
+    [...tunables].flatMap(([name, one]) =>
+      [...one.parameters].map(([path, value]) => [keys.get(name)!.get(path)!, value] as const),
+    ),
+  );
+  const ownOf = <T>(name: string, values: ReadonlyMap<string, T>) =>
+    new Map([...keys.get(name)!].map(([path, key]) => [path, values.get(key)!]));
   if (parameters.size === 0) {
     throw new InputError(
       `tuning: these matrices have none of ${options.parts.join(", ")}; name other parts, or add a rank or magnitudes`,
@@ -256,15 +263,26 @@ async function descend(
   }
 }
 
-/** The parameters of a matrix by names that hold its own. */
-function prefixed(name: string, { parameters }: Tunable): [string, HostTensor][] {
-  return [...parameters].map(([path, value]) => [`${name}/${path}`, value]);
-}
-
-/** What of the values is a matrix' own, by its paths. */
-function ownOf<T>(name: string, values: ReadonlyMap<string, T>): Map<string, T> {
-  const start = `${name}/`;
+/**
+ * Under what key each matrix finds the parameter of each of its paths. A book that matrices share stays one, so that it
+ * is stored once for the block, not for every matrix.
+ */
+function keysOf(tunables: ReadonlyMap<string, Tunable>): Map<string, Map<string, string>> {
+  const books: { key: string; data: HostTensor["data"] }[] = [];
+  const keyOf = (name: string, { parameters, books: own }: Tunable, path: string) => {
+    const key = `${name}/${path}`;
+    if (!own.has(path)) return key;
+    const { data } = parameters.get(path)!;
+    const same = books.find(
+      (book) => book.data.length === data.length && book.data.every((v, i) => v === data[i]),
+    );
+    if (!same) books.push({ key, data });
+    return same?.key ?? key;
+  };
   return new Map(
-    [...values].flatMap(([key, value]) => (key.startsWith(start) ? [[key.slice(start.length), value]] : [])),
+    [...tunables].map(([name, one]) => [
+      name,
+      new Map([...one.parameters.keys()].map((path) => [path, keyOf(name, one, path)])),
+    ]),
   );
 }
