@@ -17,6 +17,10 @@ export interface ShapeOptions {
   readonly bits: number;
   readonly factors: string;
   readonly share: boolean;
+  /** The weights of all matrices that share a book; until they are known it takes nothing. */
+  readonly sharing?: number;
+  /** Those that are shared, by `bookName`, once they are learned. */
+  readonly books?: ReadonlyMap<string, unknown>;
   /** Fixed where given: one group size, one rank. */
   readonly group?: number;
   readonly rank?: number;
@@ -44,8 +48,8 @@ const MOST_SAMPLES = 2 ** 15;
 
 /**
  * The shapes of a matrix that take no more than `bits`: for every length, rank
- * (none, the default, twice it), group and order the largest book that fits. What is left out is said: a book of more than 5 %
- * of its codes. An InputError names the nearest budget where none fits.
+ * (none, the default, twice it), group and order the largest book that fits; a shared book counts as if all used it. What
+ * is left out is said: a book of more than 5 % of its codes. An InputError names the nearest budget where none fits.
  */
 export function shapesWithin(
   method: string,
@@ -74,17 +78,19 @@ export function shapesWithin(
           let fits: (CodeShape & { codes: number }) | undefined;
           for (let codes = 1; codes <= MOST_CODE_BITS && 2 ** codes <= (rows * cols) / length; codes++) {
             const name = `d=${length}, ${2 ** codes} entries, rank ${rank}, groups of ${group}${permute ? ", permuted" : ""}`;
-            const book = options.share ? 0 : (16 * length * 2 ** codes) / (rows * cols);
+            const among = options.share ? (options.sharing ?? Infinity) : rows * cols;
+            const one = { length, entries: 2 ** codes };
+            const book = bitsOfBook(one, among);
             const bits = codes / length + book + besides(size, shape, options.factors);
             nearest = Math.min(nearest, bits);
             if (bits > options.bits) break;
-            if (book > MOST_BOOK * (codes / length)) {
+            if (takesTooMuch(one, among)) {
               left.push(
                 `${name}: its book takes ${((100 * book * length) / codes).toFixed(0)} % of its codes`,
               );
               break;
             }
-            fits = { ...shape, name, bits, codes };
+            if (!options.books || options.books.has(bookName(one))) fits = { ...shape, name, bits, codes };
           }
           if (fits) shapes.push(fits);
         }
@@ -115,21 +121,27 @@ function besides(
   return scales + low + orders;
 }
 
-/** Books that are learned when they are to be shared. */
-export function booksOf({
-  shape,
-  bits,
-  length,
-}: {
-  shape: "given" | "auto";
-  bits: number;
-  length: number;
-}): BookShape[] {
+/** Bits of a book for each of so many weights that use it. */
+function bitsOfBook({ length, entries }: BookShape, weights: number): number {
+  return (16 * length * entries) / weights;
+}
+
+function takesTooMuch(book: BookShape, weights: number): boolean {
+  return bitsOfBook(book, weights) > (MOST_BOOK * Math.log2(book.entries)) / book.length;
+}
+
+/** Books that are learned when so many weights are to share them. */
+export function booksOf(
+  { shape, bits, length }: { shape: "given" | "auto"; bits: number; length: number },
+  weights: number,
+): BookShape[] {
   if (shape === "given") return [{ length, entries: Math.floor(2 ** (bits * length) + 0.5) }];
   return LENGTHS.flatMap((d) => {
     const most = Math.min(MOST_CODE_BITS, Math.floor(bits * d));
     return Array.from({ length: most }, (_, i) => ({ length: d, entries: 2 ** (i + 1) }));
-  }).filter(({ length, entries }) => Math.log2(entries) / length > bits - 1);
+  })
+    .filter(({ length, entries }) => Math.log2(entries) / length > bits - 1)
+    .filter((book) => !takesTooMuch(book, weights));
 }
 
 export function bookName({ length, entries }: BookShape): string {

@@ -82,9 +82,9 @@ function sharing(shared: Shared<object>, chosen: object, over: (learned: object)
   const samples: unknown[] = [];
   let context: Context | undefined;
   return {
-    async see(W, its) {
+    async see(W, its, names = [""]) {
       context = its;
-      samples.push(await shared.sample(W, its, chosen));
+      samples.push(await shared.sample(W, its, chosen, names.length));
     },
     async choose() {
       return over(await shared.learn(samples, context!, chosen));

@@ -15,8 +15,8 @@ export interface DecoderOptions extends DecoderShape, TrainingOptions {
 
 /** What a person may set of it. */
 export const decoderSettings = z.strictObject({
-  /** Side of a patch; divides rows and columns of the matrices. */
-  patch: z.int().min(1).default(32),
+  /** Side of a patch; divides rows and columns of the matrices. With calibration errors are spread from patch to patch. */
+  patch: z.int().min(1).default(8),
   /** By how much each stage of the decoder makes its images larger; their product divides a patch. */
   strides: z.array(z.int().min(1)).min(1).max(6).default([2]),
   /** Codes at each place of a latent image. */
@@ -39,8 +39,8 @@ export const decoderSettings = z.strictObject({
   steps: z.int().min(20).default(500),
   /** Learning rate at its peak. */
   rate: z.number().positive().default(0.01),
-  /** Patches of a step. */
-  batch: z.int().min(1).default(64),
+  /** Patches of a step. Default: those of 65536 weights. */
+  batch: z.int().min(1).optional(),
 });
 
 export type DecoderSettings = z.infer<typeof decoderSettings>;

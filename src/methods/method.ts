@@ -86,8 +86,8 @@ export interface Decomposition<Options = unknown> extends Named {
 export interface Shared<Options, Sample = unknown> {
   /** Whether these options share anything. */
   wanted(options: Options): boolean;
-  /** What is kept of a matrix, whose H is that of the float model. */
-  sample(W: Matrix, context: Context, options: Options): Promise<Sample>;
+  /** What is kept of a matrix, whose H is that of the float model; it stands for so many. */
+  sample(W: Matrix, context: Context, options: Options, count: number): Promise<Sample>;
   /** The options of all matrices. */
   learn(samples: readonly Sample[], context: Context, options: Options): Promise<Options>;
 }

@@ -10,6 +10,7 @@ import { bookName, booksOf, sampleOf, shapesWithin, vectorsOf } from "./code-sha
 import { likeNeighbours } from "./column-orders.ts";
 import { decoderCodes, decoderOptions, decoderSettings, type ToDraw } from "./decoder-codes.ts";
 import { checkDecoderShape } from "./decoder-shape.ts";
+import { sweepDrawn } from "./decoder-sweep.ts";
 import { needsOf, type Weighed, weigh, weightings } from "./error-weights.ts";
 import { kMeans } from "./k-means.ts";
 import { checkRank, defaultRank, factorFormats, lowRankOf, lowRankWeight } from "./low-rank.ts";
@@ -54,7 +55,9 @@ export type ReallmOptions = z.infer<typeof options> & {
   /** Books that all matrices share, by `bookName`. */
   readonly books?: ReadonlyMap<string, Weight>;
   /** The matrices that share a decoder, by their names. */
-  readonly drawn?: ReadonlyMap<string, Weight>;
+  readonly drawn?: ReadonlyMap<string, Drawn>;
+  /** The weights of all matrices that share. */
+  readonly sharing?: number;
 };
 
 /**
@@ -68,7 +71,7 @@ export type ReallmOptions = z.infer<typeof options> & {
  *
  * Errors count by `weighting`: tr(E·H·Eᵀ) with calibration, else ‖E‖². With calibration the codes of the last round are
  * chosen again with errors spread over the columns to come, and the low-rank part is fitted once more to what is then
- * left.
+ * left. Path B draws what a low-rank part fitted once leaves (`decoderCodes`), its codes chosen again likewise (`sweepDrawn`).
  *
  * Leconte, Bedin, Nguyen and Moulines, 2024 (https://arxiv.org/abs/2405.13155); the alternation as in their code
  * (https://github.com/LisaBedin/ReALLM, models/lq_utils.py). Ours: vectors lie along rows, scales are root mean squares
@@ -127,13 +130,13 @@ export const reallm: Decomposition<ReallmOptions> = {
 
   shared: {
     wanted: ({ share }) => share,
-    async sample(W, context, chosen): Promise<Sample> {
-      const vectors = sampleOf(W, chosen.group ?? W.cols);
-      if (chosen.path === "codes") return { vectors };
+    async sample(W, context, chosen, count): Promise<Sample> {
+      const sample = { vectors: sampleOf(W, chosen.group ?? W.cols), weights: count * W.data.length };
+      if (chosen.path === "codes") return sample;
       const weighed = await weigh("reallm", W, context, chosen);
       try {
         return {
-          vectors,
+          ...sample,
           rest: { ...(await restOf(weighed, context, settle(W, chosen))), name: context.name! },
         };
       } finally {
@@ -143,12 +146,13 @@ export const reallm: Decomposition<ReallmOptions> = {
     async learn(seen, { backend, ...job }, chosen) {
       const { signal } = job;
       const samples = (seen as readonly Sample[]).map(({ vectors }) => vectors);
+      const sharing = (seen as readonly Sample[]).reduce((sum, { weights }) => sum + weights, 0);
       const rests = (seen as readonly Sample[]).flatMap(({ rest }) => rest ?? []);
-      const weights = rests.length > 0 ? await drawnWithLow(backend, rests, chosen, job) : [];
-      const drawn = new Map(rests.map(({ name }, i) => [name, weights[i]]));
+      const made = rests.length > 0 ? await drawnOf(backend, rests, chosen, job) : [];
+      const drawn = new Map(rests.map(({ name }, i) => [name, made[i]]));
       const books = new Map<string, Weight>();
       if (chosen.path === "decoder" && chosen.shape === "given") return { ...chosen, drawn };
-      for (const shape of booksOf(chosen)) {
+      for (const shape of booksOf(chosen, sharing)) {
         const x = vectorsOf(samples, shape.length);
         const { entries } = await kMeans(backend, x, { ...shape, seed: chosen.seed, signal });
         books.set(
@@ -156,7 +160,7 @@ export const reallm: Decomposition<ReallmOptions> = {
           encodeWeight(formatByName("f16"), [entries.rows, entries.cols], entries.data),
         );
       }
-      return { ...chosen, books, drawn };
+      return { ...chosen, books, drawn, sharing };
     },
   },
 };
@@ -166,8 +170,15 @@ interface Rest extends ToDraw {
   readonly low?: Weight;
 }
 
+/** What a decoder draws of a matrix, and the low-rank part beside it. */
+interface Drawn {
+  readonly drawn: Weight;
+  readonly low?: Weight;
+}
+
 interface Sample {
   readonly vectors: Float32Array;
+  readonly weights: number;
   readonly rest?: Rest & { readonly name: string };
 }
 
@@ -183,18 +194,15 @@ async function restOf(
   return { W: difference(W, decodeWeight(low)), h, low };
 }
 
-/** Matrices of one decoder, with their low-rank parts. */
-async function drawnWithLow(
+/** Matrices of one decoder. */
+async function drawnOf(
   backend: Backend,
   rests: readonly Rest[],
   chosen: ReallmOptions,
   job: Job,
-): Promise<Weight[]> {
-  const drawn = await decoderCodes(backend, rests, decoderOptions(chosen.decoder, chosen), job);
-  return drawn.map((weight, i) => {
-    const { low } = rests[i];
-    return low ? sumOf(weight, low) : weight;
-  });
+): Promise<Drawn[]> {
+  const weights = await decoderCodes(backend, rests, decoderOptions(chosen.decoder, chosen), job);
+  return weights.map((drawn, i) => ({ drawn, low: rests[i].low }));
 }
 
 /** A matrix in one shape. */
@@ -208,8 +216,13 @@ async function putTogether(
   const { signal } = job;
   if (settings.path === "decoder") {
     const known = settings.drawn?.get(context.name!);
-    if (known) return known;
-    return (await drawnWithLow(backend, [await restOf(weighed, context, settings)], settings, job))[0];
+    const { drawn, low } =
+      known ?? (await drawnOf(backend, [await restOf(weighed, context, settings)], settings, job))[0];
+    const rest = low ? difference(W, decodeWeight(low)) : W;
+    const codes = H
+      ? await sweepDrawn(backend, rest, drawn, H, { damping: settings.damping, signal })
+      : drawn;
+    return low ? sumOf(codes, low) : codes;
   }
   const orders = settings.permute ? await likeNeighbours(backend, W, { signal }) : undefined;
   const given = { ...settings, H, orders, signal };

@@ -31,3 +31,17 @@ export async function upperInverse(backend: Backend, H: Float32Array, job: Job =
     for (const t of [L, inverse]) backend.free(t);
   }
 }
+
+/** U⁻¹ (n, n) of the upper triangular U_ij = factor(i, j), by substitution in 64 bits. */
+export function upperTriangularInverse(n: number, factor: (i: number, j: number) => number): Float64Array {
+  const inverse = new Float64Array(n * n);
+  for (let j = 0; j < n; j++) {
+    inverse[j * n + j] = 1 / factor(j, j);
+    for (let i = j - 1; i >= 0; i--) {
+      let sum = 0;
+      for (let k = i + 1; k <= j; k++) sum += factor(i, k) * inverse[k * n + j];
+      inverse[i * n + j] = -sum / factor(i, i);
+    }
+  }
+  return inverse;
+}

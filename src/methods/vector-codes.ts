@@ -6,6 +6,7 @@ import type { Weight } from "../tensor/weight.ts";
 import { inOrder, type Orders, orderHeight, putBack, rowsOf } from "./column-orders.ts";
 import { kMeans } from "./k-means.ts";
 import { diagonal, spreadErrors, spreadFactor } from "./spread-errors.ts";
+import { upperTriangularInverse } from "./upper-inverse.ts";
 
 /** A matrix in codes of vectors: their length, the size of the book, and which weights share a scale. */
 export interface VectorOptions {
@@ -281,20 +282,6 @@ export async function sweepVectors(
       return Ŵ;
     },
   );
-}
-
-/** U⁻¹ (n, n) of the upper triangular U_ij = factor(i, j), by substitution in 64 bits. */
-function upperTriangularInverse(n: number, factor: (i: number, j: number) => number): Float64Array {
-  const inverse = new Float64Array(n * n);
-  for (let j = 0; j < n; j++) {
-    inverse[j * n + j] = 1 / factor(j, j);
-    for (let i = j - 1; i >= 0; i--) {
-      let sum = 0;
-      for (let k = i + 1; k <= j; k++) sum += factor(i, k) * inverse[k * n + j];
-      inverse[i * n + j] = -sum / factor(i, i);
-    }
-  }
-  return inverse;
 }
 
 /** x (…, n) times m (n, n). */
