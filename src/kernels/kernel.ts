@@ -166,6 +166,15 @@ export function imagesOf(where: string, x: Tensor, size: number): number {
   throw new ShapeError(`${where}: x ${x.shape.join("×")} does not hold whole images of ${size} values`);
 }
 
+/** Throws a ShapeError unless all are sizes, and the kernel odd. */
+export function needAround(
+  where: string,
+  sizes: { readonly [name: string]: number; readonly kernel: number },
+): void {
+  for (const [name, size] of Object.entries(sizes)) needWhole(`${where}: ${name}`, size, 1);
+  if (sizes.kernel % 2 === 0) throw new ShapeError(`${where}: kernel ${sizes.kernel} is not odd`);
+}
+
 /** Throws a ShapeError unless t is a matrix of (rows, cols). */
 export function needMatrix(where: string, t: Tensor, rows: number, cols: number): void {
   if (t.shape.length !== 2 || t.shape[0] !== rows || t.shape[1] !== cols) {

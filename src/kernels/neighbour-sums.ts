@@ -1,6 +1,5 @@
 import { sizeOf, type Tensor } from "../tensor/tensor.ts";
-import { gamma, imagesOf, type Kernel, TINY } from "./kernel.ts";
-import { needAround } from "./neighbourhoods.ts";
+import { gamma, imagesOf, type Kernel, needAround, TINY } from "./kernel.ts";
 
 /**
  * Every place sums what the k × k places around it, inside the image, hold for it. Of `linear` it is a convolution, as

@@ -1,5 +1,5 @@
-import { ShapeError, sizeOf, type Tensor } from "../tensor/tensor.ts";
-import { gamma, imagesOf, type Kernel, needWhole, TINY } from "./kernel.ts";
+import { sizeOf, type Tensor } from "../tensor/tensor.ts";
+import { gamma, imagesOf, type Kernel, needAround, TINY } from "./kernel.ts";
 
 /**
  * The k × k neighbourhood of every place of some images, zeros beyond their edges: `linear` of it is a convolution.
@@ -54,15 +54,6 @@ export const neighbourhoods: Kernel<
     return [bounds];
   },
 };
-
-/** Throws a ShapeError unless all are sizes, and the kernel odd. */
-export function needAround(
-  where: string,
-  sizes: { readonly [name: string]: number; readonly kernel: number },
-): void {
-  for (const [name, size] of Object.entries(sizes)) needWhole(`${where}: ${name}`, size, 1);
-  if (sizes.kernel % 2 === 0) throw new ShapeError(`${where}: kernel ${sizes.kernel} is not odd`);
-}
 
 /** Every element of y with the element of x that it is, undefined beyond the edges. */
 function eachNeighbour(
