@@ -83,6 +83,45 @@ it("a shared book is one part in all matrices, and serves them nearly as well as
   expect(books.size).toBe(1);
 });
 
+it("matrices of a block, or of a kind, share a book of their own", async () => {
+  const names = ["l.0.q.weight", "l.0.v.weight", "l.1.q.weight", "l.1.v.weight"];
+  const bookOf = async (share: boolean | string) => {
+    const survey = decomposition(reallm, { bits: 2, rank: 0, share }).survey!();
+    for (const [i, name] of names.entries())
+      await survey.see(gaussian(16, 32, i), { backend, name }, [name, `${name}2`]);
+    const shared = await survey.choose();
+    const books: Part[] = [];
+    for (const [i, name] of names.entries()) {
+      for (const [path, part] of partsOf(await shared.compress(gaussian(16, 32, i), { backend, name })))
+        if (path.includes("book")) books.push(part);
+    }
+    return books.map((book) => books.indexOf(book));
+  };
+  expect(await bookOf(true)).toEqual([0, 0, 0, 0]);
+  expect(await bookOf("block")).toEqual([0, 0, 2, 2]);
+  expect(await bookOf("kind")).toEqual([0, 1, 0, 1]);
+});
+
+it("a shared book counts in a budget, and one of more than 5 % of the codes of all is left out", async () => {
+  const survey = decomposition(reallm, { bits: 2.5, shape: "auto", share: true, rounds: 1 }).survey!();
+  const W = gaussian(64, 64, 8);
+  const names = Array.from({ length: 4 }, (_, i) => `m${i}`);
+  await survey.see(W, { backend, name: "m0" }, names);
+  const told: Tried[] = [];
+  const left: string[] = [];
+  const tried = (shapes: readonly Tried[], out: readonly string[]) => {
+    told.push(...shapes);
+    left.push(...out);
+  };
+  const weight = await (await survey.choose()).compress(W, { backend, name: "m0", tried });
+  const { codebooks = 0, ...own } = bitsByUse(weight);
+  const bits = Object.values(own).reduce((a, b) => a + b, 0) / W.data.length;
+  expect(bits + codebooks / (4 * W.data.length)).toBeLessThanOrEqual(2.5);
+  expect(codebooks).toBeLessThan(0.05 * 4 * own.codes!);
+  expect(told.map(({ name }) => name).join()).not.toMatch(/d=8/);
+  expect(left.some((one) => /^d=8.*its book takes \d+ % of its codes/.test(one))).toBe(true);
+});
+
 it("of the shapes that fit a budget the one with the least error is kept, and all are told", async () => {
   const W = gaussian(128, 128, 7);
   const told: Tried[] = [];

@@ -3,7 +3,7 @@ import { orderHeight } from "./column-orders.ts";
 import { defaultRank } from "./low-rank.ts";
 import { scaledVectors } from "./vector-codes.ts";
 
-type Size = { readonly rows: number; readonly cols: number };
+export type Size = { readonly rows: number; readonly cols: number };
 
 /** A book: so many entries of so many weights. */
 export interface BookShape {
@@ -16,7 +16,7 @@ export interface ShapeOptions {
   /** All that is stored for a weight. */
   readonly bits: number;
   readonly factors: string;
-  readonly share: boolean;
+  readonly share: boolean | string;
   /** The weights of all matrices that share a book; until they are known it takes nothing. */
   readonly sharing?: number;
   /** Those that are shared, by `bookName`, once they are learned. */
@@ -41,9 +41,9 @@ export interface CodeShape {
 
 const LENGTHS = [1, 2, 4, 8] as const;
 /** A book that takes more than this share of its codes is not worth its bits: too few weights use it. */
-const MOST_BOOK = 0.05;
+export const MOST_BOOK = 0.05;
 /** Bits of a code beyond which the search of its book takes too long. */
-const MOST_CODE_BITS = 12;
+export const MOST_CODE_BITS = 12;
 const MOST_SAMPLES = 2 ** 15;
 
 /**
@@ -126,8 +126,9 @@ function bitsOfBook({ length, entries }: BookShape, weights: number): number {
   return (16 * length * entries) / weights;
 }
 
-function takesTooMuch(book: BookShape, weights: number): boolean {
-  return bitsOfBook(book, weights) > (MOST_BOOK * Math.log2(book.entries)) / book.length;
+/** Whether a book takes too much of the codes of so many weights, each for `each` weights. */
+export function takesTooMuch(book: BookShape, weights: number, each = book.length): boolean {
+  return bitsOfBook(book, weights) > (MOST_BOOK * Math.log2(book.entries)) / each;
 }
 
 /** Books that are learned when so many weights are to share them. */

@@ -20,6 +20,7 @@ import { betterCodes } from "./decoder-search.ts";
 import { decoderWithin, encoderFor, initialLayers } from "./decoder-shape.ts";
 import { sweepDrawn } from "./decoder-sweep.ts";
 import { trainDecoder } from "./decoder-training.ts";
+import type { Tried } from "./method.ts";
 import { reallm } from "./reallm.ts";
 import { outputError, toy } from "./toy.suite.ts";
 import { vectorCodes } from "./vector-codes.ts";
@@ -229,6 +230,37 @@ it("reallm with one decoder for all: what is seen is put together at once, and i
   expect(Object.keys(splits[0])).toContain("decoder");
   expect(Object.keys(splits[1]).sort()).toEqual(["codes", "low rank", "scales"]);
 });
+
+it("reallm tries decoders of three widths where it looks for the best shape, and says why one was left out", async () => {
+  const tried = async (W: Matrix, share: boolean) => {
+    const decoder = { patch: 16, strides: [2, 2], codes: 4, length: 2, bits: 8, steps: 40 };
+    const options = { path: "decoder", decoder, shape: "auto", bits: 2.4, rounds: 1, share };
+    const survey = decomposition(reallm, options).survey?.();
+    const names = Array.from({ length: 64 }, (_, i) => `m${i}`);
+    await survey?.see(W, { backend, name: "m0" }, names);
+    const told: { shapes: readonly Tried[]; left: readonly string[] }[] = [];
+    const context = {
+      backend,
+      name: "m0",
+      tried: (shapes: readonly Tried[], left: readonly string[]) => told.push({ shapes, left }),
+    };
+    const compressor = survey ? await survey.choose() : decomposition(reallm, options);
+    return { weight: await compressor.compress(W, context), ...told[0] };
+  };
+  const { weight, shapes } = await tried(smooth, true);
+  const drawn = shapes.filter(({ name }) => name.startsWith("decoder"));
+  expect(drawn.map(({ name }) => name)).toEqual(
+    [8, 16, 32].map((width) => `decoder of ${width} channels, 256 entries`),
+  );
+  for (const { bits } of drawn) expect(bits).toBeLessThanOrEqual(2.4);
+  const least = Math.min(...shapes.map(({ error }) => error));
+  expect(away(smooth, weight) * smooth.data.reduce((sum, w) => sum + w * w, 0)).toBeCloseTo(least, 2);
+  const alone = await tried(smooth, false);
+  expect(alone.left).toContain(
+    "decoder of 8 channels, 256 entries: its book takes more than 5 % of its codes",
+  );
+  expect(describeWeight(alone.weight)).not.toContain("decoder");
+}, 60_000);
 
 it.each([
   [{ patch: 24 }, "patches of 24 do not fill 64×96; take 1, 2, 4, 8, 16, 32"],

@@ -39,7 +39,7 @@ export const decoderSettings = z.strictObject({
   steps: z.int().min(20).default(500),
   /** Learning rate at its peak. */
   rate: z.number().positive().default(0.01),
-  /** Patches of a step. Default: those of 65536 weights. */
+  /** Patches of a step. Default: a sixteenth of all, those of 65536 weights at most. */
   batch: z.int().min(1).optional(),
 });
 

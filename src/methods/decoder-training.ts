@@ -21,7 +21,7 @@ export interface TrainingOptions {
   readonly steps: number;
   /** Learning rate at its peak. */
   readonly rate?: number;
-  /** Patches of a step. Default: those of 65536 weights. */
+  /** Patches of a step. Default: a sixteenth of all, those of 65536 weights at most. */
   readonly batch?: number;
   readonly seed?: number;
 }
@@ -85,7 +85,7 @@ export async function trainDecoder(
   const side = patch / upscaling(strides);
   const area = patch ** 2;
   const patches = x.length / area;
-  const batch = Math.min(options.batch ?? Math.ceil(65536 / area), patches);
+  const batch = Math.min(options.batch ?? Math.ceil(Math.min(65536, x.length / 16) / area), patches);
   const vectors = side ** 2 * options.codes; // of a patch
   const format = formatByName(options.format);
   const random = generator(seed);

@@ -1,14 +1,22 @@
 import { z } from "zod";
 import type { Backend } from "../backends/backend.ts";
+import { checkPatch } from "../formats/decoder.ts";
 import { decodeWeight, encodeWeight, formatByName } from "../formats/index.ts";
 import type { Job } from "../record/record.ts";
 import { halfAway } from "../tensor/rounding.ts";
 import type { Matrix } from "../tensor/tensor.ts";
-import { bytesOf, sumOf, type Weight } from "../tensor/weight.ts";
+import { bitsByUse, sumOf, type Weight } from "../tensor/weight.ts";
 import { alternate } from "./alternate.ts";
-import { bookName, booksOf, sampleOf, shapesWithin, vectorsOf } from "./code-shapes.ts";
+import { bookName, booksOf, type Size, sampleOf, shapesWithin, vectorsOf } from "./code-shapes.ts";
 import { likeNeighbours } from "./column-orders.ts";
-import { decoderCodes, decoderOptions, decoderSettings, type ToDraw } from "./decoder-codes.ts";
+import { decoderName, suited } from "./decoder-choices.ts";
+import {
+  type DecoderSettings,
+  decoderCodes,
+  decoderOptions,
+  decoderSettings,
+  type ToDraw,
+} from "./decoder-codes.ts";
 import { checkDecoderShape } from "./decoder-shape.ts";
 import { sweepDrawn } from "./decoder-sweep.ts";
 import { needsOf, type Weighed, weigh, weightings } from "./error-weights.ts";
@@ -33,11 +41,15 @@ const options = z.strictObject({
   weighting: z.enum(weightings).optional(),
   /** Columns in orders of their own for each 64 rows, so that neighbours are alike; the orders are stored. */
   permute: z.boolean().default(false),
-  /** One book for all matrices of the model; of path decoder one decoder with its book, for which all are kept in memory. */
-  share: z.boolean().default(false),
+  /**
+   * One book for all matrices of the model, for those of a `block`, or for those of a `kind` (q_proj of all blocks); of path
+   * decoder one decoder with its book, for which all matrices are kept in memory.
+   */
+  share: z.union([z.boolean(), z.enum(["block", "kind"])]).default(false),
   /**
    * `auto`: `bits` are all that is stored for a weight, and of the shapes that take no more (length, size of the book, rank,
-   * orders) each matrix gets the one with the least error; path decoder is one more.
+   * orders) each matrix gets the one with the least error; with path decoder decoders of half, once and twice its width
+   * are tried too, with the largest book that fits.
    */
   shape: z.enum(["given", "auto"]).default("given"),
   /** Rounds of fitting low rank and codes in turn, at most. */
@@ -52,13 +64,38 @@ const options = z.strictObject({
 });
 
 export type ReallmOptions = z.infer<typeof options> & {
-  /** Books that all matrices share, by `bookName`. */
-  readonly books?: ReadonlyMap<string, Weight>;
-  /** The matrices that share a decoder, by their names. */
-  readonly drawn?: ReadonlyMap<string, Drawn>;
-  /** The weights of all matrices that share. */
-  readonly sharing?: number;
+  /** What matrices share, by `sharersOf` their names. */
+  readonly learned?: ReadonlyMap<string, Learned>;
 };
+
+interface Learned {
+  /** The weights of all that share. */
+  readonly sharing: number;
+  /** By `bookName`. */
+  readonly books: ReadonlyMap<string, Weight>;
+  readonly decoders: readonly SharedDecoder[];
+  /** Decoders that do not suit them, and why. */
+  readonly unsuited: readonly string[];
+}
+
+interface SharedDecoder {
+  readonly settings: DecoderSettings;
+  /** What it draws of the matrices, by their names. */
+  readonly drawn: ReadonlyMap<string, Drawn>;
+}
+
+/** The options of one matrix. */
+type Own = z.infer<typeof options> & Partial<Learned>;
+
+function ownOf({ learned, ...chosen }: ReallmOptions, name: string | undefined): Own {
+  return { ...chosen, ...learned?.get(sharersOf(chosen.share, name)) };
+}
+
+/** What the names of matrices that share have in common. */
+function sharersOf(share: ReallmOptions["share"], name = ""): string {
+  if (share === "block") return name.replace(/(\d+)\..*/, "$1");
+  return share === "kind" ? name.replace(/\d+/, "") : "";
+}
 
 /**
  * ReALLM, path A: W ≈ A·B + codes of vectors, a low-rank part kept precisely
@@ -87,7 +124,9 @@ export const reallm: Decomposition<ReallmOptions> = {
   check(size, chosen) {
     const settings = settle(size, chosen);
     if (settings.path === "decoder") {
-      checkDecoderShape("reallm", size, decoderOptions(settings.decoder, settings));
+      checkPatch("reallm", size, settings.decoder.patch);
+      if (chosen.shape === "given")
+        checkDecoderShape("reallm", size, decoderOptions(settings.decoder, settings));
     }
     if (chosen.shape === "auto") return void shapesWithin("reallm", size, chosen);
     if (settings.path === "codes") checkVectorOptions("reallm", size, settings);
@@ -101,9 +140,10 @@ export const reallm: Decomposition<ReallmOptions> = {
 
   async decompose(source, context, chosen) {
     const weighed = await weigh("reallm", source, context, chosen);
+    const own = ownOf(chosen, context.name);
     try {
-      if (chosen.shape === "given") return await putTogether(weighed, context, settle(source, chosen));
-      const { shapes, left } = shapesWithin("reallm", source, chosen);
+      if (own.shape === "given") return await putTogether(weighed, context, settle(source, own));
+      const { shapes, left } = shapesWithin("reallm", source, own);
       const tried: Tried[] = [];
       let best: { weight: Weight; error: number } | undefined;
       const take = async (name: string, weight: Weight, bits: number) => {
@@ -112,14 +152,18 @@ export const reallm: Decomposition<ReallmOptions> = {
         if (!best || error < best.error) best = { weight, error };
       };
       for (const { name, bits, codes, ...shape } of shapes) {
-        const own = { ...chosen, ...shape, path: "codes" as const, bits: codes / shape.length };
-        await take(name, await putTogether(weighed, context, settle(source, own)), bits);
+        const codesOf = { ...own, ...shape, path: "codes" as const, bits: codes / shape.length };
+        await take(name, await putTogether(weighed, context, settle(source, codesOf)), bits);
       }
-      if (chosen.path === "decoder") {
-        const weight = await putTogether(weighed, context, settle(source, chosen));
-        const bits = (8 * bytesOf(weight)) / source.data.length;
-        if (bits <= chosen.bits) await take("decoder", weight, bits);
-        else left.push(`decoder: takes ${bits.toFixed(3)} bits`);
+      const among = own.sharing ?? source.data.length;
+      const { decoders, unsuited } = own.decoders ? (own as Learned) : suited(chosen, [source], among);
+      left.push(...unsuited);
+      for (const { settings: decoder } of decoders) {
+        const settings = drawnSettings(source, { ...own, decoder });
+        const weight = await putTogether(weighed, context, settings);
+        const bits = storedBits(weight, among);
+        if (bits <= own.bits) await take(decoderName(decoder), weight, bits);
+        else left.push(`${decoderName(decoder)}: takes ${bits.toFixed(3)} bits`);
       }
       context.tried?.(tried, left);
       return best!.weight;
@@ -129,38 +173,30 @@ export const reallm: Decomposition<ReallmOptions> = {
   },
 
   shared: {
-    wanted: ({ share }) => share,
+    wanted: ({ share }) => share !== false,
     async sample(W, context, chosen, count): Promise<Sample> {
-      const sample = { vectors: sampleOf(W, chosen.group ?? W.cols), weights: count * W.data.length };
+      const sample = {
+        sharers: sharersOf(chosen.share, context.name),
+        vectors: sampleOf(W, chosen.group ?? W.cols),
+        weights: count * W.data.length,
+      };
       if (chosen.path === "codes") return sample;
       const weighed = await weigh("reallm", W, context, chosen);
       try {
         return {
           ...sample,
-          rest: { ...(await restOf(weighed, context, settle(W, chosen))), name: context.name! },
+          rest: { ...(await restOf(weighed, context, drawnSettings(W, chosen))), name: context.name! },
         };
       } finally {
         weighed.free();
       }
     },
-    async learn(seen, { backend, ...job }, chosen) {
-      const { signal } = job;
-      const samples = (seen as readonly Sample[]).map(({ vectors }) => vectors);
-      const sharing = (seen as readonly Sample[]).reduce((sum, { weights }) => sum + weights, 0);
-      const rests = (seen as readonly Sample[]).flatMap(({ rest }) => rest ?? []);
-      const made = rests.length > 0 ? await drawnOf(backend, rests, chosen, job) : [];
-      const drawn = new Map(rests.map(({ name }, i) => [name, made[i]]));
-      const books = new Map<string, Weight>();
-      if (chosen.path === "decoder" && chosen.shape === "given") return { ...chosen, drawn };
-      for (const shape of booksOf(chosen, sharing)) {
-        const x = vectorsOf(samples, shape.length);
-        const { entries } = await kMeans(backend, x, { ...shape, seed: chosen.seed, signal });
-        books.set(
-          bookName(shape),
-          encodeWeight(formatByName("f16"), [entries.rows, entries.cols], entries.data),
-        );
-      }
-      return { ...chosen, books, drawn, sharing };
+    async learn(seen, context, chosen) {
+      const groups = Map.groupBy(seen as readonly Sample[], ({ sharers }) => sharers);
+      const learned = new Map<string, Learned>();
+      for (const [sharers, samples] of groups)
+        learned.set(sharers, await learnedOf(samples, context, chosen));
+      return { ...chosen, learned };
     },
   },
 };
@@ -177,9 +213,43 @@ interface Drawn {
 }
 
 interface Sample {
+  readonly sharers: string;
   readonly vectors: Float32Array;
   readonly weights: number;
   readonly rest?: Rest & { readonly name: string };
+}
+
+/** Books, and what decoders draw, of some matrices together. */
+async function learnedOf(
+  samples: readonly Sample[],
+  { backend, ...job }: Context,
+  chosen: ReallmOptions,
+): Promise<Learned> {
+  const sharing = samples.reduce((sum, { weights }) => sum + weights, 0);
+  const rests = samples.flatMap(({ rest }) => rest ?? []);
+  const rested = rests.map(({ W }) => W);
+  const { decoders: suitable, unsuited } = suited(chosen, rested, sharing);
+  const decoders: SharedDecoder[] = [];
+  for (const { settings } of suitable) {
+    const made = await drawnOf(backend, rests, { ...chosen, decoder: settings }, job);
+    decoders.push({ settings, drawn: new Map(rests.map(({ name }, i) => [name, made[i]])) });
+  }
+  const books = new Map<string, Weight>();
+  const isDrawn = chosen.path === "decoder" && chosen.shape === "given";
+  for (const shape of isDrawn ? [] : booksOf(chosen, sharing)) {
+    const vectors = samples.map(({ vectors }) => vectors);
+    const x = vectorsOf(vectors, shape.length);
+    const { entries } = await kMeans(backend, x, { ...shape, seed: chosen.seed, signal: job.signal });
+    books.set(bookName(shape), encodeWeight(formatByName("f16"), [entries.rows, entries.cols], entries.data));
+  }
+  return { sharing, books, decoders, unsuited };
+}
+
+/** Bits for each weight; book and decoder are those of `among` weights. */
+function storedBits(weight: Weight, among: number): number {
+  const { codebooks = 0, decoder = 0, ...others } = bitsByUse(weight);
+  const [rows, cols] = weight.shape;
+  return Object.values(others).reduce((a, b) => a + b, 0) / (rows * cols) + (codebooks + decoder) / among;
 }
 
 /** Path B fits the low-rank part once, to the matrix itself. */
@@ -215,7 +285,9 @@ async function putTogether(
   const { backend, ...job } = context;
   const { signal } = job;
   if (settings.path === "decoder") {
-    const known = settings.drawn?.get(context.name!);
+    const known = settings.decoders
+      ?.find((one) => one.settings === settings.decoder)
+      ?.drawn.get(context.name!);
     const { drawn, low } =
       known ?? (await drawnOf(backend, [await restOf(weighed, context, settings)], settings, job))[0];
     const rest = low ? difference(W, decodeWeight(low)) : W;
@@ -249,7 +321,12 @@ async function putTogether(
   return sumOf(spread, await lowOf(difference(W, decodeWeight(spread))));
 }
 
-function settle({ rows, cols }: { rows: number; cols: number }, chosen: ReallmOptions) {
+/** Where the shape is to be found, a decoder draws the matrix whole unless a rank is asked for. */
+function drawnSettings(size: Size, chosen: Own) {
+  return settle(size, chosen.shape === "auto" ? { ...chosen, rank: chosen.rank ?? 0 } : chosen);
+}
+
+function settle({ rows, cols }: Size, chosen: Own) {
   const { bits, length, group = cols, rank = defaultRank({ rows, cols }) } = chosen;
   const entries = halfAway(2 ** (bits * length));
   const book = chosen.books?.get(bookName({ length, entries }));
