@@ -17,7 +17,7 @@ import type { Format } from "../formats/format.ts";
 import { bytesPerMatrix, clipped, formatByName } from "../formats/index.ts";
 import { calibrationWindows } from "../methods/calibration.ts";
 import { adapted, type Compressor, decomposition, rounding } from "../methods/compressor.ts";
-import { tryShapes } from "../methods/dry-run.ts";
+import { type TriedShape, tryShapes } from "../methods/dry-run.ts";
 import { weightings } from "../methods/error-weights.ts";
 import { compressionByName } from "../methods/index.ts";
 import { type MixOptions, mix } from "../methods/mix.ts";
@@ -39,7 +39,15 @@ import type { Fingerprint, Job, Record } from "../record/record.ts";
 import { lowbitVersion } from "../record/version.ts";
 import { checkedBy } from "../tensor/schema-words.ts";
 import { InputError, sizeOf } from "../tensor/tensor.ts";
-import { bitsByUse, bytesOf, describeWeight, type Part, type Use, type Weight } from "../tensor/weight.ts";
+import {
+  bitsByUse,
+  bytesOf,
+  describeWeight,
+  type Part,
+  type Use,
+  type Weight,
+  withParts,
+} from "../tensor/weight.ts";
 import { parseYaml } from "../training/recipe.ts";
 import { type CalibrationText, calibrationText } from "./calibration-text.ts";
 import { type BackendChoice, backendFor, type Opened, openChecked, tokenizerOf } from "./load.ts";
@@ -357,15 +365,17 @@ async function tryOut(work: Work, job: Job): Promise<Record<DryRunResult>> {
   const { model, source } = input;
   await checkOutputFolder(output);
   const tried = await tryShapes(input, plan, job);
-  const weights = new Map(tried.flatMap(({ names, weight }) => names.map((name) => [name, weight] as const)));
+  const weights = new Map(tried.flatMap((one) => one.names.map((name) => [name, copyOf(one)] as const)));
   const bytes = new Map<string, number>();
+  const counted = new Set<Part>();
+  const owners = new Map<Part, string>();
   const outlines = model.tensors.map((spec) => {
     const { name, shape } = spec;
     const weight = weights.get(name);
     const format = formatOf(spec, source, plan);
     const cols = shape.at(-1)!;
-    bytes.set(name, weight ? bytesOf(weight) : bytesPerMatrix(format, sizeOf(shape) / cols, cols));
-    return weight ? outlineOf(name, weight) : packedOutline(name, shape, format.name);
+    bytes.set(name, weight ? bytesOf(weight, counted) : bytesPerMatrix(format, sizeOf(shape) / cols, cols));
+    return weight ? outlineOf(name, weight, owners) : packedOutline(name, shape, format.name);
   });
   return finish<DryRunResult>(
     input.backend,
@@ -381,6 +391,11 @@ async function tryOut(work: Work, job: Job): Promise<Record<DryRunResult>> {
       compressionSeconds: tried.reduce((sum, { names, seconds }) => sum + names.length * seconds, 0),
     },
   );
+}
+
+/** A matrix like the one that was tried: parts of its own, but for those that others have too. */
+function copyOf({ weight, shared }: TriedShape): Weight {
+  return withParts(weight, (part) => (shared.has(part) ? part : { ...part }));
 }
 
 /** How one matrix is compressed, with every default filled in. */
