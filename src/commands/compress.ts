@@ -60,7 +60,7 @@ export function compress(program: Command): void {
       "tune each block after it was compressed: --tune epochs=8 rank=4 parts=[scales]",
     )
     .option("--tokenizer <file>", TOKENIZER)
-    .option("--dry-run", "write nothing: compress one matrix of each shape, and say what all would take");
+    .option("--dry-run", "write nothing: compress two matrices of each shape, and say what all would take");
   type Given = SharedOptions &
     Omit<CompressOptions, "model" | "dryRun" | "mix"> & {
       readonly dryRun?: boolean;

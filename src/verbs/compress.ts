@@ -125,7 +125,7 @@ export interface CompressOptions extends CompressChoices, BackendChoice {
   readonly dryRun?: false;
 }
 
-/** Nothing is written: one matrix of each shape is compressed, and the result says what all would take. */
+/** Nothing is written: two matrices of each shape are compressed, and the result says what all would take. */
 export interface DryRunOptions extends Omit<CompressOptions, "dryRun"> {
   readonly dryRun: true;
 }
