@@ -8,7 +8,9 @@ import { generator, normals, permutation } from "../tensor/random.ts";
 import { type Matrix, matrix } from "../tensor/tensor.ts";
 import type { Weight } from "../tensor/weight.ts";
 import { putBack } from "./column-orders.ts";
+import { decomposition } from "./compressor.ts";
 import { recode } from "./pv-tuning.ts";
+import { reallm } from "./reallm.ts";
 
 const backend = await openBackend("native", {}).catch(() => openReference());
 const random = generator(12);
@@ -22,6 +24,7 @@ const scales = () =>
 const coded = (down?: boolean) => codedTensor(random, shape, { length: 4, entries: 16, groups: 0, down });
 const plain = (format: string, [r, c] = shape) =>
   encodeWeight(formatByName(format), [r, c], normals(random, r * c));
+const dense = () => matrix(24, 32, normals(random, 24 * 32));
 const orders = [permutation(random, 32), permutation(random, 32)].map((order) => Uint32Array.from(order));
 const lowRank: Weight = {
   shape,
@@ -60,6 +63,11 @@ const weights: Record<string, [Weight, of: number]> = {
     24 * 32,
   ],
 };
+
+const drawn = (rank: number) =>
+  decomposition(reallm, { path: "decoder", rank, decoder: { entries: 16, bits: 3, steps: 40 } });
+weights["what a decoder draws"] = [await drawn(0).compress(dense(), { backend }), 24 * 8];
+weights["what a decoder draws beside a low rank"] = [await drawn(2).compress(dense(), { backend }), 24 * 8];
 
 function away(weight: Weight, target: Matrix): number {
   const Ŵ = decodeWeight(weight).data;

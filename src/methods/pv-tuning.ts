@@ -11,6 +11,7 @@ import {
   UnsupportedError,
 } from "../tensor/tensor.ts";
 import { describeWeight, type Expression, packedWeight, type Weight } from "../tensor/weight.ts";
+import { moveDrawn } from "./decoder-sweep.ts";
 import { difference } from "./vector-codes.ts";
 
 export interface RecodeOptions {
@@ -43,7 +44,7 @@ type Scales = (r: number, c: number) => number;
  *
  * Malinovskii et al., 2024 (https://arxiv.org/abs/2405.14852), section 3.3 and algorithm 2. Codes are those of a
  * codebook, of a sum of codebooks of one size (by beam search), or of a packed format, under scales and orders of columns
- * of any kind; in a sum with other parts, those of its first coded part.
+ * of any kind, or what a decoder draws (whole patches, by its search); in a sum with other parts, those of its first coded part.
  */
 export async function recode(
   backend: Backend,
@@ -78,6 +79,8 @@ export async function recode(
         return inside(e.of, (_, c) => own[c]);
       }
       case "scaleGroups": {
+        if (e.of.expression.kind === "decoder")
+          return moveDrawn(backend, at, goal, { share: options.share, scale });
         const own = decodeWeight(e.scales);
         const width = shape[1] / own.cols;
         return inside(e.of, (r, c) => own.data[r * own.cols + Math.floor(c / width)]);
@@ -254,7 +257,8 @@ function isCoded({ expression: e }: Weight): boolean {
     case "permuteColumns":
       return isCoded(e.of);
     default:
-      return e.kind === "codebook" || (e.kind === "packed" && formatByName(e.format).kind !== "opaque");
+      if (e.kind === "codebook" || e.kind === "decoder") return true;
+      return e.kind === "packed" && formatByName(e.format).kind !== "opaque";
   }
 }
 

@@ -5,16 +5,10 @@ import { checkFinite, decodeWeight, encodeWeight, formatByName } from "../format
 import type { Model, TensorSpec } from "../models/model.ts";
 import { pauses } from "../record/pause.ts";
 import type { Job } from "../record/record.ts";
-import {
-  type HostTensor,
-  hostTensor,
-  InputError,
-  type Matrix,
-  matrix,
-  type Tensor,
-} from "../tensor/tensor.ts";
-import { bitsByUse, type Weight } from "../tensor/weight.ts";
+import { hostTensor, InputError, type Matrix, matrix, type Tensor } from "../tensor/tensor.ts";
+import type { Weight } from "../tensor/weight.ts";
 import type { Compressor } from "./compressor.ts";
+import { drawnOnce } from "./drawn-once.ts";
 import { type Fisher, openFisher } from "./fisher.ts";
 import { type Flow, type Hessian, openFlow } from "./flow.ts";
 import type { Context } from "./method.ts";
@@ -348,14 +342,14 @@ async function* calibratedBlock(
     tensors,
     replace(name, weight) {
       backend.free(tensors.get(name)!);
-      tensors.set(name, backend.upload(inFlow(weight)));
+      tensors.set(name, backend.upload(drawnOnce(weight)));
     },
   };
   try {
     for (const spec of specs) {
       const { name, shape } = spec;
       const done = kept.get(name);
-      if (done && atOnce) tensors.set(name, backend.upload(inFlow(done.weight)));
+      if (done && atOnce) tensors.set(name, backend.upload(drawnOnce(done.weight)));
       else if (isLinear(spec))
         tensors.set(name, backend.upload(hostTensor(shape, (await steps.floats(spec)).data)));
       else {
@@ -380,11 +374,6 @@ async function* calibratedBlock(
   } finally {
     for (const tensor of tensors.values()) backend.free(tensor);
   }
-}
-
-/** A finished matrix for the activations of all sequences: as it is stored, unless each of them would have it drawn anew. */
-function inFlow(weight: Weight): HostTensor | Weight {
-  return bitsByUse(weight).decoder ? hostTensor(weight.shape, decodeWeight(weight).data) : weight;
 }
 
 /** The matrices of a block that an earlier run has finished. Tuning moves them together, so it is all or none. */

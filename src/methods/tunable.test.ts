@@ -50,6 +50,16 @@ const weights: Readonly<Record<string, Weight>> = {
   "codes and a low rank": weight({ kind: "sum", terms: [coded, lowRank] }),
   "signs in front": weight({ kind: "scaleRows", scales: ones, of: plain(rows, cols, "int4") }),
   "permuted columns": weight({ kind: "permuteColumns", order, of: coded }),
+  "what a decoder draws": weight({
+    kind: "scaleGroups",
+    scales: plain(rows, 1, "f16"),
+    of: weight({
+      kind: "decoder",
+      patch: 8,
+      latent: plain((rows * cols) / 64, 64, "f16"),
+      layers: [{ kernel: 3, stride: 1, weights: plain(1, 9, "int8"), biases: plain(1, 1, "f16") }],
+    }),
+  }),
   "between rotations": weight({
     kind: "product",
     factors: [

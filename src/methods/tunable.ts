@@ -10,6 +10,7 @@ import { roundingRules, storedScale } from "../kernels/round-rows.ts";
 import { halfEven } from "../tensor/rounding.ts";
 import { type HostTensor, hostTensor, type Matrix, matrix, type Tensor } from "../tensor/tensor.ts";
 import { type Expression, type Part, packedWeight, type Weight } from "../tensor/weight.ts";
+import { drawnOnce } from "./drawn-once.ts";
 import { lowRankOfZeros } from "./low-rank.ts";
 
 /** The parts of a weight that tuning may move; codes, orders and rotations stay. */
@@ -94,7 +95,7 @@ function node(weight: Weight, path: string, made: Made): Node {
   const inner = (of: Weight, name: string) => node(of, `${path}${name}.`, made);
   const stays: Node = {
     open(upload) {
-      const t = upload(weight);
+      const t = upload(drawnOnce(weight));
       return () => t;
     },
     stored: () => weight,
@@ -154,7 +155,7 @@ function node(weight: Weight, path: string, made: Made): Node {
     case "codebook":
       return book(weight, undefined, path, made) ?? stays;
     case "scaleGroups":
-      return book(e.of, e.scales, path, made) ?? stays;
+      return book(e.of, e.scales, path, made) ?? rowScales(weight, path, made) ?? stays;
     case "permuteColumns":
     case "placeColumns": {
       const of = inner(e.of, "of");
@@ -241,6 +242,28 @@ function packedScales(weight: Weight, path: string, made: Made): Node | undefine
         scales: part(scales),
         ...(offsets ? { offsets: part(offsets) } : {}),
       });
+    },
+  };
+}
+
+/** One scale for each row of a part that stays (what a decoder draws); undefined where there are others, or they do not move. */
+function rowScales({ shape, expression: e }: Weight, path: string, made: Made): Node | undefined {
+  if (e.kind !== "scaleGroups" || e.scales.expression.kind !== "packed" || !made.moves.has("scales"))
+    return undefined;
+  const { format, parts } = e.scales.expression;
+  if (format !== "f16" || e.scales.shape[1] !== 1) return undefined;
+  const scales = vector(parts.data, `${path}scales`, made);
+  return {
+    open(upload) {
+      const matrix = upload(drawnOnce(e.of));
+      return (ops, values) =>
+        compound(shape, { kind: "scaleRows", scales: scales.rounded(ops, values), matrix });
+    },
+    stored(values) {
+      const own = packedWeight(e.scales.shape, format, {
+        data: reshaped(scales.part(values), e.scales.shape),
+      });
+      return { shape, expression: { ...e, scales: own } };
     },
   };
 }
