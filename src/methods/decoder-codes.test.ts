@@ -16,7 +16,7 @@ import {
 } from "../tensor/weight.ts";
 import { decomposition } from "./compressor.ts";
 import { type DecoderOptions, decoderCodes } from "./decoder-codes.ts";
-import { betterCodes } from "./decoder-search.ts";
+import { betterCodes, nearestTo } from "./decoder-search.ts";
 import { decoderWithin, encoderFor, initialLayers } from "./decoder-shape.ts";
 import { sweepDrawn } from "./decoder-sweep.ts";
 import { trainDecoder } from "./decoder-training.ts";
@@ -105,7 +105,7 @@ it("a search takes better codes only, and finds those of a decoder that only loo
   const layers = [{ side: 8, channels: 1, kernel: 3, stride: 1, out: 1 }];
   const x = normals(generator(5), 3 * 64, 2);
   const m = normals(generator(6), 3 * 64).map(Math.abs);
-  const settings = { patch: 8, layers, perPlace: 1, book, near: 3 };
+  const settings = { patch: 8, layers, perPlace: 1, neighbours: nearestTo(book, 3), near: 3 };
   const errorOf = (made: ArrayLike<number>) => x.reduce((sum, v, i) => sum + m[i] * (made[i] - v) ** 2, 0);
   const plain = async (codes: Int32Array) => Float32Array.from(codes, (k) => book.data[k]);
   const found = await betterCodes({ codes: new Int32Array(3 * 64), x, m, draw: plain }, settings);

@@ -17,8 +17,8 @@ export interface SearchOptions {
   readonly layers: readonly LayerSizes[];
   /** Codes at each place of a latent image. */
   readonly perPlace: number;
-  readonly book: Matrix;
-  /** Entries near the present one that are tried. */
+  /** (entries, near) the entries that are tried instead of each: `nearestTo`. */
+  readonly neighbours: Int32Array;
   readonly near: number;
 }
 
@@ -30,13 +30,12 @@ export interface SearchOptions {
  */
 export async function betterCodes(
   { codes, x, m, draw }: Drawing,
-  { patch, layers, perPlace, book, near }: SearchOptions,
+  { patch, layers, perPlace, neighbours, near }: SearchOptions,
 ): Promise<Int32Array> {
   const side = layers[0].side;
   const cell = patch / side;
   const reach = layers.reduce((sum, { kernel, side: own }) => sum + ((kernel - 1) / 2) * (patch / own), 0);
   const apart = Math.ceil((cell + 2 * reach) / cell);
-  const neighbours = nearestTo(book, near);
   const patches = x.length / patch ** 2;
   const chosen = codes.slice();
 
@@ -58,27 +57,31 @@ export async function betterCodes(
       Math.floor(turn / perPlace) % apart,
       Math.floor(turn / perPlace / apart),
     ];
-    const moving: { at: number; image: number; r: number; c: number; least: number }[] = [];
-    const now = await draw(chosen);
+    const moving: { at: number; image: number; r: number; c: number }[] = [];
     for (let image = 0; image < patches; image++) {
       for (let r = down; r < side; r += apart) {
         for (let c = across; c < side; c += apart) {
           const at = ((image * side + r) * side + c) * perPlace + own;
-          moving.push({ at, image, r, c, least: around(image, r, c, now) });
+          moving.push({ at, image, r, c });
         }
       }
     }
     if (moving.length === 0) continue;
-    const from = chosen.slice();
-    for (let k = 0; k < near; k++) {
-      const tried = from.slice();
-      for (const { at } of moving) tried[at] = neighbours[from[at] * near + k];
-      const made = await draw(tried);
-      for (const place of moving) {
-        const error = around(place.image, place.r, place.c, made);
-        if (error >= place.least) continue;
-        place.least = error;
-        chosen[place.at] = tried[place.at];
+    // As it is, and with each of the entries, drawn at once: many small drawings would wait for their beginnings.
+    const tried = new Int32Array((near + 1) * chosen.length);
+    for (let k = 0; k <= near; k++) {
+      tried.set(chosen, k * chosen.length);
+      if (k === 0) continue;
+      for (const { at } of moving) tried[k * chosen.length + at] = neighbours[chosen[at] * near + k - 1];
+    }
+    const made = await draw(tried);
+    for (const { at, image, r, c } of moving) {
+      let least = Number.POSITIVE_INFINITY;
+      for (let k = 0; k <= near; k++) {
+        const error = around(image, r, c, made.subarray(k * x.length));
+        if (error >= least) continue;
+        least = error;
+        chosen[at] = tried[k * chosen.length + at];
       }
     }
   }
@@ -86,7 +89,7 @@ export async function betterCodes(
 }
 
 /** The `near` nearest other entries of each entry, the nearest first; fewer others are repeated. */
-function nearestTo({ rows, cols, data }: Matrix, near: number): Int32Array {
+export function nearestTo({ rows, cols, data }: Matrix, near: number): Int32Array {
   const result = new Int32Array(rows * near);
   for (let k = 0; k < rows; k++) {
     const distances = new Float64Array(rows);

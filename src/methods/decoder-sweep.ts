@@ -6,7 +6,7 @@ import { drawn } from "../kernels/compound.ts";
 import { pauses } from "../record/pause.ts";
 import { hostTensor, type Matrix } from "../tensor/tensor.ts";
 import type { Weight } from "../tensor/weight.ts";
-import { betterCodes } from "./decoder-search.ts";
+import { betterCodes, nearestTo } from "./decoder-search.ts";
 import { spreadErrors, spreadFactor } from "./spread-errors.ts";
 import { upperTriangularInverse } from "./upper-inverse.ts";
 
@@ -126,6 +126,7 @@ function openDrawn(backend: Backend, weight: Weight, signal?: AbortSignal) {
   const book = decodeWeight(codebook.book);
   const perPatch = values / book.cols;
   const perPlace = perPatch / sizes[0].side ** 2;
+  const neighbours = nearestTo(book, NEAR);
   const S = decodeWeight(scales);
   const pause = pauses({ signal });
   const upload = (m: Matrix) => backend.keep(backend.upload(hostTensor([m.rows, m.cols], m.data)));
@@ -153,7 +154,7 @@ function openDrawn(backend: Backend, weight: Weight, signal?: AbortSignal) {
     draw,
     /** Codes of some patches with no more error Σ m·(D(codes) − x)². */
     async better(codes: Int32Array, x: Float32Array, m: Float32Array): Promise<Int32Array> {
-      const options = { patch, layers: sizes, perPlace, book, near: Math.min(NEAR, book.rows) };
+      const options = { patch, layers: sizes, perPlace, neighbours, near: NEAR };
       let found = codes;
       for (let pass = 0; pass < PASSES; pass++)
         found = await betterCodes({ codes: found, x, m, draw }, options);

@@ -9,9 +9,9 @@ import { rateAt } from "../optimization/schedules.ts";
 import { pauses } from "../record/pause.ts";
 import type { Job } from "../record/record.ts";
 import { generator, permutation } from "../tensor/random.ts";
-import { type HostTensor, hostTensor, InputError, type Tensor } from "../tensor/tensor.ts";
+import { type HostTensor, hostTensor, InputError, matrix, type Tensor } from "../tensor/tensor.ts";
 import type { DecoderLayer, Weight } from "../tensor/weight.ts";
-import { betterCodes } from "./decoder-search.ts";
+import { betterCodes, nearestTo } from "./decoder-search.ts";
 import { type DecoderShape, encoderFor, initialLayers, upscaling } from "./decoder-shape.ts";
 import { kMeans } from "./k-means.ts";
 
@@ -296,6 +296,7 @@ export async function trainDecoder(
   /** Better codes than these, some patches at a time. */
   async function search(codes: Int32Array): Promise<Int32Array> {
     const rows = (await backend.read(usedBook)) as Float32Array;
+    const neighbours = nearestTo(matrix(entries, length, rows), NEAR);
     const result = codes.slice();
     for (let first = 0; first < patches; first += batch) {
       const end = Math.min(first + batch, patches);
@@ -316,7 +317,7 @@ export async function trainDecoder(
           patch,
           layers,
           perPlace: options.codes,
-          book: { rows: entries, cols: length, data: rows },
+          neighbours,
           near: NEAR,
         },
       );
