@@ -6,6 +6,8 @@ import { checkDecoderShape, upscaling } from "./decoder-shape.ts";
 
 /** Decoders are tried of so many times the width that is given. */
 const WIDTHS = [0.5, 1, 2];
+/** Steps of training for each of them. */
+const STEPS = 250;
 
 /** What of the options of `reallm` decides on decoders. */
 interface Chosen {
@@ -37,7 +39,12 @@ export function suited(
   const decoders: { settings: DecoderSettings }[] = [];
   const unsuited: string[] = [];
   for (const times of WIDTHS) {
-    const settings = { ...decoder, entries, width: Math.max(1, halfAway(times * decoder.width)) };
+    const settings = {
+      steps: STEPS,
+      ...decoder,
+      entries,
+      width: Math.max(1, halfAway(times * decoder.width)),
+    };
     const why = sizes.map((size) => whyNot(size, among, settings)).find((one) => one !== undefined);
     if (why === undefined) decoders.push({ settings });
     else unsuited.push(`${decoderName(settings)}: ${why}`);

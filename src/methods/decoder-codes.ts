@@ -35,8 +35,8 @@ export const decoderSettings = z.strictObject({
   width: z.int().min(1).max(1024).default(16),
   /** How the decoder's weights are stored. */
   weights: z.enum(["int8", "int6", "int4", "f16"]).default("int8"),
-  /** Steps of training. */
-  steps: z.int().min(20).default(500),
+  /** Steps of training. Default: 500, and 250 for each of several decoders that are tried. */
+  steps: z.int().min(20).optional(),
   /** Learning rate at its peak. */
   rate: z.number().positive().default(0.01),
   /** Patches of a step. Default: a sixteenth of all, those of 65536 weights at most. */
@@ -47,10 +47,10 @@ export type DecoderSettings = z.infer<typeof decoderSettings>;
 
 /** Options of `decoderCodes` out of what a person set. */
 export function decoderOptions(
-  { bits, weights, ...others }: DecoderSettings,
+  { bits, weights, steps = 500, ...others }: DecoderSettings,
   { group, seed }: { readonly group?: number; readonly seed: number },
 ): DecoderOptions {
-  return { ...others, decoderBits: bits, format: weights, group, seed };
+  return { ...others, steps, decoderBits: bits, format: weights, group, seed };
 }
 
 /** A matrix, and what the errors of its columns cost: the diagonal of H. */
