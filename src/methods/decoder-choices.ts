@@ -5,7 +5,7 @@ import { type DecoderSettings, decoderOptions } from "./decoder-codes.ts";
 import { checkDecoderShape, upscaling } from "./decoder-shape.ts";
 
 /** Decoders are tried of so many times the width that is given. */
-const WIDTHS = [0.5, 1, 2];
+const WIDTHS = [0.5, 1];
 /** Steps of training for each of them. */
 const STEPS = 250;
 

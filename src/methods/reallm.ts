@@ -48,7 +48,7 @@ const options = z.strictObject({
   share: z.union([z.boolean(), z.enum(["block", "kind"])]).default(false),
   /**
    * `auto`: `bits` are all that is stored for a weight, and of the shapes that take no more (length, size of the book, rank,
-   * orders) each matrix gets the one with the least error; with path decoder decoders of half, once and twice its width
+   * orders) each matrix gets the one with the least error; with path decoder decoders of half its width and of its own
    * are tried too, with the largest book that fits.
    */
   shape: z.enum(["given", "auto"]).default("given"),
